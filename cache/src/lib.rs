@@ -1,0 +1,1 @@
+//! How bytes are named and kept; knows no stage and no YAML.

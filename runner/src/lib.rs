@@ -1,0 +1,1 @@
+//! The engine: YAML to Spec, Graph, Plan, Run, Lock.

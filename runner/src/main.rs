@@ -1,0 +1,2 @@
+//! The binary `quantmill`.
+fn main() {}

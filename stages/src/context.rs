@@ -1,0 +1,200 @@
+//! What a running stage is given: its inputs, where to write, a seed, a device, and three ways to
+//! speak (progress, metrics, warnings).
+//!
+//! A [`Job`] is the part that can be written down, so that an action can run in a child process; a
+//! [`Context`] adds the [`Sink`] that listens and the [`Cancel`] flag.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Result, StageError};
+
+/// Where models compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The CPU backend (flex): deterministic.
+    #[default]
+    Cpu,
+    /// wgpu: Metal, Vulkan, DirectX 12 or WebGPU.
+    Wgpu,
+    /// CUDA.
+    Cuda,
+}
+
+impl Device {
+    /// The name, as `--device` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            Device::Wgpu => "wgpu",
+            Device::Cuda => "cuda",
+        }
+    }
+}
+
+/// One input of an action: a file, or a folder as the files in it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Input {
+    /// Relative name (`/`-separated) to the place of the bytes. A file has one entry, under its own
+    /// file name. The places are read-only and may have names of their own (the store's).
+    pub files: BTreeMap<String, PathBuf>,
+    /// A folder rather than one file.
+    pub tree: bool,
+}
+
+/// An action, ready to run: everything that a [`Context`] holds but the listeners.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Job {
+    /// The stage's kind (`uses`).
+    pub kind: String,
+    /// Resolved parameters.
+    pub params: Value,
+    /// Inputs by port.
+    pub inputs: BTreeMap<String, Input>,
+    /// Where each output goes: a file to create, or an empty folder that exists.
+    pub outputs: BTreeMap<String, PathBuf>,
+    /// The item, where the stage maps over items: its relative name.
+    pub item: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// The device.
+    pub device: Device,
+    /// A folder that exists, is empty, and is removed afterwards.
+    pub scratch: PathBuf,
+    /// The pipeline's folder: where a `command` runs.
+    pub dir: PathBuf,
+    /// Environment a `command` may see beside PATH, HOME and LANG.
+    pub env: BTreeMap<String, String>,
+}
+
+/// How far an action is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all; 0 where it is not known.
+    pub total: u64,
+    /// The unit, in the plural: `pages`, `tokens`, `steps`.
+    pub unit: String,
+    /// A short word on the state, such as `loss 3.214`.
+    pub note: String,
+}
+
+/// Who listens to a running stage.
+pub trait Sink: Sync {
+    /// How far it is; may be called often.
+    fn progress(&self, progress: Progress);
+    /// A number worth keeping with the run.
+    fn metric(&self, name: &str, value: f64);
+    /// Something that a person should know and that does not stop the stage.
+    fn warn(&self, message: &str);
+    /// A line that a `command` printed.
+    fn output(&self, line: &str);
+}
+
+/// A flag that asks a stage to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// Whether it was asked.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a running stage is given.
+pub struct Context<'a> {
+    job: &'a Job,
+    sink: &'a dyn Sink,
+    cancel: Cancel,
+}
+
+impl<'a> Context<'a> {
+    /// A context of a job.
+    pub fn new(job: &'a Job, sink: &'a dyn Sink, cancel: Cancel) -> Context<'a> {
+        Context { job, sink, cancel }
+    }
+    /// The job.
+    pub fn job(&self) -> &Job {
+        self.job
+    }
+    /// The seed of this action.
+    pub fn seed(&self) -> u64 {
+        self.job.seed
+    }
+    /// The device to compute on.
+    pub fn device(&self) -> Device {
+        self.job.device
+    }
+    /// The item, where the stage maps over items.
+    pub fn item(&self) -> Option<&str> {
+        self.job.item.as_deref()
+    }
+    /// A folder for temporary files.
+    pub fn scratch(&self) -> &Path {
+        &self.job.scratch
+    }
+    /// Whether the port is fed.
+    pub fn has(&self, port: &str) -> bool {
+        self.job.inputs.contains_key(port)
+    }
+    /// The files of a port, by relative name in order. Empty where it is not fed.
+    pub fn files(&self, port: &str) -> impl Iterator<Item = (&str, &Path)> {
+        let files = self.job.inputs.get(port).map(|input| &input.files);
+        files.into_iter().flatten().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+    /// The one file of a port.
+    pub fn file(&self, port: &str) -> Result<&Path> {
+        let mut files = self.files(port);
+        match (files.next(), files.next()) {
+            (Some((_, path)), None) => Ok(path),
+            (None, _) => Err(StageError::failed(format!("input `{port}` has no file"))),
+            _ => Err(StageError::failed(format!("input `{port}` has more than one file"))
+                .hint("name a single file in `inputs`, or combine them in a stage of their own")),
+        }
+    }
+    /// A file below a folder port, such as `config.json` of a model.
+    pub fn member(&self, port: &str, name: &str) -> Option<&Path> {
+        self.job.inputs.get(port)?.files.get(name).map(PathBuf::as_path)
+    }
+    /// Where output `name` goes: a file to create, or an empty folder that exists.
+    pub fn output(&self, name: &str) -> Result<&Path> {
+        let path = self.job.outputs.get(name).map(PathBuf::as_path);
+        path.ok_or_else(|| StageError::failed(format!("no output `{name}`")))
+    }
+    /// Says how far it is. Also stops a cancelled stage: call it at least once a second.
+    pub fn progress(&self, done: u64, total: u64, unit: &str, note: impl Into<String>) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(StageError::Cancelled);
+        }
+        self.sink.progress(Progress { done, total, unit: unit.into(), note: note.into() });
+        Ok(())
+    }
+    /// The flag that asks it to stop.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+    /// Keeps a number with the run.
+    pub fn metric(&self, name: &str, value: f64) {
+        self.sink.metric(name, value);
+    }
+    /// Says something that a person should know.
+    pub fn warn(&self, message: impl AsRef<str>) {
+        self.sink.warn(message.as_ref());
+    }
+    /// Passes on a line that a `command` printed.
+    pub fn print(&self, line: &str) {
+        self.sink.output(line);
+    }
+}
