@@ -4,11 +4,12 @@
 //! `impl Stage`. Adding one is that folder and two lines in this file: a `mod` line and a row of
 //! [`ALL`]. The runner reads the table; it knows no stage by name.
 
-#[cfg(test)]
-mod testing;
 mod context;
 mod format;
+pub mod pairs;
 mod stage;
+#[cfg(test)]
+mod testing;
 
 pub use context::{Cancel, Context, Device, Input, Job, Progress, Sink};
 pub use format::Format;

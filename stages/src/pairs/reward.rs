@@ -1,0 +1,358 @@
+//! The reward of an order, in one place: pairs are ranked with it and decoded completions are
+//! scored with it, so that both mean the same.
+//!
+//! For side s (+1 buy, -1 sell), mid m (the close; m0 at the decision), half spread h, a limit d
+//! away from the mid, horizon H and markout tau (bars), all terms in basis points of m0:
+//!
+//! ```text
+//! limit    R = P (PI - maker - w AS) - (1 - P) OC
+//!          P  = 1 - exp(-A e^(-k d) H)                 Avellaneda-Stoikov 2008
+//!          PI = s (touch_opp,0 - p)   = h + d          against crossing the spread at once
+//!          AS = max(0, -Markout), Markout = s (m_(fill+tau) - p)
+//!          OC = max(0, s (touch_opp,H - touch_opp,0))  what chasing it costs later
+//! market   R = -h - taker + w Markout, Markout = s (m_tau - m0)
+//! flat     R = 0
+//! reward     = 1/2 + 1/2 tanh(R / (c sigma_H))
+//! ```
+//!
+//! A limit at p fills in the first later bar, within H, that trades through p (touching is not
+//! enough: nothing is known of the queue), at p even where the bar opened beyond it. Where none
+//! does, the fill that `P` still allows is taken to happen in bar H, so that its markout is that
+//! of t + H + tau.
+//!
+//! What it deliberately is not: a profit. PI credits a limit against the order that would have
+//! crossed the spread, whatever the price does next, and only losses beyond p come back, as AS.
+//! R ranks ways to send an order; the backtest in `evaluate` says what holding it earned.
+
+use serde::{Deserialize, Serialize};
+
+use super::action::{Action, Side};
+use super::fill::FillModel;
+
+/// Everything that scoring needs besides the outcome; `reward.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardSpec {
+    /// Fee of a fill that rested, basis points; negative is a rebate.
+    pub maker_fee_bps: f64,
+    /// Fee of an order that crosses the spread, basis points.
+    pub taker_fee_bps: f64,
+    /// w: weight of the markout.
+    pub adverse_weight: f64,
+    /// c: scale of the reward, in units of `sigma_bps`.
+    pub scale: f64,
+    /// H: bars for which a limit order rests.
+    pub horizon_bars: usize,
+    /// tau: bars from the fill to the price that judges it.
+    pub markout_bars: usize,
+    /// The fill model, fitted on the training span.
+    pub fill: FillModel,
+}
+
+/// What came after a decision: enough to score any action taken then.
+///
+/// The three paths have one entry for each of the `horizon_bars + markout_bars` bars after the
+/// decision, in basis points away from `close`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// m0: the close at the decision, in the price's own unit.
+    pub close: f64,
+    /// h: half the spread, basis points.
+    pub half_spread_bps: f64,
+    /// sigma_H: volatility over the horizon as known at the decision, basis points.
+    pub sigma_bps: f64,
+    /// Highs of the bars that follow.
+    pub high_bps: Vec<f64>,
+    /// Lows of the bars that follow.
+    pub low_bps: Vec<f64>,
+    /// Closes of the bars that follow.
+    pub close_bps: Vec<f64>,
+}
+
+impl Outcome {
+    /// Whether `spec` can score it: every path long enough, every number finite, sigma above 0.
+    ///
+    /// # Errors
+    /// What is wrong, as a lower-case fragment.
+    pub fn check(&self, spec: &RewardSpec) -> Result<(), String> {
+        let bars = spec.horizon_bars + spec.markout_bars;
+        let paths = [
+            ("high_bps", &self.high_bps),
+            ("low_bps", &self.low_bps),
+            ("close_bps", &self.close_bps),
+        ];
+        for (name, path) in paths {
+            if path.len() < bars {
+                let has = path.len();
+                return Err(format!("outcome.{name} has {has} bars; the reward needs {bars}"));
+            }
+            if path.iter().any(|x| !x.is_finite()) {
+                return Err(format!("outcome.{name} holds a number that is not finite"));
+            }
+        }
+        if !(self.close.is_finite() && self.half_spread_bps.is_finite()) {
+            return Err("outcome holds a number that is not finite".into());
+        }
+        if !(self.sigma_bps.is_finite() && self.sigma_bps > 0.0) {
+            return Err("outcome.sigma_bps must be above 0".into());
+        }
+        Ok(())
+    }
+
+    /// The bar (from 1) within `horizon` that trades through a limit, if one does.
+    pub fn fill_bar(&self, side: Side, offset_bps: u32, horizon: usize) -> Option<usize> {
+        let offset = f64::from(offset_bps);
+        let path = match side {
+            Side::Buy => &self.low_bps,
+            Side::Sell => &self.high_bps,
+        };
+        path.iter().take(horizon).position(|&x| side.sign() * x < -offset).map(|i| i + 1)
+    }
+
+    /// The close `bar` bars after the decision, basis points; the last known where it is shorter.
+    fn close_at(&self, bar: usize) -> f64 {
+        let path = &self.close_bps;
+        let index = bar.min(path.len());
+        if index == 0 { 0.0 } else { path.get(index - 1).copied().unwrap_or_default() }
+    }
+}
+
+/// The terms of a score, basis points except where said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Components {
+    /// P: modelled probability that the order fills; 1 for a market order, 0 for flat.
+    pub p_fill: f64,
+    /// Whether the bars that followed traded through it.
+    pub filled: bool,
+    /// PI of a limit.
+    pub improvement_bps: f64,
+    /// The fee of its kind of fill.
+    pub fee_bps: f64,
+    /// The half spread that a market order pays.
+    pub half_spread_bps: f64,
+    /// Markout: signed move from the fill price (limit) or the mid (market).
+    pub markout_bps: f64,
+    /// AS of a limit, before its weight.
+    pub adverse_bps: f64,
+    /// OC of a limit, before its probability.
+    pub opportunity_bps: f64,
+}
+
+/// What an action was worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Between 0 and 1; 1/2 is what doing nothing gets.
+    pub reward: f64,
+    /// R, basis points of the close.
+    pub net_bps: f64,
+    /// The terms of R.
+    pub components: Components,
+}
+
+/// Scores an action against what followed. Total: an outcome that [`Outcome::check`] refuses gets
+/// a score too (a short path holds its last price), though not a useful one.
+pub fn score(spec: &RewardSpec, outcome: &Outcome, action: Action) -> Score {
+    let (net_bps, components) = match action {
+        Action::Flat => (0.0, Components::default()),
+        Action::Market(side) => market(spec, outcome, side),
+        Action::Limit(side, offset) => limit(spec, outcome, side, offset),
+    };
+    Score { reward: squash(net_bps / (spec.scale * outcome.sigma_bps)), net_bps, components }
+}
+
+fn market(spec: &RewardSpec, outcome: &Outcome, side: Side) -> (f64, Components) {
+    let markout_bps = side.sign() * outcome.close_at(spec.markout_bars);
+    let components = Components {
+        p_fill: 1.0,
+        filled: true,
+        fee_bps: spec.taker_fee_bps,
+        half_spread_bps: outcome.half_spread_bps,
+        markout_bps,
+        ..Components::default()
+    };
+    let cost = outcome.half_spread_bps + spec.taker_fee_bps;
+    (spec.adverse_weight * markout_bps - cost, components)
+}
+
+fn limit(spec: &RewardSpec, outcome: &Outcome, side: Side, offset: u32) -> (f64, Components) {
+    let (s, h, d) = (side.sign(), outcome.half_spread_bps, f64::from(offset));
+    let bar = outcome.fill_bar(side, offset, spec.horizon_bars);
+    let judged = outcome.close_at(bar.unwrap_or(spec.horizon_bars) + spec.markout_bars);
+    let markout_bps = s * judged + d;
+    let moved = s * outcome.close_at(spec.horizon_bars) * (1.0 + s * h / 1e4);
+    let components = Components {
+        p_fill: spec.fill.p_fill(d, spec.horizon_bars as f64),
+        filled: bar.is_some(),
+        improvement_bps: h + d,
+        fee_bps: spec.maker_fee_bps,
+        half_spread_bps: 0.0,
+        markout_bps,
+        adverse_bps: (-markout_bps).max(0.0),
+        opportunity_bps: moved.max(0.0),
+    };
+    let c = &components;
+    let if_filled = c.improvement_bps - c.fee_bps - spec.adverse_weight * c.adverse_bps;
+    (c.p_fill * if_filled - (1.0 - c.p_fill) * c.opportunity_bps, components)
+}
+
+/// 1/2 + 1/2 tanh(x), kept off its ends: a reward of exactly 0 or 1 would say that nothing can be
+/// worse or better, and f64 rounds there from |x| of about 19.
+fn squash(x: f64) -> f64 {
+    (0.5 + 0.5 * x.tanh()).clamp(f64::EPSILON, 1.0 - f64::EPSILON)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec() -> RewardSpec {
+        RewardSpec {
+            maker_fee_bps: 1.0,
+            taker_fee_bps: 3.0,
+            adverse_weight: 0.5,
+            scale: 1.0,
+            horizon_bars: 2,
+            markout_bars: 1,
+            // Half of all orders at distance 0 fill in a bar, a quarter of that rate 10 bps away.
+            fill: FillModel { a: 2f64.ln(), k: 4f64.ln() / 10.0 },
+        }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            close: 100.0,
+            half_spread_bps: 2.0,
+            sigma_bps: 50.0,
+            high_bps: vec![8.0, 30.0, 45.0],
+            low_bps: vec![-10.0, -12.0, 5.0],
+            close_bps: vec![-4.0, 20.0, 40.0],
+        }
+    }
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+    }
+
+    #[test]
+    fn a_market_order_pays_spread_and_fee_and_earns_its_markout() {
+        let buy = score(&spec(), &outcome(), Action::Market(Side::Buy));
+        close(buy.net_bps, -2.0 - 3.0 + 0.5 * -4.0);
+        let sell = score(&spec(), &outcome(), Action::Market(Side::Sell));
+        close(sell.net_bps, -2.0 - 3.0 + 0.5 * 4.0);
+        close(sell.reward, 0.5 + 0.5 * (-3.0f64 / 50.0).tanh());
+    }
+
+    #[test]
+    fn a_limit_by_hand() {
+        // Touching -10 in bar 1 is not through it; bar 2 trades at -12, judged at bar 3.
+        let buy = score(&spec(), &outcome(), Action::Limit(Side::Buy, 10));
+        let c = buy.components;
+        assert!(c.filled);
+        close(c.p_fill, 1.0 - 2f64.powf(-2.0 / 4.0));
+        close(c.improvement_bps, 12.0);
+        close(c.markout_bps, 50.0);
+        close(c.adverse_bps, 0.0);
+        close(c.opportunity_bps, 20.0 * 1.0002);
+        close(buy.net_bps, c.p_fill * 11.0 - (1.0 - c.p_fill) * 20.0 * 1.0002);
+
+        // A sell at +5 fills in bar 1 (high 8), judged at bar 2: sold at 5, now 20.
+        let sell = score(&spec(), &outcome(), Action::Limit(Side::Sell, 5));
+        let c = sell.components;
+        assert!(c.filled);
+        close(c.markout_bps, -15.0);
+        close(c.opportunity_bps, 0.0);
+        close(c.p_fill, 1.0 - 2f64.powf(-2.0 * 0.5));
+        close(sell.net_bps, c.p_fill * (7.0 - 1.0 - 0.5 * 15.0));
+    }
+
+    #[test]
+    fn a_limit_that_nothing_trades_through_is_not_filled_but_is_scored() {
+        let c = score(&spec(), &outcome(), Action::Limit(Side::Buy, 12)).components;
+        assert!(!c.filled, "12 was touched only");
+        close(c.markout_bps, 40.0 + 12.0);
+    }
+
+    #[test]
+    fn flat_is_one_half() {
+        let flat = score(&spec(), &outcome(), Action::Flat);
+        assert_eq!((flat.reward, flat.net_bps), (0.5, 0.0));
+    }
+
+    #[test]
+    fn a_short_path_is_refused() {
+        let mut short = outcome();
+        short.low_bps.pop();
+        let said = short.check(&spec()).unwrap_err();
+        assert_eq!(said, "outcome.low_bps has 2 bars; the reward needs 3");
+        assert_eq!(outcome().check(&spec()), Ok(()));
+    }
+
+    fn any_action() -> impl Strategy<Value = Action> {
+        let side = prop_oneof![Just(Side::Buy), Just(Side::Sell)];
+        prop_oneof![
+            Just(Action::Flat),
+            side.clone().prop_map(Action::Market),
+            (side, 1u32..=500).prop_map(|(s, n)| Action::Limit(s, n)),
+        ]
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        let bars = proptest::collection::vec((0f64..900.0, 0f64..900.0, -800f64..800.0), 3);
+        (0f64..60.0, 1f64..500.0, bars).prop_map(|(half_spread_bps, sigma_bps, bars)| Outcome {
+            close: 100.0,
+            half_spread_bps,
+            sigma_bps,
+            high_bps: bars.iter().map(|b| b.2 + b.0).collect(),
+            low_bps: bars.iter().map(|b| b.2 - b.1).collect(),
+            close_bps: bars.iter().map(|b| b.2).collect(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rewards_stay_inside_and_keep_the_order_of_net(
+            outcome in any_outcome(), a in any_action(), b in any_action(),
+        ) {
+            let (a, b) = (score(&spec(), &outcome, a), score(&spec(), &outcome, b));
+            prop_assert!(a.reward > 0.0 && a.reward < 1.0);
+            if a.net_bps >= b.net_bps {
+                prop_assert!(a.reward >= b.reward);
+            }
+        }
+
+        #[test]
+        fn a_higher_fee_never_helps(
+            outcome in any_outcome(), action in any_action(), fee in 0f64..50.0,
+        ) {
+            let dear = RewardSpec { maker_fee_bps: 1.0 + fee, taker_fee_bps: 3.0 + fee, ..spec() };
+            let (cheap, dear) = (score(&spec(), &outcome, action), score(&dear, &outcome, action));
+            prop_assert!(dear.net_bps <= cheap.net_bps);
+            if action == Action::Flat {
+                prop_assert_eq!(dear, cheap);
+            }
+        }
+
+        #[test]
+        fn buying_and_selling_are_mirror_images(outcome in any_outcome(), offset in 1u32..=500) {
+            let mirror = Outcome {
+                high_bps: outcome.low_bps.iter().map(|x| -x).collect(),
+                low_bps: outcome.high_bps.iter().map(|x| -x).collect(),
+                close_bps: outcome.close_bps.iter().map(|x| -x).collect(),
+                half_spread_bps: 0.0,
+                ..outcome.clone()
+            };
+            let outcome = Outcome { half_spread_bps: 0.0, ..outcome };
+            let pairs = [
+                (Action::Market(Side::Buy), Action::Market(Side::Sell)),
+                (Action::Limit(Side::Buy, offset), Action::Limit(Side::Sell, offset)),
+            ];
+            for (buy, sell) in pairs {
+                let (b, s) = (score(&spec(), &outcome, buy), score(&spec(), &mirror, sell));
+                prop_assert!((b.net_bps - s.net_bps).abs() < 1e-9);
+            }
+        }
+    }
+}
