@@ -1,0 +1,163 @@
+//! [`Tree`]: a folder as the list of its files, and [`Artifact`]: a file or a tree by name.
+//!
+//! The manifest is one line a file, in the order of the names, so that equal folders have equal
+//! digests wherever and whenever they were written. Times, owners and empty folders do not count;
+//! the executable bit does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::Digest;
+
+const HEADER: &str = "quantmill tree 1";
+
+/// A file of a [`Tree`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its content.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+/// A folder: relative `/`-separated name to file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// The files.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+impl Tree {
+    /// The manifest's bytes; their digest is the tree's.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut text = format!("{HEADER}\n");
+        for (name, entry) in &self.entries {
+            let mode = if entry.executable { 'x' } else { '-' };
+            let name = name.replace('\\', "\\\\").replace('\n', "\\n");
+            text.push_str(&format!("{} {mode} {} {name}\n", entry.digest, entry.size));
+        }
+        text.into_bytes()
+    }
+
+    /// Reads a manifest; `None` where it is not one.
+    pub fn decode(bytes: &[u8]) -> Option<Tree> {
+        let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');
+        if lines.next()? != HEADER {
+            return None;
+        }
+        let mut entries = BTreeMap::new();
+        for line in lines {
+            let mut fields = line.splitn(4, ' ');
+            let digest = fields.next()?.parse().ok()?;
+            let executable = fields.next()? == "x";
+            let size = fields.next()?.parse().ok()?;
+            let name = unescape(fields.next()?);
+            entries.insert(name, Entry { digest, size, executable });
+        }
+        Some(Tree { entries })
+    }
+
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.entries.values().map(|entry| entry.size).sum()
+    }
+}
+
+fn unescape(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        match (c, c == '\\') {
+            (_, true) => out.push(if chars.next() == Some('n') { '\n' } else { '\\' }),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// A file or a folder, by content. Written `file:<hex>` or `tree:<hex>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Artifact {
+    /// A file.
+    File(Digest),
+    /// A folder: the digest of its manifest.
+    Tree(Digest),
+}
+
+impl Artifact {
+    /// The digest of the file, or of the manifest.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Artifact::File(digest) | Artifact::Tree(digest) => *digest,
+        }
+    }
+}
+
+impl fmt::Display for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Artifact::File(digest) => write!(f, "file:{digest}"),
+            Artifact::Tree(digest) => write!(f, "tree:{digest}"),
+        }
+    }
+}
+
+impl FromStr for Artifact {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Artifact, String> {
+        let parsed = text.split_once(':').and_then(|(kind, hex)| match kind {
+            "file" => hex.parse().ok().map(Artifact::File),
+            "tree" => hex.parse().ok().map(Artifact::Tree),
+            _ => None,
+        });
+        parsed.ok_or_else(|| format!("`{text}` is no artifact"))
+    }
+}
+
+impl Serialize for Artifact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Artifact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Artifact, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_manifest_reads_back(names in prop::collection::btree_map(".{1,12}", any::<(u64, bool)>(), 0..8)) {
+            let entry = |(size, executable): (u64, bool)| Entry {
+                digest: Digest::of(&size.to_le_bytes()), size, executable,
+            };
+            let tree = Tree { entries: names.into_iter().map(|(k, v)| (k, entry(v))).collect() };
+            prop_assert_eq!(Tree::decode(&tree.encode()), Some(tree));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Tree::decode(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn names_with_newlines_and_backslashes_survive() {
+        let entry = Entry { digest: Digest::of(b"x"), size: 1, executable: false };
+        let names = ["a\nb", "a\\nb", "a\\", "\\\n"].map(String::from);
+        let tree = Tree { entries: names.into_iter().map(|name| (name, entry)).collect() };
+        assert_eq!(Tree::decode(&tree.encode()), Some(tree));
+    }
+}
