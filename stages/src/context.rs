@@ -174,7 +174,13 @@ impl<'a> Context<'a> {
         path.ok_or_else(|| StageError::failed(format!("no output `{name}`")))
     }
     /// Says how far it is. Also stops a cancelled stage: call it at least once a second.
-    pub fn progress(&self, done: u64, total: u64, unit: &str, note: impl Into<String>) -> Result<()> {
+    pub fn progress(
+        &self,
+        done: u64,
+        total: u64,
+        unit: &str,
+        note: impl Into<String>,
+    ) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }

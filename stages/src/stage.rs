@@ -56,7 +56,8 @@ pub struct Port {
     pub format: Format,
     /// Input: whether it must be given.
     pub required: bool,
-    /// Output: where it goes below `out/<stage>/`. Empty for an input.
+    /// Output: where it goes below `out/<stage>/`, or, where it begins with `./`, below the
+    /// pipeline's folder. Empty for an input.
     pub path: Cow<'static, str>,
     /// Output: a folder rather than a file.
     pub tree: bool,
@@ -70,6 +71,15 @@ impl Port {
     /// An input that may be left out.
     pub fn optional(name: impl Into<Cow<'static, str>>, format: Format) -> Port {
         Port { required: false, ..Port::input(name, format) }
+    }
+    /// Inputs of any name and format, as many as there are: the port `*`. It comes after the named
+    /// ones; a name in `from` that no other port has is one of these.
+    pub fn any() -> Port {
+        Port::optional("*", Format::Any)
+    }
+    /// Whether it is [`Port::any`].
+    pub fn is_any(&self) -> bool {
+        self.name == "*"
     }
     /// An output file at `out/<stage>/<path>`.
     pub fn file(
@@ -179,7 +189,6 @@ impl StageError {
         }
     }
 }
-
 
 /// A stage as a row of a table: what the engine sees of it.
 #[derive(Clone, Copy)]

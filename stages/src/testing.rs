@@ -11,6 +11,7 @@ use crate::{Cancel, Context, Input, Job, Kind, Progress, Result, Sink, Stage};
 /// What a stage said and wrote.
 pub struct Ran {
     /// Holds the outputs.
+    #[allow(dead_code)]
     pub dir: tempfile::TempDir,
     /// Output paths by name.
     pub outputs: BTreeMap<String, PathBuf>,
