@@ -6,6 +6,7 @@
 
 pub mod command;
 mod context;
+pub mod featurize;
 mod format;
 pub mod pairs;
 mod stage;
@@ -17,4 +18,4 @@ pub use format::Format;
 pub use stage::{Invalid, Kind, Port, Result, Stage, StageError};
 
 /// Every built-in kind of stage, in the order in which people meet them.
-pub const ALL: &[Kind] = &[Kind::of::<command::Command>()];
+pub const ALL: &[Kind] = &[Kind::of::<featurize::Featurize>(), Kind::of::<command::Command>()];
