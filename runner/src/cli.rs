@@ -1,0 +1,86 @@
+//! The command line: a table of verbs.
+
+use clap::{Parser, Subcommand};
+use quantmill_stages::Kind;
+
+use crate::commands;
+use crate::exit::{Failure, code};
+use crate::executor::worker;
+use crate::report::text::{Paint, colour, paint};
+
+/// Runs pipelines of content-hashed stages: only what has changed, and the same bytes again.
+#[derive(Debug, Parser)]
+#[command(name = "quantmill", version, propagate_version = true, infer_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  quantmill init my-pipeline                 a small pipeline to begin with
+  quantmill run pipelines/quickstart         run what has changed
+  quantmill plan                             what would run, and why
+  quantmill graph --format svg > dag.svg     a picture")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Log for debugging, as in `--log debug` or `--log quantmill=trace`
+    #[arg(long, global = true, value_name = "FILTER", env = "QUANTMILL_LOG")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run what has changed
+    Run(commands::run::Run),
+    /// Show what a run would do, and why
+    Plan(commands::plan::PlanArgs),
+    /// Show which stages are up to date and in place
+    Status(commands::status::Status),
+    /// Run one action for another process
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Does what the command line says and returns the exit code.
+pub fn main(kinds: &[Kind]) -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { code::USAGE } else { code::OK };
+        }
+    };
+    if let Some(filter) = &cli.log {
+        log(filter);
+    }
+    let done = match &cli.verb {
+        Verb::Run(arguments) => commands::run::run(arguments, kinds),
+        Verb::Plan(arguments) => commands::plan::plan(arguments, kinds),
+        Verb::Status(arguments) => commands::status::status(arguments, kinds),
+        Verb::Worker => worker::main(kinds).map_err(Failure::from),
+    };
+    done.map_or_else(|failure| tell(&failure), |()| code::OK)
+}
+
+fn log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Says why it ended, on stderr.
+fn tell(failure: &Failure) -> u8 {
+    let word = paint(colour(), Paint::Red, "error");
+    match failure {
+        Failure::Problems(problems) => {
+            let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100);
+            eprint!("{}", problems.render(colour(), width));
+        }
+        // Each was told as it happened.
+        Failure::Stages(_) | Failure::Interrupted => {}
+        Failure::Usage { message, help } => {
+            eprintln!("{word}: {message}");
+            if let Some(help) = help {
+                eprintln!("  hint: {help}");
+            }
+        }
+        Failure::Io(_) | Failure::Index(_) => eprintln!("{word}: {failure}"),
+    }
+    failure.code()
+}

@@ -1,0 +1,95 @@
+//! The verbs, one file each, and what they share: finding the pipeline and opening its state.
+
+pub mod plan;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use quantmill_stages::{Device, Kind};
+
+use crate::exit::Failure;
+use crate::graph::Graph;
+use crate::lock::{self, Lockfile};
+use crate::plan::Plan;
+use crate::state::{self, State};
+
+/// Which pipeline, and with which values.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Which {
+    /// The pipeline: a file, or a folder with a pipeline.yaml [default: .]
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<PathBuf>,
+    /// Stages to make, with all that they need [default: all]
+    #[arg(value_name = "STAGE")]
+    pub targets: Vec<String>,
+    /// Override a variable or a parameter, as in `--set max_tokens=1200` or `--set sft.steps=50`
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// Where models compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceName {
+    /// The CPU; reproducible to the bit
+    #[default]
+    Cpu,
+    /// A GPU through wgpu: Metal, Vulkan or DirectX 12
+    Wgpu,
+    /// An NVIDIA GPU through CUDA
+    Cuda,
+}
+
+impl From<DeviceName> for Device {
+    fn from(name: DeviceName) -> Device {
+        match name {
+            DeviceName::Cpu => Device::Cpu,
+            DeviceName::Wgpu => Device::Wgpu,
+            DeviceName::Cuda => Device::Cuda,
+        }
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it takes NAME=VALUE".into()),
+    }
+}
+
+/// A pipeline that was read, with its lock and its state.
+pub struct Opened {
+    /// The pipeline.
+    pub graph: Graph,
+    /// The pipeline file.
+    pub path: PathBuf,
+    /// Its lock file, as it is now.
+    pub lock: Lockfile,
+    /// The state folder.
+    pub state: State,
+}
+
+/// Reads the pipeline and opens its state.
+pub fn open(which: &Which, kinds: &[Kind]) -> Result<Opened, Failure> {
+    let path = crate::find(which.pipeline.as_deref())?;
+    let graph = crate::load(&path, &which.set, kinds)?;
+    let lock = lock::read(&lock::path(&path));
+    let state = State::open(state::locate(&graph.dir))?;
+    Ok(Opened { graph, path, lock, state })
+}
+
+impl Opened {
+    /// What a run would do.
+    pub fn plan(&self, which: &Which) -> Result<Plan, Failure> {
+        crate::plan::plan(&self.graph, &self.state, &self.lock, &which.targets, which.device.into())
+    }
+}
+
+/// The longest stage name, in characters.
+pub fn name_width(graph: &Graph) -> usize {
+    graph.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0)
+}

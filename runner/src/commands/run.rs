@@ -1,0 +1,118 @@
+//! `quantmill run`: make what has changed.
+
+use std::io::IsTerminal;
+use std::sync::mpsc;
+use std::thread;
+
+use clap::Args;
+use quantmill_stages::{Cancel, Device, Kind};
+
+use super::{Opened, Which, name_width, open};
+use crate::event::{Event, Setting};
+use crate::exit::{Failure, code};
+use crate::lock;
+use crate::plan::Plan;
+use crate::record::{self, Record};
+use crate::report::progress::Display;
+use crate::report::text::colour;
+use crate::run::{self, Options};
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+Examples:
+  quantmill run                              the pipeline.yaml of this folder
+  quantmill run pipelines/quickstart         another folder's
+  quantmill run . report                     one stage, and what it needs
+  quantmill run --set sft.steps=50 -j 1      another value, one action at a time")]
+pub struct Run {
+    #[command(flatten)]
+    which: Which,
+    /// Actions at a time [default: the number of processors]
+    #[arg(short, long)]
+    jobs: Option<usize>,
+}
+
+/// Runs what has changed; every stage that ends well is kept whatever happens after it.
+pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
+    let which = &arguments.which;
+    let opened = open(which, kinds)?;
+    let plan = opened.plan(which)?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.unwrap_or(cpus).max(1);
+    let setting = setting(&opened, &plan, which, cpus, jobs);
+    let (events, listen) = mpsc::channel();
+    let width = name_width(&opened.graph);
+    let Opened { graph, path, lock, state } = opened;
+    let record = Record::create(&state.home, &setting.run)?;
+    let names: Vec<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
+    let cancel = Cancel::default();
+    let _ = events.send(Event::RunStarted(Box::new(setting)));
+    let listener = thread::spawn(move || {
+        let mut lock = lock;
+        lock.keep(names.iter().map(String::as_str));
+        let lock_path = lock::path(&path);
+        let mut display = Display::new(std::io::stderr().is_terminal(), colour(), width);
+        let mut record = record;
+        let mut kept = Ok(());
+        for event in listen {
+            display.note(&event);
+            let noted = record.note(&event);
+            lock.note(&event);
+            // The lock follows each stage, so that a run that is cut off is not forgotten.
+            let locked = match event {
+                Event::StageFinished(_) | Event::RunFinished(_) => lock.write(&lock_path),
+                _ => Ok(()),
+            };
+            kept = kept.and(noted).and(locked);
+        }
+        kept
+    });
+    let options = Options { jobs, cancel: cancel.clone(), events };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary = runtime.block_on(async {
+        tokio::spawn(interrupt(cancel));
+        run::run(graph, plan, state, options).await
+    });
+    drop(runtime);
+    let kept = listener.join().unwrap_or(Ok(()));
+    let summary = summary?;
+    kept?;
+    match (summary.interrupted, summary.failed) {
+        (true, _) => Err(Failure::Interrupted),
+        (false, 0) => Ok(()),
+        (false, failed) => Err(Failure::Stages(failed)),
+    }
+}
+
+/// The first Ctrl-C asks the stages to stop, the second does not ask.
+async fn interrupt(cancel: Cancel) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if cancel.is_cancelled() {
+            std::process::exit(code::INTERRUPTED.into());
+        }
+        cancel.cancel();
+    }
+}
+
+fn setting(opened: &Opened, plan: &Plan, which: &Which, cpus: usize, jobs: usize) -> Setting {
+    let (to_run, stages) = plan.counts();
+    let mut setting = Setting {
+        run: record::id(),
+        pipeline: opened.path.display().to_string(),
+        set: which.set.clone(),
+        targets: which.targets.clone(),
+        stages,
+        to_run,
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: None,
+        dirty: None,
+        host: String::new(),
+        platform: String::new(),
+        cpus,
+        device: Device::from(which.device).name().into(),
+        jobs,
+    };
+    record::place(&mut setting, &opened.graph.dir);
+    setting
+}

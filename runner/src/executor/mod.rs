@@ -1,0 +1,166 @@
+//! Runs one action and publishes what it made: claim, look again, run, check the sources, move the
+//! outputs into the store, remember the result. Nothing is visible before the last step.
+
+mod local;
+pub mod worker;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use quantmill_cache::{ActionKey, ActionResult, IndexError};
+use quantmill_stages::{Cancel, Device, Job, Kind, Port, Progress, Sink, StageError};
+
+use crate::plan::Ready;
+use crate::source::Given;
+use crate::state::State;
+
+/// An action with everything that it needs.
+pub struct Action {
+    /// The stage's kind.
+    pub kind: Kind,
+    /// Key and inputs.
+    pub ready: Ready,
+    /// What it must make.
+    pub outputs: Vec<Port>,
+    /// The seed.
+    pub seed: u64,
+    /// The device.
+    pub device: Device,
+    /// The pipeline's folder.
+    pub dir: std::path::PathBuf,
+}
+
+/// Why an action did not give a result.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// The stage failed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The state folder is not usable.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl From<std::io::Error> for ActionError {
+    fn from(error: std::io::Error) -> ActionError {
+        ActionError::Index(error.into())
+    }
+}
+
+impl From<quantmill_cache::StoreError> for ActionError {
+    fn from(error: quantmill_cache::StoreError) -> ActionError {
+        ActionError::Index(error.into())
+    }
+}
+
+/// Runs the action, unless another run has done it meanwhile. The flag says whether it ran.
+pub fn execute(
+    action: &Action,
+    state: &State,
+    sink: &dyn Sink,
+    cancel: &Cancel,
+) -> Result<(ActionResult, bool), ActionError> {
+    let key = &action.ready.key;
+    let digest = key.digest();
+    let Some(_claim) = state.claim(&digest, cancel)? else {
+        return Err(StageError::Cancelled.into());
+    };
+    if let Some(result) = state.index.get(&digest, &state.store)? {
+        return Ok((result, false));
+    }
+    let scratch = state.store.scratch()?;
+    let job = prepare(action, scratch.path())?;
+    let started = Instant::now();
+    let heard = Heard::new(sink);
+    local::run(&action.kind, &job, &heard, cancel)?;
+    if let Some(path) = action.ready.given.values().find_map(Given::changed) {
+        let error = StageError::bad(path, "changed while the stage was reading it");
+        return Err(error.hint("run again").into());
+    }
+    let mut result = heard.into_result();
+    for (name, path) in &job.outputs {
+        if path.symlink_metadata().is_err() {
+            let error = StageError::failed(format!("it did not write its output `{name}`"));
+            return Err(error.into());
+        }
+        result.outputs.insert(name.clone(), state.store.adopt(path)?);
+    }
+    result.millis = started.elapsed().as_millis() as u64;
+    state.index.put(key, &result)?;
+    Ok((result, true))
+}
+
+fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionError> {
+    let made = scratch.join("out");
+    let temporary = scratch.join("tmp");
+    fs_err::create_dir(&made)?;
+    fs_err::create_dir(&temporary)?;
+    let mut outputs = BTreeMap::new();
+    for port in &action.outputs {
+        // A name that keeps the extension, for programs that go by it.
+        let name = port.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&port.name);
+        let folder = made.join(port.name.as_ref());
+        fs_err::create_dir(&folder)?;
+        let path = folder.join(name);
+        if port.tree {
+            fs_err::create_dir(&path)?;
+        }
+        outputs.insert(port.name.clone().into_owned(), path);
+    }
+    let inputs = action.ready.given.iter();
+    Ok(Job {
+        kind: action.kind.name.into(),
+        params: action.ready.key.params.clone(),
+        inputs: inputs.map(|(port, given)| (port.clone(), given.input.clone())).collect(),
+        outputs,
+        item: action.ready.key.item.clone(),
+        seed: action.seed,
+        device: action.device,
+        scratch: temporary,
+        dir: action.dir.clone(),
+        env: action.ready.key.env.clone(),
+    })
+}
+
+/// Passes on what a stage says and keeps what belongs to its result.
+struct Heard<'a> {
+    sink: &'a dyn Sink,
+    kept: std::sync::Mutex<ActionResult>,
+}
+
+impl<'a> Heard<'a> {
+    fn new(sink: &'a dyn Sink) -> Heard<'a> {
+        Heard { sink, kept: Default::default() }
+    }
+    fn into_result(self) -> ActionResult {
+        self.kept.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    fn keep(&self, f: impl FnOnce(&mut ActionResult)) {
+        f(&mut self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}
+
+impl Sink for Heard<'_> {
+    fn progress(&self, progress: Progress) {
+        self.sink.progress(progress);
+    }
+    fn metric(&self, name: &str, value: f64) {
+        self.keep(|result| drop(result.metrics.insert(name.into(), value)));
+        self.sink.metric(name, value);
+    }
+    fn warn(&self, message: &str) {
+        self.keep(|result| result.warnings.push(message.into()));
+        self.sink.warn(message);
+    }
+    fn output(&self, line: &str) {
+        self.sink.output(line);
+    }
+}
+
+/// The key of one item of a stage that maps over items: its own file in place of the folder.
+pub fn item_key(stage: &ActionKey, port: &str, name: &str, file: quantmill_cache::Digest) -> ActionKey {
+    let mut key = stage.clone();
+    key.inputs.insert(port.to_owned(), quantmill_cache::Artifact::File(file));
+    key.item = Some(name.to_owned());
+    key
+}

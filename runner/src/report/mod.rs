@@ -1,0 +1,4 @@
+//! What a person sees of a run and of a plan.
+
+pub mod progress;
+pub mod text;

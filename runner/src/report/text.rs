@@ -1,0 +1,80 @@
+//! Small things to print: durations, sizes, tables, colours.
+
+use std::io::IsTerminal;
+
+/// Whether stderr takes colours: a terminal that is not dumb, and no `NO_COLOR`.
+pub fn colour() -> bool {
+    std::io::stderr().is_terminal() && plain_wish()
+}
+
+/// Whether stdout takes colours.
+pub fn colour_out() -> bool {
+    std::io::stdout().is_terminal() && plain_wish()
+}
+
+fn plain_wish() -> bool {
+    let unset = |name| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    unset("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A colour of the terminal's own palette.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// Done.
+    Green,
+    /// About to run.
+    Yellow,
+    /// Failed.
+    Red,
+    /// Less important.
+    Dim,
+    /// Names.
+    Bold,
+}
+
+/// Paints, if `on`.
+pub fn paint(on: bool, paint: Paint, text: &str) -> String {
+    let code = match paint {
+        Paint::Green => 32,
+        Paint::Yellow => 33,
+        Paint::Red => 31,
+        Paint::Dim => 2,
+        Paint::Bold => 1,
+    };
+    if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// `0.4 s`, `38 s`, `3 min 05 s`, `2 h 10 min`.
+pub fn duration(millis: u64) -> String {
+    let seconds = millis.div_ceil(1000);
+    match millis {
+        0..=999 => format!("{millis} ms"),
+        1_000..=9_999 => format!("{:.1} s", millis as f64 / 1000.0),
+        10_000..=119_999 => format!("{seconds} s"),
+        120_000..=7_199_999 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `1 stage`, `3 stages`.
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Pads to a width in characters.
+pub fn pad(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(text.chars().count());
+    format!("{text}{}", " ".repeat(missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let shown: Vec<String> =
+            [7, 1_240, 38_000, 119_400, 185_000, 7_800_000].map(duration).to_vec();
+        assert_eq!(shown, ["7 ms", "1.2 s", "38 s", "120 s", "3 min 05 s", "2 h 10 min"]);
+    }
+}

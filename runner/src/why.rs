@@ -1,0 +1,144 @@
+//! Why a stage runs: the difference between the key that it has now and the key that it last had.
+//!
+//! Both are the very JSON that was hashed, so the explanation cannot disagree with the hash.
+
+use std::collections::BTreeSet;
+
+use quantmill_cache::{ActionKey, Artifact, Store};
+use serde_json::Value;
+
+/// How many changed files of a folder are named.
+const NAMED: usize = 3;
+
+/// What differs between two keys of a stage, a line each; empty where nothing does.
+pub fn changes(old: &ActionKey, new: &ActionKey, store: &Store) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.stage != new.stage {
+        out.push(format!("uses: {} -> {}", old.stage, new.stage));
+    } else if old.version != new.version {
+        out.push(format!("{} version: {} -> {}", new.stage, old.version, new.version));
+    }
+    values("", &old.params, &new.params, &mut out);
+    let ports: BTreeSet<&String> = old.inputs.keys().chain(new.inputs.keys()).collect();
+    for port in ports {
+        match (old.inputs.get(port), new.inputs.get(port)) {
+            (Some(a), Some(b)) if a != b => out.push(input(port, a, b, store)),
+            (Some(_), None) => out.push(format!("input {port} is no longer given")),
+            (None, Some(_)) => out.push(format!("input {port} is new")),
+            _ => {}
+        }
+    }
+    let plain = |v: Option<String>| v.unwrap_or_else(|| "none".into());
+    if old.seed != new.seed {
+        let [a, b] = [old.seed, new.seed].map(|seed| plain(seed.map(|s| s.to_string())));
+        out.push(format!("seed: {a} -> {b}"));
+    }
+    if old.device != new.device {
+        let [a, b] = [&old.device, &new.device].map(|device| plain(device.clone()));
+        out.push(format!("device: {a} -> {b}"));
+    }
+    let names: BTreeSet<&String> = old.env.keys().chain(new.env.keys()).collect();
+    for name in names {
+        if old.env.get(name) != new.env.get(name) {
+            out.push(format!("environment variable {name} changed"));
+        }
+    }
+    out
+}
+
+fn values(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let [a, b] = [a, b].map(|map| map.get(name).unwrap_or(&Value::Null));
+                values(&path, a, b, out);
+            }
+        }
+        _ if old == new => {}
+        _ => out.push(format!("{path}: {} -> {}", brief(old), brief(new))),
+    }
+}
+
+fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What changed in an input; for a folder, which files.
+fn input(port: &str, old: &Artifact, new: &Artifact, store: &Store) -> String {
+    let trees = match (old, new) {
+        (Artifact::Tree(a), Artifact::Tree(b)) => store.tree(a).ok().zip(store.tree(b).ok()),
+        _ => None,
+    };
+    let Some((old, new)) = trees else { return format!("input {port} changed") };
+    let names: BTreeSet<&String> = old.entries.keys().chain(new.entries.keys()).collect();
+    let mut said: Vec<String> = Vec::new();
+    let mut more = 0;
+    for name in names {
+        let word = match (old.entries.get(name), new.entries.get(name)) {
+            (Some(a), Some(b)) if a == b => continue,
+            (Some(_), Some(_)) => "changed",
+            (None, _) => "is new",
+            (_, None) => "is gone",
+        };
+        match said.len() {
+            NAMED => more += 1,
+            _ => said.push(format!("{name} {word}")),
+        }
+    }
+    if more > 0 {
+        said.push(format!("{more} more"));
+    }
+    format!("input {port}: {}", said.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use quantmill_cache::{Digest, Entry, Tree};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_difference_has_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let tree = |files: &[(&str, &str)]| {
+            let entry = |text: &str| Entry {
+                digest: Digest::of(text.as_bytes()),
+                size: text.len() as u64,
+                executable: false,
+            };
+            let entries = files.iter().map(|(n, t)| (n.to_string(), entry(t))).collect();
+            store.put_tree(&Tree { entries }).unwrap()
+        };
+        let key = |params: Value, papers: Artifact, seed| ActionKey {
+            stage: "train".into(),
+            version: 1,
+            params,
+            inputs: BTreeMap::from([("papers".into(), papers)]),
+            item: None,
+            seed,
+            device: None,
+            env: BTreeMap::new(),
+        };
+        let old = key(json!({"lora": {"r": 8}, "x": 1}), tree(&[("a", "1"), ("b", "1")]), Some(1));
+        let new = key(json!({"lora": {"r": 16}, "x": 1}), tree(&[("b", "2"), ("c", "1")]), None);
+        assert_eq!(changes(&old, &old, &store), Vec::<String>::new());
+        assert_eq!(
+            changes(&old, &new, &store),
+            [
+                "lora.r: 8 -> 16",
+                "input papers: a is gone, b changed, c is new",
+                "seed: 1 -> none",
+            ]
+        );
+    }
+}
