@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use quantmill_stages::Kind;
 
 use crate::commands;
-use crate::exit::{Failure, code};
 use crate::executor::worker;
+use crate::exit::{Failure, code};
 use crate::report::text::{Paint, colour, paint};
 
 /// Runs pipelines of content-hashed stages: only what has changed, and the same bytes again.

@@ -166,7 +166,9 @@ fn pattern<'a>(
     from: &'a From,
 ) -> Option<(&'a str, crate::diagnostic::Span)> {
     match from {
-        From::Input(name) => graph.inputs.get(name).map(|input| (input.pattern.as_str(), input.span)),
+        From::Input(name) => {
+            graph.inputs.get(name).map(|input| (input.pattern.as_str(), input.span))
+        }
         From::Path(path) => Some((path.strip_prefix("./").unwrap_or(path), node.span)),
         From::Output { .. } => None,
     }
@@ -208,7 +210,7 @@ impl Plan {
                     let out = graph.nodes[*node].outputs.iter().find(|out| out.port.name == *port);
                     // The graph ties ports to outputs that exist.
                     let (Some(artifact), Some(out)) = (artifact, out) else { continue };
-                    made(state, artifact, out)?
+                    made(state, artifact, out, &graph.dir)?
                 }
                 source => {
                     let pattern = pattern(graph, node, source).map(|(pattern, _)| pattern);
@@ -218,7 +220,8 @@ impl Plan {
             };
             given.insert(port.clone(), value);
         }
-        let env = node.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+        let env =
+            node.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
         let key = ActionKey {
             stage: node.kind.name.into(),
             version: node.kind.version,
@@ -249,7 +252,8 @@ impl Plan {
         let digest = key.digest();
         if record.key == digest {
             let known = state.index.remembered(&digest)?.is_some();
-            let why = if known { "its outputs are gone from the store" } else { "it has not run here" };
+            let why =
+                if known { "its outputs are gone from the store" } else { "it has not run here" };
             return Ok(vec![why.into()]);
         }
         Ok(match state.index.key(&record.key)? {
@@ -272,9 +276,14 @@ impl Plan {
 }
 
 /// An output of a stage, as it lies in the store, under the name that its place has.
-fn made(state: &State, artifact: &Artifact, out: &Out) -> Result<Given, IndexError> {
+fn made(state: &State, artifact: &Artifact, out: &Out, dir: &Path) -> Result<Given, IndexError> {
     let name = Path::new(&out.dest).file_name().unwrap_or_default().to_string_lossy();
     let files = state.store.places(artifact, &name)?;
     let tree = matches!(artifact, Artifact::Tree(_));
-    Ok(Given { artifact: *artifact, input: Input { files, tree }, stamps: Vec::new() })
+    Ok(Given {
+        artifact: *artifact,
+        input: Input { files, tree },
+        stamps: Vec::new(),
+        shown: Some(dir.join(&out.dest)),
+    })
 }

@@ -35,7 +35,8 @@ impl Record {
         if matches!(event, Event::Progress { .. }) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(&Line { at: chrono::Utc::now().timestamp_millis(), event })?;
+        let mut line =
+            serde_json::to_vec(&Line { at: chrono::Utc::now().timestamp_millis(), event })?;
         line.push(b'\n');
         self.file.write_all(&line)
     }

@@ -51,7 +51,12 @@ enum Ended {
 }
 
 /// Runs the plan to its end and returns how it went.
-pub async fn run(graph: Graph, plan: Plan, state: State, options: Options) -> Result<Summary, Failure> {
+pub async fn run(
+    graph: Graph,
+    plan: Plan,
+    state: State,
+    options: Options,
+) -> Result<Summary, Failure> {
     let started = Instant::now();
     let permits = Arc::new(Semaphore::new(options.jobs.max(1)));
     let shared = Arc::new(Shared { graph, plan, state, options, permits });
@@ -149,7 +154,9 @@ async fn stage(
     })
     .await?;
     let Step { verdict, ready: Some(ready), .. } = step else {
-        return Err(Ended::Broken(std::io::Error::other("a stage without inputs was started").into()));
+        return Err(Ended::Broken(
+            std::io::Error::other("a stage without inputs was started").into(),
+        ));
     };
     let (result, ran, cached) = match verdict {
         Verdict::Hit(result) => (result, 0, 0),
@@ -213,10 +220,8 @@ async fn work(
         return Ok((result, 1, 0));
     };
     let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
-    let items = blocking(move || {
-        items(&judged, &whole, port).map_err(|e| Ended::Broken(e.into()))
-    })
-    .await?;
+    let items =
+        blocking(move || items(&judged, &whole, port).map_err(|e| Ended::Broken(e.into()))).await?;
     let mut results = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let todo = items.iter().filter(|(_, hit)| hit.is_none()).count();
@@ -234,8 +239,7 @@ async fn work(
     }
     let mut ended = None;
     while let Some(done) = tasks.join_next().await {
-        let (name, done) =
-            done.map_err(|e| Ended::Broken(std::io::Error::other(e).into()))?;
+        let (name, done) = done.map_err(|e| Ended::Broken(std::io::Error::other(e).into()))?;
         match done {
             Ok(result) => drop(results.insert(name, result)),
             Err(error) => ended = ended.or(Some(error)),

@@ -23,9 +23,20 @@ pub struct Given {
     pub input: Input,
     /// For source files: how each looked when it was hashed.
     pub stamps: Vec<(PathBuf, Stamp)>,
+    /// For what a stage made: the path that people know it by.
+    pub shown: Option<PathBuf>,
 }
 
 impl Given {
+    /// Names files as people know them in a message that may name their places in the store.
+    pub fn rename(&self, message: String) -> String {
+        let Some(shown) = &self.shown else { return message };
+        self.input.files.iter().fold(message, |message, (name, place)| {
+            let shown = if self.input.tree { shown.join(name) } else { shown.clone() };
+            message.replace(&*place.to_string_lossy(), &shown.to_string_lossy())
+        })
+    }
+
     /// The first file that is no longer what was hashed.
     pub fn changed(&self) -> Option<&Path> {
         let now = |path: &Path| Stamp::read(path).ok();
@@ -64,7 +75,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let input = Input { files: BTreeMap::from([(name, whole.clone())]), tree: false };
         let artifact = Artifact::File(entry.digest);
-        return Ok(Given { artifact, input, stamps: vec![(whole, stamp)] });
+        return Ok(Given { artifact, input, stamps: vec![(whole, stamp)], shown: None });
     }
     let found = if whole.is_dir() { walk(&whole)? } else { expand(dir, pattern)? };
     if found.is_empty() {
@@ -78,7 +89,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         stamps.push((path.clone(), stamp));
     }
     let artifact = state.store.put_tree(&tree).map_err(IndexError::from)?;
-    Ok(Given { artifact, input: Input { files: found, tree: true }, stamps })
+    Ok(Given { artifact, input: Input { files: found, tree: true }, stamps, shown: None })
 }
 
 fn is_glob(part: &str) -> bool {

@@ -134,11 +134,7 @@ mod tests {
         assert_eq!(changes(&old, &old, &store), Vec::<String>::new());
         assert_eq!(
             changes(&old, &new, &store),
-            [
-                "lora.r: 8 -> 16",
-                "input papers: a is gone, b changed, c is new",
-                "seed: 1 -> none",
-            ]
+            ["lora.r: 8 -> 16", "input papers: a is gone, b changed, c is new", "seed: 1 -> none",]
         );
     }
 }

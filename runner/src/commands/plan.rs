@@ -44,7 +44,8 @@ pub fn plan(arguments: &PlanArgs, kinds: &[Kind]) -> Result<(), Failure> {
                 (paint(on, Paint::Dim, "unknown"), format!("waits on {}", names.join(", ")))
             }
         };
-        let mut line = format!("{word} {} {} {why}", pad(&node.name, width), pad(node.kind.name, 9));
+        let mut line =
+            format!("{word} {} {} {why}", pad(&node.name, width), pad(node.kind.name, 9));
         if let (Some(last), false) = (step.last, matches!(step.verdict, Verdict::Hit(_))) {
             expected += last;
             line.push_str(&format!(" ({} last time)", duration(last)));
@@ -52,7 +53,10 @@ pub fn plan(arguments: &PlanArgs, kinds: &[Kind]) -> Result<(), Failure> {
         out.push_str(line.trim_end());
         out.push('\n');
     }
-    out.push_str(&format!("{}: {hits} hit, {runs} to run, {unknown} unknown", count(hits + runs + unknown, "stage")));
+    out.push_str(&format!(
+        "{}: {hits} hit, {runs} to run, {unknown} unknown",
+        count(hits + runs + unknown, "stage")
+    ));
     if expected > 0 {
         out.push_str(&format!("; at most about {} by the last run", duration(expected)));
     }

@@ -32,7 +32,11 @@ pub fn status(arguments: &Status, kinds: &[Kind]) -> Result<(), Failure> {
         let Some(step) = step else { continue };
         let (mark, said) = match &step.verdict {
             Verdict::Hit(result) => {
-                let took = if result.millis > 0 { format!("took {}", duration(result.millis)) } else { String::new() };
+                let took = if result.millis > 0 {
+                    format!("took {}", duration(result.millis))
+                } else {
+                    String::new()
+                };
                 match misplaced(&opened, node, &result.outputs)?.as_deref() {
                     None => (paint(on, Paint::Green, "fresh  "), took),
                     Some(path) => {
@@ -42,7 +46,9 @@ pub fn status(arguments: &Status, kinds: &[Kind]) -> Result<(), Failure> {
                 }
             }
             Verdict::Stale(reasons) => (paint(on, Paint::Yellow, "stale  "), reasons.join("; ")),
-            Verdict::Unknown(_) => (paint(on, Paint::Dim, "unknown"), "something before it is stale".into()),
+            Verdict::Unknown(_) => {
+                (paint(on, Paint::Dim, "unknown"), "something before it is stale".into())
+            }
         };
         let line = format!("{mark} {} {} {said}", pad(&node.name, width), pad(node.kind.name, 9));
         println!("{}", line.trim_end());

@@ -72,7 +72,7 @@ pub fn execute(
     let job = prepare(action, scratch.path())?;
     let started = Instant::now();
     let heard = Heard::new(sink);
-    local::run(&action.kind, &job, &heard, cancel)?;
+    local::run(&action.kind, &job, &heard, cancel).map_err(|e| rename(e, &action.ready.given))?;
     if let Some(path) = action.ready.given.values().find_map(Given::changed) {
         let error = StageError::bad(path, "changed while the stage was reading it");
         return Err(error.hint("run again").into());
@@ -88,6 +88,18 @@ pub fn execute(
     result.millis = started.elapsed().as_millis() as u64;
     state.index.put(key, &result)?;
     Ok((result, true))
+}
+
+/// The error with the files as people know them: a stage reads blobs of the store.
+fn rename(error: StageError, given: &BTreeMap<String, Given>) -> StageError {
+    let help = error.help().map(str::to_owned);
+    match error {
+        StageError::BadInput { .. } | StageError::Failed { .. } => {
+            let message = given.values().fold(error.to_string(), |text, given| given.rename(text));
+            StageError::Failed { message, help }
+        }
+        other => other,
+    }
 }
 
 fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionError> {
@@ -145,7 +157,7 @@ impl Sink for Heard<'_> {
         self.sink.progress(progress);
     }
     fn metric(&self, name: &str, value: f64) {
-        self.keep(|result| drop(result.metrics.insert(name.into(), value)));
+        self.keep(|result| result.metrics.extend([(name.to_owned(), value)]));
         self.sink.metric(name, value);
     }
     fn warn(&self, message: &str) {
@@ -158,7 +170,12 @@ impl Sink for Heard<'_> {
 }
 
 /// The key of one item of a stage that maps over items: its own file in place of the folder.
-pub fn item_key(stage: &ActionKey, port: &str, name: &str, file: quantmill_cache::Digest) -> ActionKey {
+pub fn item_key(
+    stage: &ActionKey,
+    port: &str,
+    name: &str,
+    file: quantmill_cache::Digest,
+) -> ActionKey {
     let mut key = stage.clone();
     key.inputs.insert(port.to_owned(), quantmill_cache::Artifact::File(file));
     key.item = Some(name.to_owned());

@@ -117,7 +117,11 @@ impl Display {
         });
         if bar.is_none() {
             let known = if cached > 0 { format!(", {cached} cached") } else { String::new() };
-            let many = if actions + cached > 1 { format!(", {}", count(actions, "item")) } else { String::new() };
+            let many = if actions + cached > 1 {
+                format!(", {}", count(actions, "item"))
+            } else {
+                String::new()
+            };
             let word = self.word(Paint::Yellow, "run    ");
             self.line(&format!("{word} {} {kind} ({why}{many}{known})", pad(stage, self.width)));
         }
@@ -152,7 +156,9 @@ impl Display {
         }
         if let Some(bar) = &running.bar {
             if total > 0 && bar.length().is_none() {
-                bar.set_style(style("{spinner:.yellow} {prefix} {bar:20.yellow/dim} {wide_msg} {eta:.dim}"));
+                bar.set_style(style(
+                    "{spinner:.yellow} {prefix} {bar:20.yellow/dim} {wide_msg} {eta:.dim}",
+                ));
             }
             if total > 0 {
                 bar.set_length(total);
@@ -185,8 +191,13 @@ impl Display {
             Outcome::Ran => self.word(Paint::Green, "done   "),
         };
         let time = if done.outcome == Outcome::Ran { duration(done.millis) } else { String::new() };
-        let known = if done.cached > 0 { format!(", {} items cached", done.cached) } else { String::new() };
-        let line = format!("{word} {} {} {time}{known}", pad(&done.stage, self.width), pad(&done.key.stage, 9));
+        let known =
+            if done.cached > 0 { format!(", {} items cached", done.cached) } else { String::new() };
+        let line = format!(
+            "{word} {} {} {time}{known}",
+            pad(&done.stage, self.width),
+            pad(&done.key.stage, 9)
+        );
         self.line(line.trim_end());
     }
 
@@ -207,9 +218,9 @@ impl Display {
         if summary.skipped > 0 {
             parts.push(format!("{} skipped", summary.skipped));
         }
-        let left = self.total.saturating_sub(
-            summary.ran + summary.hits + summary.failed + summary.skipped,
-        );
+        let left = self
+            .total
+            .saturating_sub(summary.ran + summary.hits + summary.failed + summary.skipped);
         if summary.interrupted && left > 0 {
             parts.push(format!("{left} left"));
         }

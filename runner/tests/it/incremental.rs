@@ -1,0 +1,175 @@
+//! What an incremental runner owes its users.
+
+use crate::space::Space;
+
+const CHAIN: &str = r#"
+version: 1
+vars: { word: hello }
+inputs:
+  text: data.txt
+stages:
+  upper:
+    uses: command
+    from: { text: text }
+    with:
+      run: "echo upper >> log; tr a-z A-Z < {in.text} > {out.upper}"
+      outputs: { upper: out/upper.txt }
+  first:
+    uses: command
+    from: { upper: upper }
+    with:
+      run: "echo first >> log; head -n 1 {in.upper} > {out.first}"
+      outputs: { first: out/first.txt }
+  greet:
+    uses: command
+    from: { first: first }
+    with:
+      run: "echo greet >> log; echo ${word} $(cat {in.first}) > {out.greeting}"
+      outputs: { greeting: out/greeting.txt }
+"#;
+
+fn chain() -> Space {
+    let space = Space::new(CHAIN);
+    space.write("data.txt", "world\nsecond line\n");
+    assert!(space.run().ok().ran(&["upper", "first", "greet"]));
+    assert_eq!(space.read("out/greeting.txt"), "hello WORLD\n");
+    space
+}
+
+#[test]
+fn a_second_run_does_nothing() {
+    let space = chain();
+    let ended = space.run().ok();
+    assert!(ended.ran(&[]), "{ended:?}");
+    assert!(ended.summary().starts_with("finished: 0 ran, 3 cached in"), "{ended:?}");
+    assert_eq!(space.log(), ["first", "greet", "upper"]);
+}
+
+#[test]
+fn a_touch_does_nothing() {
+    let space = chain();
+    space.write("data.txt", "world\nsecond line\n");
+    assert!(space.run().ok().ran(&[]));
+}
+
+#[test]
+fn equal_output_stops_there() {
+    let space = chain();
+    space.write("data.txt", "world\nanother line\n");
+    let ended = space.run().ok();
+    assert!(ended.ran(&["upper", "first"]), "{ended:?}");
+    assert_eq!(space.log(), ["first", "first", "greet", "upper", "upper"]);
+}
+
+#[test]
+fn a_changed_value_reruns_what_uses_it_and_says_so() {
+    let space = chain();
+    let plan = space.quantmill(&["plan", "--set", "word=bye"]).ok();
+    assert!(plan.out.contains("hit     upper"), "{}", plan.out);
+    assert!(plan.out.contains("run     greet  command   run: "), "{}", plan.out);
+    let ended = space.quantmill(&["run", "--set", "word=bye"]).ok();
+    assert!(ended.ran(&["greet"]));
+    assert_eq!(space.read("out/greeting.txt"), "bye WORLD\n");
+}
+
+#[test]
+fn what_was_once_made_comes_back_without_running() {
+    let space = chain();
+    space.quantmill(&["run", "--set", "word=bye"]).ok();
+    let ended = space.run().ok();
+    assert!(ended.ran(&[]), "{ended:?}");
+    assert_eq!(space.read("out/greeting.txt"), "hello WORLD\n");
+    fs_err::remove_dir_all(space.path("out")).unwrap();
+    let ended = space.run().ok();
+    assert!(ended.ran(&[]));
+    assert!(ended.summary().contains("3 cached (3 restored)"), "{ended:?}");
+    assert_eq!(space.read("out/greeting.txt"), "hello WORLD\n");
+}
+
+#[test]
+fn a_tampered_output_is_put_right() {
+    let space = chain();
+    space.write("out/first.txt", "tampered\n");
+    let status = space.quantmill(&["status"]).ok();
+    assert!(status.out.contains("edited  first"), "{}", status.out);
+    assert!(space.run().ok().ran(&[]));
+    assert_eq!(space.read("out/first.txt"), "WORLD\n");
+}
+
+#[test]
+fn a_lost_blob_is_made_again() {
+    let space = chain();
+    fs_err::remove_dir_all(space.path(".quantmill/store")).unwrap();
+    assert!(space.run().ok().ran(&["upper", "first", "greet"]));
+}
+
+#[test]
+fn a_lost_index_loses_nothing() {
+    let space = chain();
+    for file in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+        let _ = fs_err::remove_file(space.path(".quantmill").join(file));
+    }
+    assert!(space.run().ok().ran(&[]));
+}
+
+#[test]
+fn the_workspace_copied_elsewhere_has_nothing_to_do() {
+    let space = chain();
+    let other = Space::new("");
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(format!("{}/.", space.path("").display()))
+        .arg(other.path(""))
+        .status();
+    assert!(copied.unwrap().success());
+    assert!(other.run().ok().ran(&[]));
+}
+
+#[test]
+fn targets_bound_what_runs() {
+    let space = Space::new(CHAIN);
+    space.write("data.txt", "world\n");
+    assert!(space.quantmill(&["run", ".", "first"]).ok().ran(&["upper", "first"]));
+    let ended = space.quantmill(&["run", ".", "frist"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.contains("did you mean `first`?"), "{}", ended.err);
+}
+
+#[test]
+fn an_edit_of_the_same_size_is_seen() {
+    let space = chain();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(space.run().ok().ran(&[]));
+    let path = space.path("data.txt");
+    let time = fs_err::metadata(&path).unwrap().modified().unwrap();
+    space.write("data.txt", "earth\nsecond line\n");
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    assert!(space.run().ok().ran(&["upper", "first", "greet"]));
+    assert_eq!(space.read("out/greeting.txt"), "hello EARTH\n");
+}
+
+#[test]
+fn the_environment_that_is_named_counts_and_no_other() {
+    let space = Space::new(
+        r#"
+version: 1
+stages:
+  show:
+    uses: command
+    env: [QM_NAMED]
+    with:
+      run: "echo ${QM_NAMED:-none} ${QM_OTHER:-none} > {out.x}"
+      outputs: { x: out/x }
+"#
+        .replace("${", "$${")
+        .as_str(),
+    );
+    let run = |named: &str, other: &str| {
+        let mut command = space.command(&["run"]);
+        let out = command.env("QM_NAMED", named).env("QM_OTHER", other).output().unwrap();
+        (String::from_utf8_lossy(&out.stderr).contains("done "), space.read("out/x"))
+    };
+    assert_eq!(run("a", "1"), (true, "a none\n".into()));
+    assert_eq!(run("a", "2"), (false, "a none\n".into()));
+    assert_eq!(run("b", "2"), (true, "b none\n".into()));
+}

@@ -1,0 +1,85 @@
+//! A folder with a pipeline, and the binary to run on it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A pipeline in a folder of its own.
+pub struct Space {
+    dir: tempfile::TempDir,
+}
+
+/// How the binary ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ended {
+    /// The last line of stderr: how a run sums itself up.
+    pub fn summary(&self) -> &str {
+        self.err.lines().last().unwrap_or("")
+    }
+    /// Panics unless it ended well.
+    pub fn ok(self) -> Ended {
+        assert_eq!(self.code, 0, "{}\n{}", self.out, self.err);
+        self
+    }
+    /// Whether exactly these stages ran, in any order.
+    pub fn ran(&self, stages: &[&str]) -> bool {
+        let mut ran: Vec<&str> = self
+            .err
+            .lines()
+            .filter_map(|line| line.strip_prefix("done "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        ran.sort_unstable();
+        let mut wanted = stages.to_vec();
+        wanted.sort_unstable();
+        ran == wanted
+    }
+}
+
+impl Space {
+    pub fn new(pipeline: &str) -> Space {
+        let space = Space { dir: tempfile::tempdir().unwrap() };
+        space.write("pipeline.yaml", pipeline);
+        space
+    }
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+    pub fn read(&self, name: &str) -> String {
+        fs_err::read_to_string(self.path(name)).unwrap()
+    }
+    /// Lines of a log that commands append to: one for each time that a command really ran.
+    pub fn log(&self) -> Vec<String> {
+        let text = fs_err::read_to_string(self.path("log")).unwrap_or_default();
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    }
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quantmill"));
+        command.args(arguments).current_dir(self.dir.path());
+        command.env_remove("QUANTMILL_HOME").env_remove("QUANTMILL_LOG").env("NO_COLOR", "1");
+        command
+    }
+    pub fn quantmill(&self, arguments: &[&str]) -> Ended {
+        let out = self.command(arguments).output().unwrap();
+        Ended {
+            code: out.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&out.stdout).into_owned(),
+            err: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+    pub fn run(&self) -> Ended {
+        self.quantmill(&["run"])
+    }
+}
