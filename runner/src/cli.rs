@@ -33,6 +33,8 @@ enum Verb {
     Plan(commands::plan::PlanArgs),
     /// Show which stages are up to date and in place
     Status(commands::status::Status),
+    /// List the kinds of stages, or show the parameters of one
+    Stages(commands::stages::Stages),
     /// Run one action for another process
     #[command(hide = true)]
     Worker,
@@ -54,6 +56,7 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Run(arguments) => commands::run::run(arguments, kinds),
         Verb::Plan(arguments) => commands::plan::plan(arguments, kinds),
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
+        Verb::Stages(arguments) => commands::stages::stages(arguments, kinds),
         Verb::Worker => worker::main(kinds).map_err(Failure::from),
     };
     done.map_or_else(|failure| tell(&failure), |()| code::OK)

@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod run;
+pub mod stages;
 pub mod status;
 
 use std::path::PathBuf;
