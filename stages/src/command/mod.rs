@@ -39,10 +39,6 @@ pub struct Params {
     /// placeholder, to the path itself (a file only). Of several, `from: stage` means the first by
     /// name.
     pub outputs: BTreeMap<String, String>,
-    /// Names of environment variables that it may see beside PATH, HOME, LANG and TMPDIR. Their
-    /// values count as input.
-    #[serde(default)]
-    pub env: Vec<String>,
 }
 
 /// What to run.
@@ -130,12 +126,6 @@ impl Stage for Command {
                 ));
             }
         }
-        for name in &params.env {
-            if name.is_empty() || name.contains(['=', '\0', ' ']) {
-                return Err(Invalid::new("env", format!("`{name}` is no name of a variable"))
-                    .help("list names only; the values come from the environment of the run"));
-            }
-        }
         Ok(())
     }
 
@@ -151,11 +141,6 @@ impl Stage for Command {
             }
             Run::Program(_) => templates.iter().map(|template| template.plain(path)).collect(),
         };
-        for name in &params.env {
-            if !ctx.job().env.contains_key(name) {
-                ctx.warn(format!("the environment variable `{name}` is not set"));
-            }
-        }
         let before = files::stamps(params, &slots, ctx);
         start(&words, ctx)?;
         files::collect(params, &places, &before, ctx)
@@ -214,7 +199,7 @@ fn failure(words: &[String], what: String, code: Option<i32>, tail: &[String]) -
         Some(127) => "a program was not found: is it installed, and on PATH?",
         None | Some(137) => "was it ended from outside, or out of memory?",
         _ => {
-            "it ran in the pipeline's folder and saw only PATH, HOME, LANG, TMPDIR and what `env` names"
+            "it ran in the pipeline's folder and saw only PATH, HOME, LANG, TMPDIR and what the stage's `env` names"
         }
     })
 }
