@@ -11,13 +11,18 @@ pub mod executor;
 pub mod exit;
 pub mod graph;
 pub mod lock;
+pub mod params;
 pub mod plan;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod set;
 pub mod source;
+pub mod spec;
 pub mod state;
+pub mod vars;
 pub mod why;
+pub mod yaml;
 
 use std::path::{Path, PathBuf};
 
@@ -40,8 +45,9 @@ pub fn find(path: Option<&Path>) -> Result<PathBuf, Failure> {
     Err(Failure::usage(format!("no pipeline at {}", file.display()), Some(help.into())))
 }
 
-/// Reads, parses and checks a pipeline.
+/// Reads, parses and checks a pipeline: text -> Spec -> Graph.
 pub fn load(path: &Path, set: &[(String, String)], kinds: &[Kind]) -> Result<Graph, Failure> {
-    let _ = (path, set, kinds);
-    Err(Failure::usage("x", None))
+    let text = fs_err::read_to_string(path)?;
+    let spec = spec::parse(path, &text, set, kinds)?;
+    Ok(graph::build(spec, kinds)?)
 }
