@@ -166,7 +166,7 @@ async fn stage(
     blocking(move || {
         let restored = publish(&shared, index, &result).map_err(Ended::Broken)?;
         let node = &shared.graph.nodes[index];
-        let outcome = match (ran + cached, restored) {
+        let outcome = match (ran, restored) {
             (0, false) => Outcome::Hit,
             (0, true) => Outcome::Restored,
             _ => Outcome::Ran,
@@ -216,8 +216,8 @@ async fn work(
     let Some(port) = node.kind.items.filter(|port| ready.given.contains_key(*port)) else {
         let (state, key) = (Arc::clone(shared), Arc::clone(&ready));
         shared.say(started(1, 0));
-        let result = action(state, index, (*key).clone()).await?;
-        return Ok((result, 1, 0));
+        let (result, ran) = action(state, index, (*key).clone()).await?;
+        return Ok((result, usize::from(ran), usize::from(!ran)));
     };
     let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
     let items =
@@ -237,11 +237,14 @@ async fn work(
             }
         }
     }
-    let mut ended = None;
+    let (mut ended, mut ran) = (None, 0);
     while let Some(done) = tasks.join_next().await {
         let (name, done) = done.map_err(|e| Ended::Broken(std::io::Error::other(e).into()))?;
         match done {
-            Ok(result) => drop(results.insert(name, result)),
+            Ok((result, here)) => {
+                ran += usize::from(here);
+                results.insert(name, result);
+            }
             Err(error) => ended = ended.or(Some(error)),
         }
     }
@@ -252,7 +255,7 @@ async fn work(
     blocking(move || {
         let merged = merge(&shared, index, results)?;
         shared.state.index.put(&key, &merged).map_err(|e| Ended::Broken(e.into()))?;
-        Ok((merged, todo, cached))
+        Ok((merged, ran, todo + cached - ran))
     })
     .await
 }
@@ -320,7 +323,12 @@ fn merge(
 }
 
 /// One action, once there is a permit for it.
-async fn action(shared: Arc<Shared>, index: usize, ready: Ready) -> Result<ActionResult, Ended> {
+/// The flag says whether it ran here.
+async fn action(
+    shared: Arc<Shared>,
+    index: usize,
+    ready: Ready,
+) -> Result<(ActionResult, bool), Ended> {
     let permit = Arc::clone(&shared.permits).acquire_owned().await;
     if shared.options.cancel.is_cancelled() {
         return Err(Ended::Cancelled);
@@ -343,7 +351,7 @@ async fn action(shared: Arc<Shared>, index: usize, ready: Ready) -> Result<Actio
             Ok((result, ran)) => {
                 let millis = if ran { result.millis } else { 0 };
                 shared.say(Event::ActionFinished { stage, item, key, millis });
-                Ok(result)
+                Ok((result, ran))
             }
             Err(ActionError::Stage(StageError::Cancelled)) => Err(Ended::Cancelled),
             Err(ActionError::Stage(error)) => {

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// How many changed files of a folder are named.
 const NAMED: usize = 3;
+/// How many characters of a value are shown.
+const SHOWN: usize = 40;
 
 /// What differs between two keys of a stage, a line each; empty where nothing does.
 pub fn changes(old: &ActionKey, new: &ActionKey, store: &Store) -> Vec<String> {
@@ -57,16 +59,24 @@ fn values(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
             }
         }
         _ if old == new => {}
-        _ => out.push(format!("{path}: {} -> {}", brief(old), brief(new))),
+        _ => {
+            let (a, b) = (old.to_string(), new.to_string());
+            let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+            let from = if a.chars().count().max(b.chars().count()) > SHOWN {
+                same.saturating_sub(SHOWN / 4)
+            } else {
+                0
+            };
+            out.push(format!("{path}: {} -> {}", brief(&a, from), brief(&b, from)));
+        }
     }
 }
 
-fn brief(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(40) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+/// A piece of a long value that holds the first difference.
+fn brief(text: &str, from: usize) -> String {
+    let piece: String = text.chars().skip(from).take(SHOWN).collect();
+    let (before, after) = (from > 0, text.chars().count() > from + SHOWN);
+    format!("{}{piece}{}", if before { "…" } else { "" }, if after { "…" } else { "" })
 }
 
 /// What changed in an input; for a folder, which files.
@@ -129,6 +139,14 @@ mod tests {
             device: None,
             env: BTreeMap::new(),
         };
+        let long =
+            |word: &str| json!({"run": format!("{} {word} {}", "a".repeat(60), "b".repeat(60))});
+        let (old, new) = (long("hello"), long("bye"));
+        let file = Artifact::File(Digest::of(b"x"));
+        assert_eq!(
+            changes(&key(old, file, None), &key(new, file, None), &store),
+            [format!("run: …aaaaaaaaa hello {0}… -> …aaaaaaaaa bye {0}bb…", "b".repeat(24))]
+        );
         let old = key(json!({"lora": {"r": 8}, "x": 1}), tree(&[("a", "1"), ("b", "1")]), Some(1));
         let new = key(json!({"lora": {"r": 16}, "x": 1}), tree(&[("b", "2"), ("c", "1")]), None);
         assert_eq!(changes(&old, &old, &store), Vec::<String>::new());
