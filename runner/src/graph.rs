@@ -4,12 +4,20 @@
 //! A [`Graph`] is the last thing that a user's file decides: it is complete and consistent, and
 //! nothing after it needs to look at YAML. It does not touch the disk.
 
+mod order;
+mod places;
+mod wire;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use quantmill_stages::{Kind, Port};
+use serde_json::Value as Json;
 
-use crate::diagnostic::{Sources, Span};
+use crate::diagnostic::{Problem, Problems, Sources, Span, suggest};
+use crate::params;
+use crate::spec::{Spec, StageSpec};
+use wire::{Fed, Names, Wire};
 
 /// A checked pipeline.
 #[derive(Clone, Debug)]
@@ -83,4 +91,121 @@ pub struct Out {
     /// Where it goes, relative to the pipeline's folder: `out/<stage>/<port.path>`, or what `to`
     /// says; for a `command` the path that it names.
     pub dest: PathBuf,
+}
+
+/// Ties a [`Spec`] together. All problems come back at once, those of the spec among them.
+pub fn build(spec: Spec, kinds: &[Kind]) -> Result<Graph, Problems> {
+    let Spec { sources, dir, seed, inputs, stages, mut problems } = spec;
+    let known = know(&stages, kinds, &sources, &mut problems);
+    let names = Names::new(&inputs, &stages, &known);
+    let wires: Vec<Vec<Wire>> = (stages.iter().zip(&known))
+        .map(|(stage, known)| wire::stage(stage, known.as_ref(), &names, &mut problems))
+        .collect();
+    let outs: Vec<Vec<(Out, Span)>> = (stages.iter().zip(&known))
+        .map(|(stage, known)| places::outputs(stage, known.as_ref(), &sources, &mut problems))
+        .collect();
+    places::conflicts(&stages, &outs, &inputs, &wires, &mut problems);
+    let order = order::topological(&stages, &wires, &mut problems);
+    if !problems.is_empty() {
+        return Err(Problems::new(sources, problems));
+    }
+    let mut place = vec![0; order.len()];
+    for (new, &old) in order.iter().enumerate() {
+        place[old] = new;
+    }
+    let parts = stages.into_iter().zip(known).zip(wires.into_iter().zip(outs));
+    let mut nodes: Vec<(usize, Node)> = parts
+        .enumerate()
+        .filter_map(|(old, ((stage, known), (wires, outs)))| {
+            Some((place[old], node(stage, known?, wires, outs, seed, &place)))
+        })
+        .collect();
+    nodes.sort_by_key(|(new, _)| *new);
+    let nodes: Vec<Node> = nodes.into_iter().map(|(_, node)| node).collect();
+    let inputs = inputs.into_iter().map(|input| (input.name.clone(), input)).collect();
+    let dag = dag(&nodes);
+    Ok(Graph { sources, dir, inputs, nodes, dag })
+}
+
+/// What is known of a stage whose kind exists and whose parameters can be read.
+pub(crate) struct Known {
+    kind: Kind,
+    params: Json,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+fn know(
+    stages: &[StageSpec],
+    kinds: &[Kind],
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<Known>> {
+    let mut schemas: BTreeMap<&str, Json> = BTreeMap::new();
+    let mut know = |stage: &StageSpec| {
+        let uses = stage.uses.as_ref()?;
+        let Some(&kind) = kinds.iter().find(|kind| kind.name == uses.text) else {
+            let message = format!("unknown stage kind `{}`", uses.text);
+            let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+            let problem = Problem::new("graph::unknown_kind", uses.span, message);
+            let help = suggest(&uses.text, "stage kinds", names);
+            problems.push(problem.label("no such kind").maybe_help(help));
+            return None;
+        };
+        let schema = schemas.entry(kind.name).or_insert_with(|| (kind.schema)().to_value());
+        let params = params::resolve(&kind, schema, stage, sources, problems)?;
+        let (inputs, outputs) = ((kind.inputs)(&params), (kind.outputs)(&params));
+        Some(Known { kind, params, inputs, outputs })
+    };
+    stages.iter().map(&mut know).collect()
+}
+
+fn node(
+    stage: StageSpec,
+    known: Known,
+    wires: Vec<Wire>,
+    outputs: Vec<(Out, Span)>,
+    seed: u64,
+    place: &[usize],
+) -> Node {
+    let inputs = wires.into_iter().map(|wire| {
+        let from = match wire.fed {
+            Fed::Input(name) => From::Input(name),
+            Fed::Path(path) => From::Path(path),
+            Fed::Stage { stage, port } => From::Output { node: place[stage], port },
+        };
+        (wire.port, from)
+    });
+    let mut env: Vec<String> = stage.env.into_iter().map(|name| name.text).collect();
+    env.sort();
+    env.dedup();
+    Node {
+        inputs: inputs.collect(),
+        name: stage.name.name,
+        kind: known.kind,
+        params: known.params,
+        outputs: outputs.into_iter().map(|(out, _)| out).collect(),
+        seed: stage.seed.unwrap_or(seed),
+        env,
+        span: stage.name.span,
+    }
+}
+
+fn dag(nodes: &[Node]) -> petgraph::graph::DiGraph<usize, ()> {
+    let mut dag = petgraph::graph::DiGraph::with_capacity(nodes.len(), nodes.len());
+    let ids: Vec<_> = (0..nodes.len()).map(|i| dag.add_node(i)).collect();
+    for (i, node) in nodes.iter().enumerate() {
+        let mut before: Vec<usize> = (node.inputs.values())
+            .filter_map(|from| match from {
+                From::Output { node, .. } => Some(*node),
+                _ => None,
+            })
+            .collect();
+        before.sort_unstable();
+        before.dedup();
+        for b in before {
+            dag.add_edge(ids[b], ids[i], ());
+        }
+    }
+    dag
 }

@@ -2,3 +2,8 @@
 
 pub mod diagnostic;
 pub mod graph;
+pub mod params;
+pub mod set;
+pub mod spec;
+pub mod vars;
+pub mod yaml;

@@ -1,0 +1,255 @@
+//! A stage's parameters, resolved, with each mistake at its own place in the file.
+//!
+//! serde stops at the first mistake. So keys that the JSON Schema does not know are found first, all
+//! of them; then a parameter that does not hold is taken out and the rest is tried again.
+
+use std::collections::BTreeSet;
+
+use quantmill_stages::{Invalid, Kind};
+use serde_json::Value as Json;
+
+use crate::diagnostic::{Problem, Sources, Span, suggest};
+use crate::spec::{StageSpec, Text};
+use crate::yaml::{Value, Yaml};
+
+/// Names of the parameters of a kind.
+pub fn names(kind: &Kind) -> Vec<String> {
+    let schema = (kind.schema)();
+    let properties = schema.get("properties").and_then(Json::as_object);
+    properties.map(|p| p.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// Reads `with` for a kind: defaults filled in, problems added. Where parameters are wrong, the
+/// result stands for what the others say; `None` where nothing can be said.
+pub fn resolve(
+    kind: &Kind,
+    schema: &Json,
+    stage: &StageSpec,
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) -> Option<Json> {
+    let uses = stage.uses.as_ref()?;
+    let mut given = stage.with.json();
+    let place = Place { kind, uses, with: &stage.with, sources };
+    place.unknown_keys(schema, schema, &stage.with, &mut Vec::new(), &mut given, problems);
+    let mut reported = BTreeSet::new();
+    loop {
+        let invalid = match (kind.resolve)(&given) {
+            Ok(params) => return Some(params),
+            Err(invalid) => invalid,
+        };
+        let (path, missing) = exact(&invalid);
+        // What lacks only because it was taken out, and what follows from a default that stepped
+        // in, is no mistake of the user's.
+        let follows = !reported.is_empty() && !is_given(&given, &path);
+        if !follows {
+            problems.push(place.problem(&invalid, &path, missing));
+        }
+        if !reported.insert(path.clone()) || !take(&mut given, &path) {
+            return None;
+        }
+    }
+}
+
+struct Place<'a> {
+    kind: &'a Kind,
+    uses: &'a Text,
+    with: &'a Yaml,
+    sources: &'a Sources,
+}
+
+impl Place<'_> {
+    /// Reports keys that the schema does not know, and takes them out.
+    fn unknown_keys(
+        &self,
+        root: &Json,
+        schema: &Json,
+        yaml: &Yaml,
+        path: &mut Vec<String>,
+        given: &mut Json,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Some(entries) = yaml.map() else { return };
+        let Some(schema) = object(root, schema) else { return };
+        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return };
+        let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
+        for (key, value) in entries {
+            path.push(key.name.clone());
+            if let Some(below) = properties.get(&key.name) {
+                self.unknown_keys(root, below, value, path, given, problems);
+            } else if closed {
+                let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+                let dotted = path.join(".");
+                let message = format!("unknown parameter `{dotted}` of `{}`", self.kind.name);
+                let problem = Problem::new("param::unknown", key.span, message);
+                let help = match known.is_empty() {
+                    true => Some(format!("`{}` takes no parameters", self.kind.name)),
+                    false => suggest(&key.name, "parameters", known),
+                };
+                problems.push(problem.label("no such parameter").maybe_help(help));
+                take(given, &dotted);
+            }
+            path.pop();
+        }
+    }
+
+    fn problem(&self, invalid: &Invalid, path: &str, missing: bool) -> Problem {
+        let (span, value) = self.locate(path);
+        let written = value.map(|value| self.sources.text(value.span)).unwrap_or_default();
+        let words = words(&invalid.message);
+        let name = if path.is_empty() { "`with`".to_owned() } else { format!("`{path}`") };
+        if missing {
+            let message = format!("`{}` needs the parameter {name}", self.kind.name);
+            let problem = Problem::new("param::missing", span, message);
+            let last = path.rsplit('.').next().unwrap_or(path);
+            return problem.help(format!("add `{last}:` below `with`"));
+        }
+        let problem = Problem::new("param::invalid", span, format!("{name}: {words}"));
+        let help = invalid.help.clone().or_else(|| hint(&invalid.message, written, value));
+        problem.label(format!("parameter of `{}`", self.kind.name)).maybe_help(help)
+    }
+
+    /// The place of a parameter, or of the nearest thing around it.
+    fn locate(&self, path: &str) -> (Span, Option<&Yaml>) {
+        let mut span = self.uses.span;
+        let mut at = Some(self.with);
+        for part in parts(path) {
+            let Some(yaml) = at else { break };
+            at = match &yaml.value {
+                Value::Map(entries) => {
+                    let entry = entries.iter().find(|(key, _)| key.name == part);
+                    if let Some((key, value)) = entry {
+                        let container = matches!(value.value, Value::Map(_) | Value::Seq(_));
+                        let empty = value.span.start == value.span.end;
+                        span = if container || empty { key.span } else { value.span };
+                    }
+                    entry.map(|(_, value)| value)
+                }
+                Value::Seq(items) => {
+                    let item = part.parse::<usize>().ok().and_then(|i| items.get(i));
+                    span = item.map_or(span, |item| item.span);
+                    item
+                }
+                _ => None,
+            };
+        }
+        (span, at)
+    }
+}
+
+/// The object schema behind references and `Option`.
+fn object<'s>(root: &'s Json, schema: &'s Json) -> Option<&'s Json> {
+    if let Some(name) = schema.get("$ref").and_then(Json::as_str) {
+        return object(root, root.get("$defs")?.get(name.strip_prefix("#/$defs/")?)?);
+    }
+    if schema.get("properties").is_some() {
+        return Some(schema);
+    }
+    let any = schema.get("anyOf").or_else(|| schema.get("allOf"))?.as_array()?;
+    let mut some = any.iter().filter(|s| s.get("type").and_then(Json::as_str) != Some("null"));
+    match (some.next(), some.next()) {
+        (Some(one), None) => object(root, one),
+        _ => None,
+    }
+}
+
+/// The path of a mistake down to the field, and whether that field is missing.
+fn exact(invalid: &Invalid) -> (String, bool) {
+    let below = |field: &str| match invalid.path.as_str() {
+        "" => field.to_owned(),
+        path => format!("{path}.{field}"),
+    };
+    let quoted = |prefix: &str| {
+        let rest = invalid.message.strip_prefix(prefix)?;
+        rest.split('`').next()
+    };
+    if let Some(field) = quoted("missing field `") {
+        return (below(field), true);
+    }
+    if let Some(field) = quoted("unknown field `") {
+        let own = parts(&invalid.path).last() == Some(field);
+        return (if own { invalid.path.clone() } else { below(field) }, false);
+    }
+    (invalid.path.clone(), false)
+}
+
+/// `lora.r`, `bins[2].low`: their parts.
+fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split(['.', '[', ']']).filter(|part| !part.is_empty() && *part != "?")
+}
+
+fn is_given(json: &Json, path: &str) -> bool {
+    let found = parts(path).try_fold(json, |at, part| match at {
+        Json::Object(map) => map.get(part),
+        Json::Array(items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    });
+    !path.is_empty() && found.is_some()
+}
+
+/// Takes a parameter out, or the list that it stands in.
+fn take(json: &mut Json, path: &str) -> bool {
+    let Some((first, rest)) = path.split_once('.').map_or(Some((path, "")), Some) else {
+        return false;
+    };
+    let (name, listed) = match first.split_once('[') {
+        Some((name, _)) => (name, true),
+        None => (first, false),
+    };
+    let Json::Object(map) = json else { return false };
+    match rest {
+        "" => map.remove(name).is_some(),
+        _ if listed => map.remove(name).is_some(),
+        rest => map.get_mut(name).is_some_and(|below| take(below, rest)),
+    }
+}
+
+/// serde's words in ours.
+fn words(message: &str) -> String {
+    for prefix in ["invalid type: ", "invalid value: "] {
+        let split = message.strip_prefix(prefix).and_then(|rest| rest.rsplit_once(", expected "));
+        if let Some((found, expected)) = split {
+            return format!("expected {}, found {}", plain(expected), found.replace('`', ""));
+        }
+    }
+    match message.strip_prefix("unknown variant ") {
+        Some(rest) => format!("unknown value {}", rest.split(',').next().unwrap_or(rest)),
+        None => message.to_owned(),
+    }
+}
+
+fn plain(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 up",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a string" => "text",
+        "a sequence" => "a list",
+        other => match other.strip_prefix("struct ") {
+            Some(_) => "a map",
+            None => other,
+        },
+    }
+}
+
+/// What to do about serde's message.
+fn hint(message: &str, written: &str, value: Option<&Yaml>) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("unknown variant `") {
+        let mut names = rest.split('`').step_by(2);
+        let given = names.next().unwrap_or_default();
+        let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
+        return suggest(given, "it may be", known);
+    }
+    let scalar =
+        value.is_some_and(|v| matches!(v.value, Value::Bool(_) | Value::Number(_) | Value::Null));
+    if message.ends_with("expected a string") && scalar && !written.is_empty() {
+        return Some(format!("put it in quotes: \"{written}\""));
+    }
+    let quoted = written.starts_with(['"', '\'']);
+    let numeric =
+        ["f32", "f64", "u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "a boolean"];
+    if quoted && numeric.iter().any(|name| message.ends_with(&format!("expected {name}"))) {
+        return Some("leave out the quotes".into());
+    }
+    None
+}
