@@ -65,11 +65,11 @@ pub struct Problem {
     /// A stable name, such as `spec::unknown_key`.
     pub code: &'static str,
     /// What is wrong, in lower case.
-    pub message: String,
+    pub message: Box<str>,
     /// Where.
     pub span: Span,
     /// What to write at the caret; may be empty.
-    pub label: String,
+    pub label: Box<str>,
     /// What to do.
     pub help: Option<String>,
     /// Other places that belong to it, with what to write there.
@@ -78,12 +78,12 @@ pub struct Problem {
 
 impl Problem {
     /// A problem at a place.
-    pub fn new(code: &'static str, span: Span, message: impl Into<String>) -> Problem {
+    pub fn new(code: &'static str, span: Span, message: impl Into<Box<str>>) -> Problem {
         let message = message.into();
-        Problem { code, message, span, label: String::new(), help: None, also: Vec::new() }
+        Problem { code, message, span, label: Box::default(), help: None, also: Vec::new() }
     }
     /// Adds what to write at the caret.
-    pub fn label(mut self, label: impl Into<String>) -> Problem {
+    pub fn label(mut self, label: impl Into<Box<str>>) -> Problem {
         self.label = label.into();
         self
     }
@@ -211,7 +211,7 @@ impl Diagnostic for Located {
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = |span: Span| (span.start, span.end - span.start);
-        let label = Some(self.problem.label.clone()).filter(|label| !label.is_empty());
+        let label = Some(self.problem.label.to_string()).filter(|label| !label.is_empty());
         let main = LabeledSpan::new_primary_with_span(label, place(self.problem.span));
         // A label of another text cannot be drawn into this one.
         let also = self.problem.also.iter().filter(|(s, _)| s.source == self.problem.span.source);

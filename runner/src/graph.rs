@@ -135,13 +135,6 @@ pub(crate) struct Known {
     outputs: Vec<Port>,
 }
 
-impl Known {
-    /// Takes any input port (`*`), and names the places of its outputs itself: a `command`.
-    fn open(&self) -> bool {
-        self.inputs.iter().any(|port| port.name == "*")
-    }
-}
-
 fn know(
     stages: &[StageSpec],
     kinds: &[Kind],

@@ -66,28 +66,6 @@ pub struct Text {
     pub span: Span,
 }
 
-/// No pipeline file where one was looked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no pipeline at {}", .0.display())]
-pub struct NotFound(pub PathBuf);
-
-impl NotFound {
-    /// What to do.
-    pub fn help(&self) -> &'static str {
-        "give a pipeline file or a folder with a `pipeline.yaml`, or begin one with `quantmill init`"
-    }
-}
-
-/// The pipeline file that a user means: a file, a folder with `pipeline.yaml`, or `./pipeline.yaml`.
-pub fn find(path: Option<&Path>) -> Result<PathBuf, NotFound> {
-    let file = match path {
-        None => PathBuf::from("pipeline.yaml"),
-        Some(path) if path.is_dir() => path.join("pipeline.yaml"),
-        Some(path) => path.to_owned(),
-    };
-    if file.is_file() { Ok(file) } else { Err(NotFound(file)) }
-}
-
 /// Reads a pipeline file. `overrides` are the `--set PATH=VALUE` of the command line, in order.
 /// Fails only where there is nothing to go on with; other problems travel in the [`Spec`].
 pub fn parse(

@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_duplicate_is_found_at_any_depth_and_the_rest_is_read() {
         let (tree, problems) = tree("a: {x: 1, x: 2}\nb: 1\na: 3\nb: 4\n");
-        let codes: Vec<_> = problems.iter().map(|p| (p.code, p.message.as_str())).collect();
+        let codes: Vec<_> = problems.iter().map(|p| (p.code, &p.message)).collect();
         assert_eq!(codes.len(), 3, "{codes:?}");
         assert_eq!(tree.json(), serde_json::json!({"a": {"x": 1}, "b": 1}));
     }

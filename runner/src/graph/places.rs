@@ -4,6 +4,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use quantmill_stages::Port;
+
 use super::{Fed, InputSpec, Known, Out, Wire};
 use crate::diagnostic::{Problem, Sources, Span, suggest};
 use crate::spec::StageSpec;
@@ -27,11 +29,11 @@ pub(crate) fn outputs(
             Some((_, to)) => to.span,
             None => {
                 let own = stage.with.get("outputs").and_then(|outputs| outputs.get(&port.name));
-                own.filter(|_| known.open()).map_or(stage.name.span, |own| own.span)
+                own.filter(|_| names_place(port)).map_or(stage.name.span, |own| own.span)
             }
         };
         let dest = match to {
-            _ if known.open() => place(&port.path, span, sources),
+            _ if names_place(port) => place(&port.path, span, sources),
             Some((_, to)) if !port.tree && to.text.ends_with('/') => {
                 let file = port.path.rsplit('/').next().unwrap_or_default();
                 let message = format!("`{}` is a file, and this is a folder", port.name);
@@ -54,7 +56,7 @@ pub(crate) fn outputs(
 fn misplaced(stage: &StageSpec, known: &Known, problems: &mut Vec<Problem>) {
     for (key, to) in &stage.to {
         let span = key.as_ref().map_or(to.span, |key| key.span);
-        if known.open() {
+        if known.outputs.iter().any(names_place) {
             let message = format!("a `{}` names the places of its outputs itself", known.kind.name);
             let problem = Problem::new("graph::place", span, message);
             problems.push(problem.help("write them below `with: outputs:`, and leave out `to`"));
@@ -69,6 +71,11 @@ fn misplaced(stage: &StageSpec, known: &Known, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("graph::unknown_output", span, message).maybe_help(help));
         }
     }
+}
+
+/// A `command` says in its parameters where its outputs go.
+fn names_place(port: &Port) -> bool {
+    port.path.starts_with("./")
 }
 
 /// A path in the pipeline's folder, without `.` and empty parts.

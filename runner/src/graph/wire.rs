@@ -172,7 +172,7 @@ pub(crate) fn stage(
         wires.push(Wire { port: name, fed, span: source.span });
     }
     let ports = known.map(|known| known.inputs.as_slice()).unwrap_or_default();
-    for port in ports.iter().filter(|port| port.required && port.name != "*") {
+    for port in ports.iter().filter(|port| port.required && !port.is_any()) {
         if !named.contains(&port.name) {
             problems.push(unfed(stage, port, ports, names));
         }
@@ -187,19 +187,19 @@ fn port(
     key: Option<&Key>,
     source: &Text,
 ) -> Result<Option<Port>, Problem> {
-    let any = known.inputs.iter().find(|port| port.name == "*");
+    let any = known.inputs.iter().find(|port| port.is_any());
     let Some(key) = key else {
-        return match (any, known.inputs.first()) {
-            (None, Some(first)) => Ok(Some(first.clone())),
-            (Some(any), _) => single(any, source).map(Some),
-            (None, None) => {
+        return match known.inputs.first() {
+            Some(first) if first.is_any() => single(first, source).map(Some),
+            Some(first) => Ok(Some(first.clone())),
+            None => {
                 let message = format!("`{}` takes no input", known.kind.name);
                 let problem = Problem::new("graph::unknown_port", source.span, message);
                 Err(problem.help("leave out `from`"))
             }
         };
     };
-    if let Some(found) = known.inputs.iter().find(|port| port.name == key.name && key.name != "*") {
+    if let Some(found) = known.inputs.iter().find(|port| port.name == key.name && !port.is_any()) {
         return Ok(Some(found.clone()));
     }
     if let Some(any) = any {

@@ -1,5 +1,7 @@
 //! The engine from outside: the real binary on small pipelines of commands.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod incremental;
 mod layers;
 mod run;
