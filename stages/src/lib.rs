@@ -4,6 +4,7 @@
 //! `impl Stage`. Adding one is that folder and two lines in this file: a `mod` line and a row of
 //! [`ALL`]. The runner reads the table; it knows no stage by name.
 
+pub mod chunk;
 pub mod command;
 mod context;
 pub mod featurize;
@@ -18,4 +19,8 @@ pub use format::Format;
 pub use stage::{Invalid, Kind, Port, Result, Stage, StageError};
 
 /// Every built-in kind of stage, in the order in which people meet them.
-pub const ALL: &[Kind] = &[Kind::of::<featurize::Featurize>(), Kind::of::<command::Command>()];
+pub const ALL: &[Kind] = &[
+    Kind::of::<chunk::Chunking>(),
+    Kind::of::<featurize::Featurize>(),
+    Kind::of::<command::Command>(),
+];
