@@ -47,7 +47,7 @@ fn cost(level: Level) -> f64 {
         Level::Section => 0.0,
         Level::Paragraph => 0.04,
         Level::Sentence => 0.12,
-        Level::Break => 0.5,
+        Level::Break => 0.4,
         Level::Word => 2.0,
         Level::Block => 6.0,
         Level::Letter => 12.0,

@@ -200,29 +200,26 @@ impl Document<'_> {
             let name = Path::new(self.stem);
             StageError::bad(name, "the text is not UTF-8").at(line).hint("convert it to UTF-8")
         })?;
-        let (mut sidecar, warning) = self.sidecar()?;
-        let headings = sidecar.headings(&text);
-        if headings.is_none() {
-            sidecar.sections = source::marked_sections(&text);
-        }
+        let known = match self.sidecar {
+            Some(path) => Some(serde_json::from_slice::<Sidecar>(&fs_err::read(path)?)),
+            None => None,
+        };
+        let (known, warning) = match known.transpose() {
+            Ok(known) => (known, None),
+            Err(e) => {
+                let name = self.stem;
+                (None, Some(format!("{name}.json is not read, so pages stay unknown: {e}")))
+            }
+        };
+        let headings = known.as_ref().map(|sidecar| sidecar.headings(&text));
         let cuts = structure::cuts(&text, headings.as_ref());
+        let sidecar = known.unwrap_or_else(|| Sidecar::of_marked(&text));
         let alive = |_| match ctx.cancel().is_cancelled() {
             true => Err(StageError::Cancelled),
             false => Ok(()),
         };
         let chunks = divide::divide(&text, cuts, params.bounds(), counter, alive)?;
         Ok(Cut { text, bytes, sidecar, chunks, warning })
-    }
-
-    fn sidecar(&self) -> Result<(Sidecar, Option<String>)> {
-        let Some(path) = self.sidecar else { return Ok(Default::default()) };
-        match serde_json::from_slice(&fs_err::read(path)?) {
-            Ok(sidecar) => Ok((sidecar, None)),
-            Err(e) => {
-                let warning = format!("{}.json is not read, so pages stay unknown: {e}", self.stem);
-                Ok((Sidecar::default(), Some(warning)))
-            }
-        }
     }
 }
 
@@ -285,6 +282,7 @@ struct Totals {
     tokens: u64,
     least: Option<u32>,
     most: Option<u32>,
+    /// Chunks that end with a sentence or with their document.
     at_sentence: u64,
     duplicates: u64,
     outside: u64,
@@ -331,6 +329,7 @@ impl<'a> Writer<'a> {
         }
         let mut characters = Characters::of(&cut.text);
         for chunk in &cut.chunks {
+            let last = chunk.range.end == cut.text.trim_end().len();
             let text = &cut.text[chunk.range.clone()];
             if !self.seen.insert(words_of(text, &mut self.words)) {
                 self.totals.duplicates += 1;
@@ -349,7 +348,7 @@ impl<'a> Writer<'a> {
             };
             line(&mut self.chunks, &Line { text })?;
             line(&mut self.index, &origin)?;
-            self.totals.add(text, chunk.tokens);
+            self.totals.add(chunk.tokens, last || sentence::ends(text));
         }
         Ok(())
     }
@@ -412,12 +411,12 @@ impl<'a> Writer<'a> {
 }
 
 impl Totals {
-    fn add(&mut self, text: &str, tokens: u32) {
+    fn add(&mut self, tokens: u32, at_sentence: bool) {
         self.chunks += 1;
         self.tokens += u64::from(tokens);
         self.least = Some(self.least.map_or(tokens, |least| least.min(tokens)));
         self.most = Some(self.most.map_or(tokens, |most| most.max(tokens)));
-        self.at_sentence += u64::from(sentence::ends(text));
+        self.at_sentence += u64::from(at_sentence);
     }
 }
 

@@ -67,17 +67,34 @@ impl<'a> Characters<'a> {
 }
 
 impl Sidecar {
-    /// Byte offsets of the sections' headings; `None` where no sections are known.
-    pub fn headings(&self, text: &str) -> Option<BTreeSet<usize>> {
-        if self.sections.is_empty() {
-            return None;
+    /// Of a text without one: lines that begin with `#` behind a blank line are headings.
+    pub fn of_marked(text: &str) -> Sidecar {
+        let mut sections = Vec::new();
+        let mut characters = Characters::of(text);
+        let mut at = 0;
+        let mut apart = true;
+        for line in text.split_inclusive('\n') {
+            let words = line.trim();
+            let title = words.trim_start_matches('#');
+            let level = words.len() - title.len();
+            if apart && (1..=6).contains(&level) && title.starts_with(' ') {
+                let offset = characters.before(at);
+                sections.push(Section { title: title.trim().into(), level: level as u32, offset });
+            }
+            at += line.len();
+            apart = words.is_empty();
         }
+        Sidecar { pages: Vec::new(), sections }
+    }
+
+    /// Byte offsets of the sections' headings.
+    pub fn headings(&self, text: &str) -> BTreeSet<usize> {
         let mut bytes = text.char_indices().map(|(byte, _)| byte).enumerate();
         let mut wanted: Vec<usize> = self.sections.iter().map(|section| section.offset).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let found = wanted.into_iter().map_while(|at| bytes.by_ref().find(|(i, _)| *i == at));
-        Some(found.map(|(_, byte)| byte).collect())
+        found.map(|(_, byte)| byte).collect()
     }
 
     /// The first and the last page of the characters `start..end`.
@@ -108,43 +125,24 @@ impl Sidecar {
     }
 }
 
-/// The sections of a text that marks its headings with `#`.
-pub fn marked_sections(text: &str) -> Vec<Section> {
-    let mut sections = Vec::new();
-    let mut characters = Characters::of(text);
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        let words = line.trim();
-        let title = words.trim_start_matches('#');
-        let level = words.len() - title.len();
-        if (1..=6).contains(&level) && title.starts_with(' ') {
-            let offset = characters.before(at);
-            sections.push(Section { title: title.trim().into(), level: level as u32, offset });
-        }
-        at += line.len();
-    }
-    sections
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pages_and_sections_are_found_by_character() {
-        let text = "# Éins\nabc\n## Zwei\ndef\n# Drei\n";
+        let text = "# Éins\nabc\n\n## Zwei\ndef\n\n# Drei\n# no\n";
         let pages = vec![Page { page: 1, offset: 0 }, Page { page: 2, offset: 9 }];
-        let sidecar = Sidecar { pages, sections: marked_sections(text) };
+        let sidecar = Sidecar { pages, ..Sidecar::of_marked(text) };
         let offsets: Vec<usize> = sidecar.sections.iter().map(|s| s.offset).collect();
-        assert_eq!(offsets, [0, 11, 23]);
-        assert_eq!(sidecar.section(12), ["Éins", "Zwei"]);
-        assert_eq!(sidecar.section(23), ["Drei"]);
+        assert_eq!(offsets, [0, 12, 25]);
+        assert_eq!(sidecar.section(13), ["Éins", "Zwei"]);
+        assert_eq!(sidecar.section(25), ["Drei"]);
         assert_eq!(sidecar.pages(0, 9), Some([1, 1]));
         assert_eq!(sidecar.pages(8, 10), Some([1, 2]));
-        assert_eq!(sidecar.headings(text).unwrap(), BTreeSet::from([0, 12, 24]));
+        assert_eq!(sidecar.headings(text), BTreeSet::from([0, 13, 26]));
         assert_eq!(Sidecar::default().pages(0, 1), None);
         assert!(Sidecar::default().section(0).is_empty());
-        assert!(Sidecar::default().headings(text).is_none());
     }
 
     #[test]

@@ -96,24 +96,20 @@ pub fn cuts(text: &str, headings: Option<&BTreeSet<usize>>) -> Vec<Cut> {
 
 /// How well a text is cut between two blocks.
 fn between(text: &str, before: &Block, after: &Block) -> Level {
-    let small = text[after.range.clone()].chars().next().is_some_and(char::is_lowercase);
-    let whole = match before.shape {
-        Shape::Heading => return Level::Block,
-        _ if after.shape == Shape::Heading => return Level::Section,
-        Shape::Table | Shape::Code => true,
-        // Many authors put no full stop behind a formula; a capital begins a new sentence.
-        Shape::Formula if after.shape != Shape::Formula => {
-            let tail =
-                text[before.range.clone()].trim_end_matches(|c: char| "()0123456789".contains(c));
-            !tail.trim_end().ends_with(',')
-        }
-        _ => sentence::ends(&text[before.range.clone()]),
-    };
-    match (whole && !small, after.apart) {
-        (true, true) => Level::Paragraph,
-        (true, false) => Level::Sentence,
-        // "where x is", "it follows that" and the formula: one sentence.
-        _ if before.shape == Shape::Formula || after.shape == Shape::Formula => Level::Block,
+    if before.shape == Shape::Heading {
+        return Level::Block;
+    }
+    if after.shape == Shape::Heading {
+        return Level::Section;
+    }
+    let words = matches!(after.shape, Shape::Prose | Shape::Item);
+    let small = words && text[after.range.clone()].starts_with(char::is_lowercase);
+    match (sentence::ends(&text[before.range.clone()]), after.apart) {
+        (true, true) if !small => Level::Paragraph,
+        (true, false) if !small => Level::Sentence,
+        // "it follows that", the formula, and "where x is": one sentence.
+        _ if after.shape == Shape::Formula => Level::Block,
+        _ if before.shape == Shape::Formula && small => Level::Block,
         _ => Level::Break,
     }
 }
@@ -145,7 +141,8 @@ fn blocks(text: &str, headings: Option<&BTreeSet<usize>>) -> Vec<Block> {
         }
         let heading = match headings {
             Some(offsets) => offsets.range(begin..at).next().is_some(),
-            None => is_heading(words),
+            // One that follows a line at once is a comment in code.
+            None => apart && is_heading(words),
         };
         let opens = if heading { None } else { Fence::open(words) };
         // One that is never closed is an ordinary line; each is searched for in vain only once.
@@ -299,7 +296,9 @@ fn is_formula(words: &str) -> bool {
             _ => {}
         }
     }
-    if relations + signs < 2 {
+    // What is left of a formula between its lines: an index, a number, a bracket.
+    let scrap = words.len() <= 4;
+    if relations + signs == 0 && !scrap && !is_number_of_formula(words) {
         return false;
     }
     let prose = words.split(|c: char| !(c.is_alphabetic() || c == '\\')).filter(|word| {
@@ -315,10 +314,20 @@ fn is_formula(words: &str) -> bool {
             )
     });
     match prose.count() {
-        0 => true,
+        0 => relations > 0 || signs > 1 || words.len() <= 12,
         1 | 2 => relations > 0 && relations + signs >= 4,
         _ => false,
     }
+}
+
+/// `(12)` or `(A.3)`.
+fn is_number_of_formula(words: &str) -> bool {
+    let inside = words.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+    inside.is_some_and(|inside| {
+        (1..=6).contains(&inside.len())
+            && inside.ends_with(|c: char| c.is_ascii_digit())
+            && inside.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase() || c == '.')
+    })
 }
 
 /// A bullet, or a number or letter with a bracket or a dot.
@@ -374,7 +383,7 @@ mod tests {
             (Sentence, "It holds."),
             (Paragraph, "The loss is"),
             (Block, "L = Σ_t (y_t − ŷ_t)²"),
-            (Sentence, "So it falls."),
+            (Break, "So it falls."),
         ];
         assert_eq!(levels(text), expected);
         let solid: Vec<bool> = cuts(text, None).iter().map(|cut| cut.solid).collect();
@@ -389,10 +398,10 @@ mod tests {
         let expected = [
             (Section, "As shown:"),
             (Break, "Alpha 0.12 1.50 (2.3)\nBeta 3.4 5.1 6.7"),
-            (Paragraph, "```r\nx <- 1. Then\n\ny\n```"),
-            (Paragraph, "| a | b |\n|---|---|"),
-            (Paragraph, "R> summary(fit)\nCall. It is:"),
-            (Paragraph, "Done. \\begin{align}"),
+            (Break, "```r\nx <- 1. Then\n\ny\n```"),
+            (Break, "| a | b |\n|---|---|"),
+            (Break, "R> summary(fit)\nCall. It is:"),
+            (Break, "Done. \\begin{align}"),
         ];
         assert_eq!(levels(text), expected);
     }
@@ -415,11 +424,11 @@ mod tests {
     #[test]
     fn a_fence_without_end_is_a_line() {
         use Level::*;
-        let text = "```\nOne. Two.\n\n$$\nThree.\n\\[\nx\n\\]";
+        let text = "```python\nOne. Two.\n\n$$ Also\nThree.\n\\[\nx\n\\]";
         let expected = [
-            (Section, "```\nOne."),
+            (Section, "```python\nOne."),
             (Sentence, "Two."),
-            (Paragraph, "$$\nThree."),
+            (Paragraph, "$$ Also\nThree."),
             (Sentence, "\\[\nx\n\\]"),
         ];
         assert_eq!(levels(text), expected);
