@@ -9,6 +9,7 @@ pub mod command;
 mod context;
 pub mod featurize;
 mod format;
+pub mod evaluate;
 pub mod pairs;
 mod stage;
 #[cfg(test)]
