@@ -7,9 +7,9 @@
 pub mod chunk;
 pub mod command;
 mod context;
+pub mod evaluate;
 pub mod featurize;
 mod format;
-pub mod evaluate;
 pub mod pairs;
 mod stage;
 #[cfg(test)]

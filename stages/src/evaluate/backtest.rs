@@ -391,7 +391,8 @@ mod tests {
         ];
         for (next, penetrate, touch) in cases {
             for (fill, want) in [(Fill::Penetrate, penetrate), (Fill::Touch, touch)] {
-                let path = run(&[decided, next], &[limit(Side::Buy, 100), None], &Rules { fill, ..rules });
+                let path =
+                    run(&[decided, next], &[limit(Side::Buy, 100), None], &Rules { fill, ..rules });
                 let want = want.map_or(1.0, |(p, bps): (f64, f64)| next.close / p - bps / 1e4);
                 close_to(path.equity[1], want);
                 assert_eq!(path.limits_sent, 1);
@@ -422,7 +423,8 @@ mod tests {
         assert_eq!(once.position, [0, 1, 1, 0, 0, 0, 0]);
         let twice = run(&bars, &[BUY, BUY, None, None, None, None, None], &rules);
         assert_eq!(twice.position, [0, 1, 1, 1, 0, 0, 0]);
-        let stale = run(&bars, &[BUY, None, limit(Side::Sell, 500), None, None, None, None], &rules);
+        let stale =
+            run(&bars, &[BUY, None, limit(Side::Sell, 500), None, None, None, None], &rules);
         assert_eq!(stale.position, [0, 1, 1, 0, 0, 0, 0]);
     }
 

@@ -24,7 +24,8 @@ pub fn phi(z: f64) -> f64 {
 pub fn psr(returns: &[f64], against: f64) -> Option<f64> {
     let sr = sharpe_per_bar(returns)?;
     let m = mean(returns)?;
-    let moment = |p: i32| returns.iter().map(|r| (r - m).powi(p)).sum::<f64>() / returns.len() as f64;
+    let moment =
+        |p: i32| returns.iter().map(|r| (r - m).powi(p)).sum::<f64>() / returns.len() as f64;
     let m2 = moment(2);
     let (skew, kurtosis) = (moment(3) / m2.powf(1.5), moment(4) / (m2 * m2));
     Some(psr_of(sr, against, returns.len(), skew, kurtosis)).filter(|p| p.is_finite())
@@ -79,7 +80,11 @@ pub fn draw(n: usize, block: f64, seed: u64, number: u64) -> Vec<usize> {
     let start = 1.0 / block.max(1.0);
     (0..n)
         .map(|i| {
-            at = if i == 0 || rng.random::<f64>() < start { rng.random_range(0..n) } else { (at + 1) % n };
+            at = if i == 0 || rng.random::<f64>() < start {
+                rng.random_range(0..n)
+            } else {
+                (at + 1) % n
+            };
             at
         })
         .collect()
@@ -195,10 +200,8 @@ mod tests {
     #[test]
     fn draws_have_the_mean_block_asked_for() {
         let rows: Vec<Vec<usize>> = (0..20).map(|i| draw(1000, 10.0, 7, i)).collect();
-        let breaks: usize = rows
-            .iter()
-            .map(|r| r.windows(2).filter(|w| w[1] != (w[0] + 1) % 1000).count())
-            .sum();
+        let breaks: usize =
+            rows.iter().map(|r| r.windows(2).filter(|w| w[1] != (w[0] + 1) % 1000).count()).sum();
         // 19,980 steps, a new start in a tenth of them: 1,998 with a deviation of 42.
         assert!((1850..2150).contains(&breaks), "{breaks}");
         assert!(rows.iter().flatten().all(|r| *r < 1000));

@@ -8,6 +8,9 @@
 
 use serde::Serialize;
 
+use super::backtest::Path;
+use super::inference::psr;
+
 /// Lags of the autocorrelations in Lo's annualisation and in HAC errors.
 pub const LAGS: usize = 5;
 
@@ -182,6 +185,80 @@ pub fn regress(returns: &[f64], index: &[f64], lags: usize) -> Option<Line> {
         beta_t: finite(beta / v1.sqrt()),
         correlation: finite(sxy / (sxx * syy).sqrt()),
     })
+}
+
+/// Everything that is measured of one replay.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Metrics {
+    /// Returns, one fewer than bars.
+    pub returns: usize,
+    /// Whole return after costs.
+    pub total_return: f64,
+    /// Compound growth a year.
+    pub cagr: Option<f64>,
+    /// Standard deviation a year.
+    pub volatility: Option<f64>,
+    /// Sharpe ratio a year.
+    pub sharpe: Option<f64>,
+    /// Sharpe ratio a year, corrected for autocorrelation.
+    pub sharpe_lo: Option<f64>,
+    /// Sortino ratio a year.
+    pub sortino: Option<f64>,
+    /// Growth a year over the deepest fall.
+    pub calmar: Option<f64>,
+    /// Deepest fall from a peak; negative.
+    pub max_drawdown: f64,
+    /// Round trips, one that is still open included.
+    pub trades: usize,
+    /// How the round trips ended.
+    pub hits: Option<Hits>,
+    /// Units of position traded in a year; a round trip is 2.
+    pub turnover: f64,
+    /// Share of closes with a position.
+    pub exposure: f64,
+    /// Mean position: +1 always long.
+    pub net_exposure: f64,
+    /// Costs paid, as a share of the initial equity.
+    pub costs: f64,
+    /// Probability that the true Sharpe ratio is above 0.
+    pub psr: Option<f64>,
+    /// Excess growth a year over beta times the index.
+    pub alpha: Option<f64>,
+    /// Against the index, per bar.
+    pub index: Option<Line>,
+    /// Limit orders sent and filled.
+    pub limits: (usize, usize),
+}
+
+/// Measures a replay against the returns of the index (buy and hold) over the same bars.
+pub fn measure(path: &Path, index: &[f64], per_year: f64) -> Metrics {
+    let returns = path.returns();
+    let nets: Vec<f64> = path.trades.iter().map(|t| t.net).collect();
+    let years = returns.len() as f64 / per_year;
+    let positions = path.position.len().max(1) as f64;
+    let line = regress(&returns, index, LAGS);
+    let (cagr, deepest) = (cagr(&returns, per_year), max_drawdown(&returns));
+    Metrics {
+        returns: returns.len(),
+        total_return: path.equity.last().map_or(0.0, |e| e - 1.0),
+        cagr,
+        volatility: deviation(&returns).map(|d| d * per_year.sqrt()),
+        sharpe: sharpe(&returns, per_year),
+        sharpe_lo: sharpe_lo(&returns, per_year, LAGS),
+        sortino: sortino(&returns, per_year),
+        calmar: cagr.filter(|_| deepest < 0.0).map(|c| c / -deepest),
+        max_drawdown: deepest,
+        trades: nets.len(),
+        hits: hits(&nets),
+        turnover: if years > 0.0 { path.traded.iter().sum::<f64>() / years } else { 0.0 },
+        exposure: path.position.iter().filter(|p| **p != 0).count() as f64 / positions,
+        net_exposure: path.position.iter().map(|p| f64::from(*p)).sum::<f64>() / positions,
+        costs: path.costs,
+        psr: psr(&returns, 0.0),
+        alpha: line.map(|l| l.alpha * per_year),
+        index: line,
+        limits: (path.limits_sent, path.limits_filled),
+    }
 }
 
 #[cfg(test)]

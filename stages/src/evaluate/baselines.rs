@@ -1,0 +1,325 @@
+//! What the model must beat: rules that need no model, and chance.
+//!
+//! Every rule decides at the same dates as the model, from data up to that close, and trades under
+//! the same rules and costs. Random portfolios hold what the model held for as long as it held it,
+//! but at other times: the number of trades of each side and the exposure stay, the timing goes.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::backtest::{Bar, Path, Rules, run};
+use super::inference::quantile;
+use super::input::Table;
+use super::metrics::sharpe;
+use crate::pairs::action::{Action, Side};
+
+/// A rule that decides at a row of the features.
+pub struct Rule {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// The decision at a row, from it and the rows before.
+    pub decide: fn(&Table, usize) -> Action,
+}
+
+/// The rules, in the order of the table.
+pub const RULES: &[Rule] = &[
+    Rule { name: "cash", about: "never trades", decide: |_, _| Action::Flat },
+    Rule {
+        name: "momentum 12-1",
+        about: "long where the close 21 bars ago is above that of 252 bars ago, else short",
+        decide: momentum,
+    },
+    Rule {
+        name: "mean reversion",
+        about: "short after a rise over 5 bars, long after a fall",
+        decide: |table, row| towards(change(table, row, 5, 0).map(|c| -c)),
+    },
+    Rule {
+        name: "template rule",
+        about: "from the model's own features: the sign of momentum_30, flat where p_high_vol is above one half",
+        decide: template,
+    },
+];
+
+fn momentum(table: &Table, row: usize) -> Action {
+    towards(change(table, row, 252, 21))
+}
+
+fn template(table: &Table, row: usize) -> Action {
+    match table.feature("p_high_vol", row) {
+        Some(p) if p <= 0.5 => towards(table.feature("momentum_30", row)),
+        _ => Action::Flat,
+    }
+}
+
+/// The return from `from` bars ago to `to` bars ago.
+fn change(table: &Table, row: usize, from: usize, to: usize) -> Option<f64> {
+    let (then, now) = (table.close(row.checked_sub(from)?)?, table.close(row.checked_sub(to)?)?);
+    Some(now / then - 1.0)
+}
+
+/// A market order with the sign of a number; flat without one.
+fn towards(signal: Option<f64>) -> Action {
+    match signal {
+        Some(x) if x > 0.0 => Action::Market(Side::Buy),
+        Some(x) if x < 0.0 => Action::Market(Side::Sell),
+        _ => Action::Flat,
+    }
+}
+
+/// The most frequent action; of equally frequent ones the first in the order of actions.
+pub fn majority(actions: &[Action]) -> Option<Action> {
+    let mut counts: BTreeMap<Action, usize> = BTreeMap::new();
+    for action in actions {
+        *counts.entry(*action).or_default() += 1;
+    }
+    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(action, _)| action)
+}
+
+/// Where the model stands among random portfolios.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Random {
+    /// How many.
+    pub count: usize,
+    /// Share of them with a lower Sharpe ratio, ties counted half.
+    pub percentile_sharpe: Option<f64>,
+    /// Share of them with a lower return, ties counted half.
+    pub percentile_return: Option<f64>,
+    /// 5th, 50th and 95th percentile of their Sharpe ratios.
+    pub sharpe: Option<[f64; 3]>,
+    /// 5th, 50th and 95th percentile of their returns.
+    pub total_return: Option<[f64; 3]>,
+    /// All of them are the same portfolio: the model's position hardly ever changes, so that there
+    /// is no timing to compare.
+    pub degenerate: bool,
+    /// 5th and 95th percentile of their equity at each close.
+    #[serde(skip)]
+    pub band: Vec<(f64, f64)>,
+}
+
+/// Replays `count` portfolios with the spells of `model` at other times, under `rules`.
+pub fn random(
+    bars: &[Bar],
+    model: &Path,
+    rules: &Rules,
+    per_year: f64,
+    count: usize,
+    seed: u64,
+) -> Random {
+    // Positions, not orders, are shuffled: each is entered by a market order.
+    let rules = Rules { horizon: 0, ..*rules };
+    let lead = rules.latency.min(model.position.len());
+    let spells = spells(&model.position[lead..]);
+    let one = |number: usize| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(number as u64);
+        run(bars, &decisions(&shuffled(&spells, &mut rng), bars.len()), &rules).equity
+    };
+    let curves: Vec<Vec<f64>> = (0..count).into_par_iter().map(one).collect();
+    let Some(first) = curves.first() else { return Random::default() };
+    let stat = |equity: &Vec<f64>| {
+        let path = Path { equity: equity.clone(), ..Path::default() };
+        let end = equity.last().map_or(0.0, |e| e - 1.0);
+        (sharpe(&path.returns(), per_year).unwrap_or(0.0), end)
+    };
+    let all: Vec<(f64, f64)> = curves.iter().map(stat).collect();
+    let mine = stat(&model.equity);
+    let column = |pick: fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<f64> = all.iter().map(pick).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let (sharpes, ends) = (column(|s| s.0), column(|s| s.1));
+    let band = (0..bars.len())
+        .map(|i| {
+            let mut at: Vec<f64> = curves.iter().filter_map(|c| c.get(i).copied()).collect();
+            at.sort_by(f64::total_cmp);
+            (quantile(&at, 0.05).unwrap_or(1.0), quantile(&at, 0.95).unwrap_or(1.0))
+        })
+        .collect();
+    Random {
+        count,
+        percentile_sharpe: percentile(&sharpes, mine.0),
+        percentile_return: percentile(&ends, mine.1),
+        sharpe: three(&sharpes),
+        total_return: three(&ends),
+        degenerate: curves.iter().all(|c| c == first),
+        band,
+    }
+}
+
+fn three(sorted: &[f64]) -> Option<[f64; 3]> {
+    Some([quantile(sorted, 0.05)?, quantile(sorted, 0.5)?, quantile(sorted, 0.95)?])
+}
+
+/// Share of sorted values below `value`, ties counted half.
+fn percentile(sorted: &[f64], value: f64) -> Option<f64> {
+    let below = sorted.partition_point(|v| *v < value);
+    let upto = sorted.partition_point(|v| *v <= value);
+    (!sorted.is_empty()).then(|| (below + upto) as f64 / 2.0 / sorted.len() as f64)
+}
+
+/// Runs of equal positions: position and length.
+fn spells(position: &[i8]) -> Vec<(i8, usize)> {
+    position.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect()
+}
+
+/// The same spells with the lengths of each position shuffled, begun at a random one.
+fn shuffled(spells: &[(i8, usize)], rng: &mut ChaCha8Rng) -> Vec<(i8, usize)> {
+    let mut all = spells.to_vec();
+    for side in [-1, 0, 1] {
+        let mut lengths: Vec<usize> =
+            all.iter().filter(|(s, _)| *s == side).map(|(_, n)| *n).collect();
+        lengths.shuffle(rng);
+        let slots = all.iter_mut().filter(|(s, _)| *s == side);
+        for (slot, length) in slots.zip(lengths) {
+            slot.1 = length;
+        }
+    }
+    if !all.is_empty() {
+        let at = rng.random_range(0..all.len());
+        all.rotate_left(at);
+    }
+    all
+}
+
+/// Market orders that lead to the spells, from the first bar at which an order can have arrived.
+fn decisions(spells: &[(i8, usize)], bars: usize) -> Vec<Option<Action>> {
+    let mut decisions = vec![None; bars];
+    let mut at = 0;
+    for (side, length) in spells {
+        if let Some(slot) = decisions.get_mut(at) {
+            *slot = Some(towards(Some(f64::from(*side))));
+        }
+        at += length;
+    }
+    decisions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::backtest::Fill;
+    use super::*;
+
+    const RULES_FREE: Rules = Rules {
+        latency: 1,
+        fill: Fill::Penetrate,
+        horizon: 0,
+        taker_bps: 0.0,
+        maker_bps: 0.0,
+        half_spread_bps: 0.0,
+    };
+    const BUY: Action = Action::Market(Side::Buy);
+    const SELL: Action = Action::Market(Side::Sell);
+
+    fn bars(n: usize) -> Vec<Bar> {
+        let price = |i: usize| 100.0 + 10.0 * (i as f64 * 0.7).sin();
+        (0..n)
+            .map(|i| (price(i), price(i + 1)))
+            .map(|(open, close)| Bar {
+                open,
+                high: open.max(close) + 0.1,
+                low: open.min(close) - 0.1,
+                close,
+            })
+            .collect()
+    }
+
+    fn table(closes: &[f64]) -> Table {
+        let bar = |c: &f64| Bar { open: *c, high: *c, low: *c, close: *c };
+        Table { bars: closes.iter().map(bar).collect(), ..Table::default() }
+    }
+
+    #[test]
+    fn momentum_looks_from_twelve_months_to_one() {
+        let mut closes = vec![100.0; 300];
+        closes[278 - 252] = 90.0;
+        // The last month does not count.
+        closes[270] = 1.0;
+        assert_eq!(momentum(&table(&closes), 278), BUY);
+        closes[278 - 21] = 80.0;
+        assert_eq!(momentum(&table(&closes), 278), SELL);
+        assert_eq!(momentum(&table(&closes), 251), Action::Flat);
+    }
+
+    #[test]
+    fn the_template_rule_stays_out_of_storms() {
+        let mut table = table(&[1.0, 1.0, 1.0]);
+        table.features.insert("p_high_vol".into(), vec![Some(0.2), Some(0.9), None]);
+        table.features.insert("momentum_30".into(), vec![Some(-1.0), Some(1.0), Some(1.0)]);
+        let got: Vec<Action> = (0..3).map(|row| template(&table, row)).collect();
+        assert_eq!(got, [SELL, Action::Flat, Action::Flat]);
+    }
+
+    #[test]
+    fn the_majority_is_stable() {
+        assert_eq!(majority(&[]), None);
+        assert_eq!(majority(&[SELL, BUY, SELL]), Some(SELL));
+        assert_eq!(majority(&[SELL, BUY]), Some(BUY));
+    }
+
+    #[test]
+    fn random_portfolios_keep_turnover_and_exposure() {
+        let bars = bars(200);
+        let pattern = [
+            Some(BUY),
+            None,
+            Some(SELL),
+            None,
+            None,
+            Some(Action::Flat),
+            None,
+            Some(BUY),
+            Some(SELL),
+        ];
+        let decided: Vec<Option<Action>> = (0..200).map(|i| pattern[(i * i + i) % 9]).collect();
+        let model = run(&bars, &decided, &RULES_FREE);
+        let held = spells(&model.position[1..]);
+        let count = |p: &[(i8, usize)], side| -> usize {
+            p.iter().filter(|s| s.0 == side).map(|s| s.1).sum()
+        };
+        for number in 0..50 {
+            let mut rng = ChaCha8Rng::seed_from_u64(number);
+            let other = shuffled(&held, &mut rng);
+            assert_eq!(other.len(), held.len());
+            let path = run(&bars, &decisions(&other, 200), &RULES_FREE);
+            for side in [-1, 0, 1] {
+                let got = path.position[1..].iter().filter(|p| **p == side).count();
+                assert_eq!(got, count(&held, side));
+            }
+        }
+        let random = random(&bars, &model, &RULES_FREE, 252.0, 200, 3);
+        assert!(!random.degenerate);
+        let p = random.percentile_sharpe.unwrap();
+        assert!((0.0..=1.0).contains(&p));
+        assert_eq!(random.band.len(), 200);
+    }
+
+    #[test]
+    fn one_action_alone_has_no_timing() {
+        let bars = bars(50);
+        let model = run(&bars, &vec![Some(BUY); 50], &RULES_FREE);
+        let random = random(&bars, &model, &RULES_FREE, 252.0, 20, 3);
+        assert!(random.degenerate);
+        assert_eq!(random.percentile_sharpe, Some(0.5));
+    }
+
+    #[test]
+    fn perfect_foresight_beats_chance() {
+        let bars = bars(300);
+        // Knows the next bar's direction: a plant that the comparison must notice.
+        let knows = |i: usize| bars.get(i + 1).map(|b| towards(Some(b.close - b.open)));
+        let decided: Vec<Option<Action>> = (0..300).map(knows).collect();
+        let model = run(&bars, &decided, &RULES_FREE);
+        let random = random(&bars, &model, &RULES_FREE, 252.0, 200, 3);
+        assert_eq!(random.percentile_sharpe, Some(1.0));
+    }
+}

@@ -1,0 +1,163 @@
+//! The parameters of `evaluate`, and what of them is refused.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::backtest::{Fill, Rules};
+use crate::Invalid;
+
+/// `with:` of `evaluate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Params {
+    /// The most tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Sampling temperature; 0 takes the likeliest token (greedy).
+    pub temperature: f64,
+    /// Decode at most this many prompts, the first of the test span; the backtest ends with them.
+    pub max_prompts: Option<usize>,
+    /// Bars from a decision's close to the bar in which its order can fill; 1 is the next bar.
+    pub latency: usize,
+    /// When a bar fills a resting limit order: it trades beyond the limit, or touches it.
+    pub fill: Fill,
+    /// Bars after which a position that no decision confirms is closed; 0 holds it until the next order.
+    pub horizon: usize,
+    /// Fee of a market order in basis points, each side.
+    pub taker_fee_bps: f64,
+    /// Fee of a resting limit order in basis points, each side; negative is a rebate.
+    pub maker_fee_bps: f64,
+    /// What a market order pays beyond the mid in basis points, each side.
+    pub half_spread_bps: f64,
+    /// Bars a year; left out, it is read off the dates.
+    pub periods_per_year: Option<f64>,
+    /// Bootstrap draws behind each interval.
+    pub draws: usize,
+    /// Random portfolios that the model is ranked among.
+    pub random_portfolios: usize,
+    /// Prompts shown with their answers.
+    pub samples: usize,
+    /// The last day of the text that the model was trained on, where it is known (YYYY-MM-DD).
+    pub knowledge_cutoff: Option<String>,
+    /// Claims to judge.
+    pub targets: Targets,
+}
+
+/// Claims that the report judges as PASS, FAIL or NOT PROVEN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Targets {
+    /// Sharpe ratio a year above this.
+    pub sharpe: f64,
+    /// Deepest fall smaller than this share.
+    pub max_drawdown: f64,
+    /// Share of profitable trades above this.
+    pub hit_rate: f64,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Targets { sharpe: 1.5, max_drawdown: 0.15, hit_rate: 0.7 }
+    }
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params {
+            max_new_tokens: 16,
+            temperature: 0.0,
+            max_prompts: None,
+            latency: 1,
+            fill: Fill::Penetrate,
+            horizon: 0,
+            taker_fee_bps: 1.0,
+            maker_fee_bps: 0.0,
+            half_spread_bps: 1.0,
+            periods_per_year: None,
+            draws: 5000,
+            random_portfolios: 1000,
+            samples: 8,
+            knowledge_cutoff: None,
+            targets: Targets::default(),
+        }
+    }
+}
+
+impl Params {
+    /// How orders fill and what they cost.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            latency: self.latency,
+            fill: self.fill,
+            horizon: self.horizon,
+            taker_bps: self.taker_fee_bps,
+            maker_bps: self.maker_fee_bps,
+            half_spread_bps: self.half_spread_bps,
+        }
+    }
+
+    /// What the types cannot say.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let at_least = |path: &str, value: f64, least: f64| {
+            let fine = value.is_finite() && value >= least;
+            let why = format!("must be at least {least}, and is {value}");
+            if fine { Ok(()) } else { Err(Invalid::new(path, why)) }
+        };
+        at_least("max_new_tokens", self.max_new_tokens as f64, 1.0)?;
+        at_least("temperature", self.temperature, 0.0)?;
+        at_least("max_prompts", self.max_prompts.map_or(2.0, |n| n as f64), 2.0)?;
+        at_least("latency", self.latency as f64, 1.0)
+            .map_err(|e| e.help("a decision uses the close, so that it cannot trade at it"))?;
+        at_least("taker_fee_bps", self.taker_fee_bps, 0.0)?;
+        at_least("half_spread_bps", self.half_spread_bps, 0.0)?;
+        at_least("draws", self.draws as f64, 100.0)?;
+        at_least("random_portfolios", self.random_portfolios as f64, 20.0)?;
+        if !self.maker_fee_bps.is_finite() {
+            return Err(Invalid::new("maker_fee_bps", "must be a number"));
+        }
+        if self.periods_per_year.is_some_and(|p| !(p.is_finite() && p > 0.0)) {
+            return Err(Invalid::new("periods_per_year", "must be above 0"));
+        }
+        if self
+            .knowledge_cutoff
+            .as_deref()
+            .is_some_and(|d| d.len() != 10 || super::input::day(d).is_none())
+        {
+            return Err(
+                Invalid::new("knowledge_cutoff", "is not a date").help("write it as YYYY-MM-DD")
+            );
+        }
+        for (path, share) in [
+            ("targets.max_drawdown", self.targets.max_drawdown),
+            ("targets.hit_rate", self.targets.hit_rate),
+        ] {
+            if !(share > 0.0 && share < 1.0) {
+                let why = format!("must lie between 0 and 1, and is {share}");
+                return Err(Invalid::new(path, why).help("15 % is written 0.15"));
+            }
+        }
+        at_least("targets.sharpe", self.targets.sharpe, 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold_and_nonsense_does_not() {
+        assert_eq!(Params::default().check(), Ok(()));
+        let wrong: [(&str, fn(&mut Params)); 6] = [
+            ("latency", |p| p.latency = 0),
+            ("temperature", |p| p.temperature = -1.0),
+            ("half_spread_bps", |p| p.half_spread_bps = f64::NAN),
+            ("targets.max_drawdown", |p| p.targets.max_drawdown = 15.0),
+            ("knowledge_cutoff", |p| p.knowledge_cutoff = Some("2020-13-01".into())),
+            ("draws", |p| p.draws = 0),
+        ];
+        for (path, spoil) in wrong {
+            let mut params = Params::default();
+            spoil(&mut params);
+            assert_eq!(params.check().unwrap_err().path, path);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! What may honestly be said: the verdict in sentences, and PASS, FAIL or NOT PROVEN for claims.
+//!
+//! A claim passes only where the cautious end of its 95 % interval clears it, and fails only where
+//! the generous end does not; between them nothing is proven. Sentences are chosen by numbers
+//! alone, so that nobody's hopes write them.
+
+use serde::Serialize;
+use statrs::distribution::{Beta, ContinuousCDF};
+
+use super::answers::FAILURE;
+use super::assess::{Assessment, BASE, HOLD, MODEL, Strategy};
+use super::inference::Interval;
+use super::numbers::{count, or_none, ordinal, percent, ratio, signed_percent};
+
+/// What is to be said of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Judgement {
+    /// The whole interval clears it.
+    #[serde(rename = "PASS")]
+    Pass,
+    /// The whole interval misses it.
+    #[serde(rename = "FAIL")]
+    Fail,
+    /// The interval covers it, or there is nothing to judge.
+    #[serde(rename = "NOT PROVEN")]
+    NotProven,
+}
+
+/// A claim, judged.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Target {
+    /// The claim.
+    pub claim: String,
+    /// What was measured.
+    pub value: String,
+    /// The interval behind the judgement.
+    pub interval: String,
+    /// The judgement.
+    pub judgement: Judgement,
+    /// Why, in a sentence.
+    pub why: String,
+}
+
+/// Whether an interval lies above a bar, below it, or around it.
+pub fn judge(interval: Option<Interval>, bar: f64) -> Judgement {
+    match interval {
+        Some(i) if i.low > bar => Judgement::Pass,
+        Some(i) if i.high < bar => Judgement::Fail,
+        _ => Judgement::NotProven,
+    }
+}
+
+/// An exact 95 % interval of a share: `hits` out of `n` (Clopper and Pearson 1934).
+pub fn share_interval(hits: usize, n: usize) -> Option<Interval> {
+    let (h, n) = (hits as f64, n as f64);
+    if n == 0.0 || h > n {
+        return None;
+    }
+    let quantile = |a: f64, b: f64, q: f64| Beta::new(a, b).ok().map(|d| d.inverse_cdf(q));
+    let low = if h > 0.0 { quantile(h, n - h + 1.0, 0.025)? } else { 0.0 };
+    let high = if h < n { quantile(h + 1.0, n - h, 0.975)? } else { 1.0 };
+    Some(Interval { low, high })
+}
+
+/// Judges the claims on the model's strategy.
+pub fn targets(a: &Assessment) -> Vec<Target> {
+    let Some(model) = a.strategy(MODEL) else { return Vec::new() };
+    let want = &a.provenance.params.targets;
+    vec![
+        sharpe_target(model, want.sharpe),
+        drawdown_target(model, want.max_drawdown),
+        hits_target(model, want.hit_rate),
+    ]
+}
+
+fn sharpe_target(model: &Strategy, bar: f64) -> Target {
+    let interval = model.sampled.sharpe;
+    let judgement = judge(interval, bar);
+    let why = match (judgement, interval) {
+        (Judgement::Pass, _) => "the whole interval lies above the target".into(),
+        (Judgement::Fail, _) => "the whole interval lies below the target".into(),
+        (_, None) => "returns do not vary, so that there is no Sharpe ratio".into(),
+        (_, Some(_)) => "the interval covers the target".into(),
+    };
+    Target {
+        claim: format!("Sharpe ratio above {}", ratio(bar)),
+        value: or_none(model.metrics.sharpe, ratio),
+        interval: show(interval, ratio),
+        judgement,
+        why,
+    }
+}
+
+fn drawdown_target(model: &Strategy, bar: f64) -> Target {
+    let seen = -model.metrics.max_drawdown;
+    let p95 = model.sampled.drawdown_p95.map(|d| -d);
+    let traded = model.metrics.trades > 0;
+    let (judgement, why) = match p95 {
+        _ if !traded => {
+            (Judgement::NotProven, "an account that never trades cannot fall".to_string())
+        }
+        _ if seen >= bar => (Judgement::Fail, "it fell further than the target".into()),
+        Some(p) if p < bar => {
+            (Judgement::Pass, "95 of 100 resampled histories also stay within the target".into())
+        }
+        _ => (
+            Judgement::NotProven,
+            "one resampled history in twenty falls further than the target".into(),
+        ),
+    };
+    Target {
+        claim: format!("drawdown below {}", percent(bar)),
+        value: percent(seen),
+        interval: p95.map_or_else(
+            || super::numbers::NONE.into(),
+            |p| format!("95th percentile {}", percent(p)),
+        ),
+        judgement,
+        why,
+    }
+}
+
+fn hits_target(model: &Strategy, bar: f64) -> Target {
+    let hits = model.metrics.hits;
+    let interval =
+        hits.and_then(|h| share_interval((h.rate * h.count as f64).round() as usize, h.count));
+    let judgement = match (hits, judge(interval, bar)) {
+        (Some(h), Judgement::Pass) if h.expectancy <= 0.0 => Judgement::Fail,
+        (_, judgement) => judgement,
+    };
+    let why = match (hits, judgement) {
+        (None, _) => "there is no trade to count".into(),
+        (Some(h), _) => format!(
+            "{} trades; a mean gain is {} times a mean loss, the mean trade {}",
+            count(h.count),
+            or_none(h.payoff, ratio),
+            signed_percent(h.expectancy)
+        ),
+    };
+    Target {
+        claim: format!("more than {} profitable trades", percent(bar)),
+        value: hits.map_or_else(|| super::numbers::NONE.into(), |h| percent(h.rate)),
+        interval: show(interval, percent),
+        judgement,
+        why,
+    }
+}
+
+/// `low to high`, or a dash.
+pub fn show(interval: Option<Interval>, number: fn(f64) -> String) -> String {
+    let text = |i: Interval| format!("{} to {}", number(i.low), number(i.high));
+    interval.map_or_else(|| super::numbers::NONE.into(), text)
+}
+
+/// The verdict.
+pub fn sentences(a: &Assessment) -> Vec<String> {
+    let Some(model) = a.strategy(MODEL) else { return Vec::new() };
+    let mut say = vec![result(a, model)];
+    say.push(skill(model));
+    say.extend(a.strategy(HOLD).map(|hold| against("Buy and hold", hold)));
+    say.extend(a.strategy(BASE).map(|base| against("The untuned base model", base)));
+    say.extend(chance(a));
+    say.extend(costs(a));
+    say.extend(reading(a));
+    let of = |j: Judgement| a.targets.iter().filter(|t| t.judgement == j).count();
+    say.push(format!(
+        "Of the {} target claims {} pass, {} fail and {} are not proven.",
+        a.targets.len(),
+        of(Judgement::Pass),
+        of(Judgement::Fail),
+        of(Judgement::NotProven)
+    ));
+    say
+}
+
+fn result(a: &Assessment, model: &Strategy) -> String {
+    let m = &model.metrics;
+    let p = &a.provenance;
+    if m.trades == 0 {
+        return format!(
+            "From {} to {} the model answered {} prompts and never held a position: it earned nothing and risked nothing.",
+            p.first,
+            p.last,
+            count(p.prompts)
+        );
+    }
+    format!(
+        "From {} to {} the model answered {} prompts, made {} trades and {} {} a year after costs ({} in all), with a deepest fall of {}.",
+        p.first,
+        p.last,
+        count(p.prompts),
+        count(m.trades),
+        if m.total_return >= 0.0 { "gained" } else { "lost" },
+        or_none(m.cagr.map(f64::abs), percent),
+        signed_percent(m.total_return),
+        percent(-m.max_drawdown),
+    )
+}
+
+fn skill(model: &Strategy) -> String {
+    let Some((sharpe, i)) = model.metrics.sharpe.zip(model.sampled.sharpe) else {
+        return "Its returns do not vary, so that there is no Sharpe ratio to speak of.".into();
+    };
+    let what = match judge(Some(i), 0.0) {
+        Judgement::Pass => "the interval lies above zero",
+        Judgement::Fail => "the interval lies below zero: it loses reliably",
+        Judgement::NotProven => "the interval covers zero, so that skill is not proven",
+    };
+    format!(
+        "Its Sharpe ratio is {} (95% interval {}): {what}.",
+        ratio(sharpe),
+        show(Some(i), ratio)
+    )
+}
+
+fn against(name: &str, other: &Strategy) -> String {
+    let m = &other.metrics;
+    let mut text = format!(
+        "{name} made {} a year with a Sharpe ratio of {}",
+        or_none(m.cagr, signed_percent),
+        or_none(m.sharpe, ratio)
+    );
+    match other.sampled.sharpe_behind_first {
+        Some(i) if i.low == 0.0 && i.high == 0.0 => text += ": the same as the model.",
+        Some(i) => {
+            let what = match judge(Some(i), 0.0) {
+                Judgement::Pass => "the model is better",
+                Judgement::Fail => "the model is worse",
+                Judgement::NotProven => "no difference is proven",
+            };
+            text += &format!(
+                "; the model's Sharpe ratio less this one lies between {} and {}: {what}.",
+                ratio(i.low),
+                ratio(i.high)
+            );
+        }
+        None => text += ".",
+    }
+    text
+}
+
+fn chance(a: &Assessment) -> Option<String> {
+    let model = a.strategy(MODEL)?;
+    if model.metrics.trades == 0 {
+        return None;
+    }
+    if a.random.degenerate {
+        return Some(
+            "It held one position throughout, so that there is no timing to compare with chance."
+                .into(),
+        );
+    }
+    let p = a.random.percentile_sharpe?;
+    let what = if p >= 0.95 {
+        "better than chance would do in nineteen of twenty cases"
+    } else if p <= 0.05 {
+        "worse than chance would do in nineteen of twenty cases"
+    } else {
+        "which chance alone explains"
+    };
+    Some(format!(
+        "Among {} random portfolios with the same holding periods it stands at the {} percentile, {what}.",
+        count(a.random.count),
+        ordinal((p * 100.0).round() as usize)
+    ))
+}
+
+fn costs(a: &Assessment) -> Option<String> {
+    let model = a.strategy(MODEL)?;
+    let gross = a.scenarios.first()?;
+    let eaten = gross.total_return > 0.0 && model.metrics.total_return <= 0.0;
+    eaten.then(|| {
+        format!(
+            "Before costs it gained {}: costs take all of it, and it breaks even at {} bps a side.",
+            percent(gross.total_return),
+            or_none(a.break_even_bps, ratio)
+        )
+    })
+}
+
+fn reading(a: &Assessment) -> Option<String> {
+    let tally = a.answers.first()?;
+    let mut parts = Vec::new();
+    if tally.failure_rate > 0.0 {
+        parts.push(format!(
+            "{} of its answers could not be read as an action and count as flat",
+            percent(tally.failure_rate)
+        ));
+    }
+    if let (true, Some((action, share))) = (tally.always_one, &tally.top) {
+        let what =
+            if action == FAILURE { "an unreadable text".into() } else { format!("`{action}`") };
+        parts.push(format!(
+            "it says {what} in {} of the cases, hardly a reading of its prompts",
+            percent(*share)
+        ));
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let text = parts.join("; ");
+    let mut letters = text.chars();
+    let first = letters.next()?.to_uppercase();
+    Some(format!("{first}{}.", letters.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testdata::close;
+    use super::*;
+
+    #[test]
+    fn only_a_whole_interval_proves() {
+        let of = |low, high| Some(Interval { low, high });
+        assert_eq!(judge(of(1.6, 2.5), 1.5), Judgement::Pass);
+        assert_eq!(judge(of(1.4, 2.5), 1.5), Judgement::NotProven);
+        assert_eq!(judge(of(-1.0, 1.4), 1.5), Judgement::Fail);
+        assert_eq!(judge(None, 1.5), Judgement::NotProven);
+        assert_eq!(serde_json::to_string(&Judgement::NotProven).unwrap(), "\"NOT PROVEN\"");
+    }
+
+    #[test]
+    fn few_trades_prove_little() {
+        // Clopper-Pearson bounds have closed forms at the ends: 1 - 0.025^(1/n).
+        let all = share_interval(10, 10).unwrap();
+        close(all.low, 0.025f64.powf(0.1), 1e-6);
+        assert_eq!(all.high, 1.0);
+        let none = share_interval(0, 10).unwrap();
+        close(none.high, 1.0 - 0.025f64.powf(0.1), 1e-6);
+        let half = share_interval(5, 10).unwrap();
+        close(half.low, 1.0 - half.high, 1e-6);
+        assert_eq!(share_interval(0, 0), None);
+    }
+}
