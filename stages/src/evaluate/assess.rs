@@ -238,7 +238,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
     plans.push((HOLD.into(), "long from the first decision to the end".into(), hold));
     let actions: Vec<Action> = mine.iter().flatten().copied().collect();
     if let Some(action) = majority(&actions) {
-        let about = format!("always the model's most frequent action, `{action}`");
+        let about = format!("always the model's most frequent action, “{action}”");
         plans.push(("always majority".into(), about, on_bars(&|_| action)));
     }
     for rule in RULES {

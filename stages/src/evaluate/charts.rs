@@ -27,7 +27,8 @@ pub const ORANGE: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
 pub const GREY: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
 const SIZE: (u32, u32) = (640, 380);
-const FONT: i32 = 17;
+/// The backend writes a font size of this over 1.24.
+const FONT: i32 = 21;
 const LEGEND: i32 = 30;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -94,13 +95,13 @@ fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
         let range = padded(values.chain(band.iter().flat_map(|b| [b.0, b.1])));
         let mut entries = legend_of(&curves);
         if !band.is_empty() {
-            entries.push(("random, 5–95%", Mark::Band));
+            entries.push(("random 90%", Mark::Band));
         }
         let plot = legend(root, &entries)?;
         let mut chart = ChartBuilder::on(&plot)
             .margin_right(14)
-            .x_label_area_size(28)
-            .y_label_area_size(54)
+            .x_label_area_size(32)
+            .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, range.0..range.1)?;
         chart
             .configure_mesh()
@@ -151,8 +152,8 @@ fn drawdown(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
         let mut chart = ChartBuilder::on(&plot)
             .margin_right(14)
             .margin_top(4)
-            .x_label_area_size(28)
-            .y_label_area_size(54)
+            .x_label_area_size(32)
+            .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, low.min(-0.01)..0.0)?;
         chart
             .configure_mesh()
@@ -201,9 +202,9 @@ fn histogram(tallies: &[Tally]) -> Result<Figure, Box<dyn std::error::Error>> {
         let plot = legend(root, &entries)?;
         let rows = tallies.first().map_or(0, |t| t.counts.len());
         let mut chart = ChartBuilder::on(&plot)
-            .margin_right(62)
+            .margin_right(70)
             .margin_bottom(6)
-            .y_label_area_size(122)
+            .y_label_area_size(134)
             .build_cartesian_2d(0.0..1.0, (rows as f64)..0.0)?;
         chart
             .configure_mesh()
@@ -257,7 +258,7 @@ const LOGGED: [(&str, &str, &str, &str); 3] = [
         "parse_failures",
         "failures",
         "Parse failures by training step",
-        "Sampled completions at each step that are no action.",
+        "Share of the completions sampled at each step that are no action.",
     ),
     ("loss", "loss", "Loss by training step", "Training loss at each step."),
 ];
@@ -265,11 +266,14 @@ const LOGGED: [(&str, &str, &str, &str); 3] = [
 fn by_step(log: &[Step]) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
     let mut figures = Vec::new();
     for (key, name, title, caption) in LOGGED {
-        let points: Vec<(f64, f64)> = log
-            .iter()
-            .enumerate()
-            .filter_map(|(i, s)| Some((s.get("step").copied().unwrap_or(i as f64), *s.get(key)?)))
-            .collect();
+        let value = |s: &Step| match key {
+            // A count of what was sampled; steps may sample more or less.
+            "parse_failures" => Some(s.get(key)? / s.get("samples").filter(|n| **n > 0.0)?),
+            _ => s.get(key).copied(),
+        };
+        let at = |i: usize, s: &Step| s.get("step").copied().unwrap_or(i as f64);
+        let points: Vec<(f64, f64)> =
+            log.iter().enumerate().filter_map(|(i, s)| Some((at(i, s), value(s)?))).collect();
         if points.len() < 2 {
             continue;
         }
@@ -296,8 +300,8 @@ fn steps(root: &Area, points: &[(f64, f64)], window: usize) -> Drawn {
     let ends = (points[0].0, points[points.len() - 1].0);
     let mut chart = ChartBuilder::on(&plot)
         .margin_right(20)
-        .x_label_area_size(28)
-        .y_label_area_size(60)
+        .x_label_area_size(32)
+        .y_label_area_size(64)
         .build_cartesian_2d(ends.0..ends.1, range.0..range.1)?;
     let digits = if range.1 - range.0 < 0.08 { 3 } else { 2 };
     chart
@@ -378,7 +382,7 @@ fn legend<'a>(
             Mark::Dot => root.draw(&Circle::new((x + 11, y), 3, GREY.mix(0.6).filled()))?,
         }
         plot_text(root, name.to_string(), (x + 28, y), HPos::Left)?;
-        x += 28 + name.chars().count() as i32 * 8 + 20;
+        x += 28 + name.chars().count() as i32 * 9 + 22;
     }
     Ok(root.split_vertically(LEGEND).1)
 }

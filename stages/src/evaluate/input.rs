@@ -98,6 +98,11 @@ pub fn features(path: &Path) -> Result<Table> {
                 StageError::bad(path, format!("{name} must be above 0")).at(line)
             })
         };
+        if day(cell(date)).is_none() {
+            return Err(StageError::bad(path, format!("`{}` is not a date", cell(date)))
+                .at(line)
+                .hint("write dates as YYYY-MM-DD"));
+        }
         let bar = Bar {
             open: price(prices[0])?,
             high: price(prices[1])?,
@@ -254,6 +259,7 @@ mod tests {
             ("2020-01-02,1,2,0.5,1.5,9,test,\n", "does not ascend"),
             ("2020-01-03,1,2,0.5,x,9,test,\n", "close is not a number"),
             ("2020-01-03,1,2,0.5,0,9,test,\n", "close must be above 0"),
+            ("<b>,1,2,0.5,1,9,test,\n", "`<b>` is not a date"),
             ("2020-01-03,1,2\n", "found record with 3 fields"),
         ] {
             let (_dir, path) = file("f.csv", &format!("{HEAD}{good}{row}"));

@@ -109,7 +109,7 @@ fn drawdown_target(model: &Strategy, bar: f64) -> Target {
         ),
     };
     Target {
-        claim: format!("drawdown below {}", percent(bar)),
+        claim: format!("Drawdown below {}", round(bar)),
         value: percent(seen),
         interval: p95.map_or_else(
             || super::numbers::NONE.into(),
@@ -138,12 +138,17 @@ fn hits_target(model: &Strategy, bar: f64) -> Target {
         ),
     };
     Target {
-        claim: format!("more than {} profitable trades", percent(bar)),
+        claim: format!("More than {} profitable trades", round(bar)),
         value: hits.map_or_else(|| super::numbers::NONE.into(), |h| percent(h.rate)),
         interval: show(interval, percent),
         judgement,
         why,
     }
+}
+
+/// A percentage without an idle decimal.
+fn round(share: f64) -> String {
+    percent(share).replace(".0%", "%")
 }
 
 /// `low to high`, or a dash.
@@ -155,7 +160,7 @@ pub fn show(interval: Option<Interval>, number: fn(f64) -> String) -> String {
 /// The verdict.
 pub fn sentences(a: &Assessment) -> Vec<String> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
-    let mut say = vec![result(a, model)];
+    let mut say = vec![headline(a, model).to_string(), result(a, model)];
     say.push(skill(model));
     say.extend(a.strategy(HOLD).map(|hold| against("Buy and hold", hold)));
     say.extend(a.strategy(BASE).map(|base| against("The untuned base model", base)));
@@ -171,6 +176,28 @@ pub fn sentences(a: &Assessment) -> Vec<String> {
         of(Judgement::NotProven)
     ));
     say
+}
+
+/// The verdict in a few words. The strongest that it can say is about this span alone.
+fn headline(a: &Assessment, model: &Strategy) -> &'static str {
+    let against = |name| {
+        let other = a.strategy(name);
+        judge(other.and_then(|s| s.sampled.sharpe_behind_first), 0.0)
+    };
+    let chance = a.random.percentile_sharpe.filter(|_| !a.random.degenerate);
+    let beyond_chance = chance.is_some_and(|p| p >= 0.95);
+    match judge(model.sampled.sharpe, 0.0) {
+        _ if model.metrics.trades == 0 => "It never traded.",
+        _ if a.answers.first().is_some_and(|t| t.always_one) => "It always says the same.",
+        Judgement::Fail => "It loses money.",
+        Judgement::Pass if beyond_chance && against(HOLD) == Judgement::Pass => {
+            "On this span it beat chance and buy and hold."
+        }
+        Judgement::Pass if beyond_chance => {
+            "On this span it beat chance; that it beats buy and hold is not proven."
+        }
+        _ => "No skill is proven.",
+    }
 }
 
 fn result(a: &Assessment, model: &Strategy) -> String {
@@ -289,7 +316,7 @@ fn reading(a: &Assessment) -> Option<String> {
     }
     if let (true, Some((action, share))) = (tally.always_one, &tally.top) {
         let what =
-            if action == FAILURE { "an unreadable text".into() } else { format!("`{action}`") };
+            if action == FAILURE { "an unreadable text".into() } else { format!("“{action}”") };
         parts.push(format!(
             "it says {what} in {} of the cases, hardly a reading of its prompts",
             percent(*share)

@@ -1,0 +1,270 @@
+//! The whole of `evaluate` but the decoding: decisions made up by a fixed rule, on real bars.
+//!
+//! The reports stay in `$CARGO_TARGET_TMPDIR/evaluate/` for eyes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use quantmill_stages::evaluate::assess::{Given, assess};
+use quantmill_stages::evaluate::{Assessment, Params, input, write};
+
+const ATTACK: &str = "<script>alert(1)</script><img src=x onerror=alert(1)>\u{202e}";
+
+struct Case {
+    dir: PathBuf,
+    table: input::Table,
+    prompts: Vec<input::Prompt>,
+}
+
+/// Features and prompts of the quickstart's bars, the last two years as the test span.
+fn case(name: &str) -> Case {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("evaluate").join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let bars = std::fs::read_to_string(root.join("pipelines/quickstart/data/nasdaq.csv")).unwrap();
+    let lines: Vec<&str> = bars.lines().skip(1).collect();
+    let close: Vec<f64> =
+        lines.iter().map(|l| l.split(',').nth(4).unwrap().parse().unwrap()).collect();
+    let move_of = |i: usize, h: usize| if i < h { 0.0 } else { (close[i] / close[i - h]).ln() };
+    let mut features =
+        String::from("date,open,high,low,close,volume,split,momentum_30,p_high_vol\n");
+    let mut prompts = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        let date = &line[..10];
+        let split = match i {
+            0..252 => "warmup",
+            252..4500 => "train",
+            4500..4528 => "gap",
+            _ => "test",
+        };
+        let square: f64 = (0..20).map(|k| move_of(i.saturating_sub(k), 1).powi(2)).sum::<f64>();
+        let stormy = if (square / 20.0).sqrt() > 0.011 { 0.93 } else { 0.04 };
+        writeln!(features, "{line},{split},{:.6},{stormy}", move_of(i, 30)).unwrap();
+        let prompt = format!(
+            "Market state at {date}\nmomentum_30: {:.1}\np_high_vol: {stormy}\nDecision:",
+            1e4 * move_of(i, 30)
+        );
+        let row = serde_json::json!({"id": date, "t0": date, "split": split, "prompt": prompt});
+        if i >= 4528 || i == 1000 {
+            writeln!(prompts, "{row}").unwrap();
+        }
+    }
+    std::fs::write(dir.join("features.csv"), features).unwrap();
+    std::fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
+    let table = input::features(&dir.join("features.csv")).unwrap();
+    let prompts = input::prompts(&dir.join("prompts.jsonl"), &table).unwrap();
+    Case { dir, table, prompts }
+}
+
+/// A stand-in for a model: its answers depend on the number of the prompt alone.
+fn answers(n: usize, spread: usize) -> Vec<String> {
+    let say = |i: usize| {
+        let i = i * i / 3 + i * spread;
+        match i % 17 {
+            0..=5 => " buy market",
+            6..=8 => " buy limit 20",
+            9 | 10 => " flat",
+            11..=13 => " sell limit 35",
+            14 => " sell market",
+            15 => " buy limit 20 bps\nbecause",
+            _ => ATTACK,
+        }
+    };
+    (0..n).map(|i| say(i).to_string()).collect()
+}
+
+/// A training log with a reward that rises.
+fn log(steps: usize) -> Vec<input::Step> {
+    let step = |i: usize| {
+        let x = i as f64;
+        let noise = (x * 12.9898).sin() * 0.04;
+        let share = 1.0 - (-x / 30.0).exp();
+        [
+            ("step", x + 1.0),
+            ("reward_mean", 0.41 + 0.11 * share + noise),
+            ("samples", 64.0),
+            ("parse_failures", (30.0 * (1.0 - share) * (1.0 + noise)).round()),
+            ("loss", 0.3 * noise),
+        ]
+        .map(|(k, v)| (k.to_string(), v))
+        .into()
+    };
+    (0..steps).map(step).collect()
+}
+
+fn found(
+    case: &Case,
+    params: &Params,
+    model: Vec<String>,
+    base: Option<Vec<String>>,
+    steps: usize,
+) -> Assessment {
+    assess(Given {
+        params,
+        seed: 7,
+        table: &case.table,
+        prompts: &case.prompts,
+        available: case.prompts.len(),
+        model,
+        base,
+        log: log(steps),
+        about: vec!["a fixed rule in the place of a model".into()],
+    })
+    .unwrap()
+}
+
+fn page(case: &Case, found: &Assessment) -> String {
+    let at = |name: &str| case.dir.join(name);
+    write(found, &at("report.html"), &at("metrics.json"), &at("decisions.csv")).unwrap();
+    std::fs::read_to_string(at("report.html")).unwrap()
+}
+
+fn quick() -> Params {
+    Params { draws: 300, random_portfolios: 100, ..Params::default() }
+}
+
+#[test]
+fn a_report_is_whole_offline_and_safe() {
+    let case = case("mixed");
+    let n = case.prompts.len();
+    let found = found(&case, &quick(), answers(n, 1), Some(answers(n, 5)), 120);
+    let html = page(&case, &found);
+    for figure in ["equity", "drawdown", "actions", "reward", "failures", "loss"] {
+        assert_eq!(html.matches(&format!("<figure id=\"{figure}\">")).count(), 1, "{figure}");
+    }
+    assert_eq!(html.matches("<svg").count(), 6);
+    let tags = html.replace("&lt;img src=x", "");
+    for outside in ["src=", "href=", "@import", "url(", "<script", "<link", "<img", "<iframe"] {
+        assert!(!tags.contains(outside), "{outside}");
+    }
+    // The model's attack is there as text, its direction override too.
+    assert!(html.contains("&lt;script&gt;alert(1)&lt;&#x2f;script&gt;&lt;img src"));
+    assert!(!html.contains('\u{202e}') && html.contains("\\u{202e}"));
+    for heading in [
+        "Claims",
+        "Provenance",
+        "Equity",
+        "Against baselines",
+        "Costs and fills",
+        "By year and regime",
+        "What the language model answered",
+        "Training",
+        "What this does not show",
+    ] {
+        assert_eq!(html.matches(&format!("<h2>{heading}</h2>")).count(), 1, "{heading}");
+    }
+    assert!(!html.contains("NaN") && !html.contains("inf<"));
+    assert!(html.contains("NOT PROVEN") || html.contains("FAIL"));
+}
+
+#[test]
+fn decisions_keep_every_character() {
+    let case = case("decisions");
+    let n = case.prompts.len();
+    let said = answers(n, 1);
+    let found = found(&case, &quick(), said.clone(), None, 0);
+    let html = page(&case, &found);
+    assert!(!html.contains("<h2>Training</h2>") && !html.contains("base model</th>"));
+    let mut reader = csv::Reader::from_path(case.dir.join("decisions.csv")).unwrap();
+    assert_eq!(
+        reader.headers().unwrap(),
+        ["date", "source", "answer", "action", "position"].as_slice()
+    );
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), n);
+    let kept: Vec<&str> = rows.iter().map(|r| &r[2]).collect();
+    assert_eq!(kept, said);
+    for row in &rows {
+        let unread = row[2].contains("because") || row[2].contains("script");
+        assert_eq!(&row[3] == "parse failure", unread);
+        // A parse failure is flat at the next bar.
+        assert!(!unread || &row[4] == "0");
+    }
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let case = case("twice");
+    let n = case.prompts.len();
+    let all = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let found = found(&case, &quick(), answers(n, 1), Some(answers(n, 5)), 40);
+            let html = page(&case, &found);
+            let read = |name: &str| std::fs::read_to_string(case.dir.join(name)).unwrap();
+            (html, read("metrics.json"), read("decisions.csv"))
+        })
+    };
+    assert_eq!(all(1), all(3));
+}
+
+#[test]
+fn a_model_that_always_says_one_thing_is_found_out() {
+    let case = case("always");
+    let n = case.prompts.len();
+    let found = found(&case, &quick(), vec![" buy market".into(); n], None, 0);
+    let html = page(&case, &found);
+    assert!(html.contains("class=\"alarm\""));
+    let said = found.verdict.join(" ");
+    assert!(said.contains("“buy market” in 100% of the cases"), "{said}");
+    assert!(said.contains("no timing to compare"), "{said}");
+    assert!(said.contains("the same as the model"), "{said}");
+    assert!(found.random.degenerate);
+}
+
+#[test]
+fn a_model_that_cannot_be_read_holds_nothing() {
+    let case = case("unread");
+    let n = case.prompts.len();
+    let found = found(&case, &quick(), vec!["Well, it depends.".into(); n], None, 0);
+    let html = page(&case, &found);
+    let model = found.strategy("model").unwrap();
+    assert!(model.path.position.iter().all(|p| *p == 0));
+    assert_eq!((model.metrics.total_return, model.metrics.sharpe), (0.0, None));
+    assert_eq!(found.answers[0].failure_rate, 1.0);
+    assert!(found.verdict.join(" ").contains("never held a position"));
+    // Nothing is proven by not playing.
+    assert_eq!(html.matches("chip NOT PROVEN").count(), 3);
+}
+
+#[test]
+fn a_prophet_is_told_from_chance() {
+    let case = case("prophet");
+    // Knows the next bar from open to close: an edge that no honest model has.
+    let bars = &case.table.bars;
+    let say = |p: &input::Prompt| match bars.get(p.row + 1) {
+        Some(b) if b.close > b.open => " buy market".to_string(),
+        Some(_) => " sell market".to_string(),
+        None => " flat".to_string(),
+    };
+    let said: Vec<String> = case.prompts.iter().map(say).collect();
+    let found = found(&case, &quick(), said, None, 0);
+    page(&case, &found);
+    assert_eq!(serde_json::to_value(found.targets[0].judgement).unwrap(), "PASS");
+    assert_eq!(found.random.percentile_sharpe, Some(1.0));
+    // Randomness of the same holding periods must straddle zero skill.
+    let [low, _, high] = found.random.sharpe.unwrap();
+    assert!(low < 1.5 && high > -1.5 && low < high);
+}
+
+#[test]
+fn leaving_prompts_out_ends_the_backtest_with_them() {
+    let mut case = case("short");
+    let all = case.prompts.len();
+    case.prompts.truncate(60);
+    let params = quick();
+    let found = assess(Given {
+        params: &params,
+        seed: 7,
+        table: &case.table,
+        prompts: &case.prompts,
+        available: all,
+        model: answers(60, 1),
+        base: None,
+        log: Vec::new(),
+        about: Vec::new(),
+    })
+    .unwrap();
+    assert_eq!(found.dates.len(), 61);
+    assert!(page(&case, &found).contains("Only the first 60 of"));
+}

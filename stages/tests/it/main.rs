@@ -1,0 +1,3 @@
+//! Tests across modules of quantmill-stages, in one binary.
+
+mod evaluate;
