@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn defaults_hold_and_nonsense_does_not() {
         assert_eq!(Params::default().check(), Ok(()));
-        let wrong: [(&str, fn(&mut Params)); 6] = [
+        type Spoil = fn(&mut Params);
+        let wrong: [(&str, Spoil); 6] = [
             ("latency", |p| p.latency = 0),
             ("temperature", |p| p.temperature = -1.0),
             ("half_spread_bps", |p| p.half_spread_bps = f64::NAN),
