@@ -8,6 +8,7 @@ pub mod chunk;
 pub mod command;
 mod context;
 pub mod evaluate;
+pub mod extract;
 pub mod featurize;
 mod format;
 pub mod pairs;
@@ -21,6 +22,7 @@ pub use stage::{Invalid, Kind, Port, Result, Stage, StageError};
 
 /// Every built-in kind of stage, in the order in which people meet them.
 pub const ALL: &[Kind] = &[
+    Kind::of::<extract::Extract>(),
     Kind::of::<chunk::Chunking>(),
     Kind::of::<featurize::Featurize>(),
     Kind::of::<command::Command>(),

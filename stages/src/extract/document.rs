@@ -1,0 +1,255 @@
+//! A PDF from bytes to text: opens it, runs its pages, and says clearly why it cannot.
+//!
+//! Limits that no honest paper comes near stand here, so that a hostile file costs seconds and not
+//! the machine.
+
+use std::collections::BTreeMap;
+
+use lopdf::{Document, LoadOptions};
+use serde::Serialize;
+
+use super::compose::{Composed, Section, compose};
+use super::furniture::{self, Sheet};
+use super::hyphen::Vocabulary;
+use super::interpret::{Budget, Fonts, Page, interpret};
+use super::layout;
+use super::lines::{Line, lines};
+use super::{Headers, Hyphens, Params};
+use crate::{Context, Result, StageError};
+
+/// Pages beyond this are not read.
+const MOST_PAGES: usize = 20_000;
+/// A page's content, and each stream, may inflate to this.
+const MOST_BYTES: u64 = 64 << 20;
+/// What all pages may cost together; a page gets its share, and no more than a page may have.
+const ALL: Budget = Budget { operators: 200_000_000, bytes: 4 << 30, glyphs: 20_000_000 };
+const ONE: Budget = Budget { operators: 8_000_000, bytes: MOST_BYTES, glyphs: 1_000_000 };
+
+/// What stands beside a text: where its parts are and how well it was understood.
+#[derive(Debug, Default, Serialize)]
+pub struct Sidecar {
+    /// The file's name.
+    pub source: String,
+    /// Version of the extractor.
+    pub extractor: u32,
+    /// Characters (Unicode scalar values) of the text.
+    pub characters: usize,
+    /// Share of all glyphs whose character is known.
+    pub understood: f64,
+    /// Pages in order.
+    pub pages: Vec<PageInfo>,
+    /// Headings in order.
+    pub sections: Vec<Section>,
+    /// Fonts by name.
+    pub fonts: Vec<FontInfo>,
+    /// What was left out or may be wrong.
+    pub warnings: Vec<String>,
+}
+
+/// A page of a text.
+#[derive(Debug, Serialize)]
+pub struct PageInfo {
+    /// From 1.
+    pub number: usize,
+    /// Characters of the text before it.
+    pub offset: usize,
+    /// Glyphs shown.
+    pub glyphs: u64,
+    /// Share of them whose character is known; 1 on an empty page.
+    pub understood: f64,
+}
+
+/// A font of a document.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct FontInfo {
+    /// Its name.
+    pub name: String,
+    /// Type1, TrueType, Type3 or Type0.
+    pub kind: String,
+    /// Its program is in the file.
+    pub embedded: bool,
+    /// It has a ToUnicode map.
+    pub to_unicode: bool,
+}
+
+/// Opens a PDF. `name` stands for it in errors.
+fn open(bytes: &[u8], name: &str, password: Option<&str>) -> Result<Document> {
+    let head = bytes.get(..1024.min(bytes.len())).unwrap_or_default();
+    if !head.windows(5).any(|window| window == b"%PDF-") {
+        return Err(StageError::bad(name, "not a PDF: it does not begin with `%PDF-`")
+            .hint("extract reads .pdf, .txt and .md files"));
+    }
+    let options = LoadOptions {
+        password: password.map(str::to_owned),
+        max_decompressed_size: Some(MOST_BYTES as usize * 4),
+        ..LoadOptions::default()
+    };
+    let damaged = |error: &dyn std::fmt::Display| {
+        StageError::bad(name, format!("the PDF cannot be read: {error}"))
+            .hint("it may be truncated or damaged; download it again, or repair it with `qpdf`")
+    };
+    let locked = || {
+        StageError::bad(name, "the PDF is encrypted")
+            .hint("give its password as `with: { password: ... }`, or decrypt the file first")
+    };
+    let wrong = || {
+        StageError::bad(name, "the password does not open the PDF")
+            .hint("check `password`; both the user and the owner password work")
+    };
+    match Document::load_mem_with_options(bytes, options) {
+        Ok(document) if document.is_encrypted() && document.objects.len() <= 1 => Err(locked()),
+        Ok(document) if document.is_encrypted() && !document.was_encrypted() => Err(locked()),
+        Ok(document) => Ok(document),
+        Err(lopdf::Error::InvalidPassword | lopdf::Error::Decryption(_)) => {
+            Err(if password.is_some() { wrong() } else { locked() })
+        }
+        Err(error) => Err(damaged(&error)),
+    }
+}
+
+/// What is kept of a page after its glyphs are lines.
+struct Read {
+    lines: Vec<Line>,
+    bounds: [f32; 4],
+    shown: u64,
+    unknown: u64,
+    images: u64,
+    fonts: Vec<FontInfo>,
+    warnings: Vec<String>,
+}
+
+fn read(page: Page) -> Read {
+    let lines = layout::order(upright_first(lines(&page)));
+    let fonts = page.fonts.iter().map(|font| FontInfo {
+        name: font.name.clone(),
+        kind: font.kind.clone(),
+        embedded: font.embedded,
+        to_unicode: font.to_unicode,
+    });
+    Read {
+        lines,
+        fonts: fonts.collect(),
+        bounds: page.bounds,
+        shown: page.shown,
+        unknown: page.unknown,
+        images: page.images,
+        warnings: page.warnings,
+    }
+}
+
+/// Lines of the direction that most of the page has first, then those turned otherwise.
+fn upright_first(lines: Vec<Line>) -> Vec<Line> {
+    let mut counts = [0u64; 4];
+    for line in &lines {
+        counts[usize::from(line.turn % 4)] += u64::from(line.glyphs);
+    }
+    if counts[0] == counts.iter().sum::<u64>() {
+        return lines;
+    }
+    let main = (0..4u8).max_by_key(|turn| (counts[usize::from(*turn)], 4 - *turn)).unwrap_or(0);
+    let (mut first, rest): (Vec<_>, Vec<_>) = lines.into_iter().partition(|l| l.turn == main);
+    first.extend(rest);
+    first
+}
+
+fn share(shown: u64, unknown: u64) -> f64 {
+    if shown == 0 { 1.0 } else { (shown - unknown.min(shown)) as f64 / shown as f64 }
+}
+
+/// The text of a PDF and its sidecar.
+pub fn extract(
+    bytes: &[u8],
+    name: &str,
+    params: &Params,
+    ctx: &Context,
+) -> Result<(String, Sidecar)> {
+    let document = open(bytes, name, params.password.as_deref())?;
+    let ids: Vec<_> = document.page_iter().take(MOST_PAGES).collect();
+    if ids.is_empty() {
+        return Err(StageError::bad(name, "the PDF has no pages")
+            .hint("it may be truncated or damaged; download it again, or repair it with `qpdf`"));
+    }
+    let count = ids.len() as u64;
+    let budget = Budget {
+        operators: ONE.operators.min(ALL.operators / count),
+        bytes: ONE.bytes.min(ALL.bytes / count),
+        glyphs: ONE.glyphs.min(ALL.glyphs / ids.len()),
+    };
+    let fonts = Fonts::default();
+    let mut reads = Vec::with_capacity(ids.len());
+    for (at, id) in ids.iter().enumerate() {
+        ctx.progress(at as u64, count, "pages", name)?;
+        reads.push(read(interpret(&document, &fonts, *id, budget)));
+    }
+    ctx.progress(count, count, "pages", name)?;
+
+    let mut warnings = Vec::new();
+    for (at, read) in reads.iter().enumerate() {
+        warnings.extend(read.warnings.iter().map(|what| format!("page {}: {what}", at + 1)));
+    }
+    if reads.iter().all(|read| read.lines.is_empty()) {
+        return Err(match reads.iter().map(|read| read.images).sum::<u64>() {
+            0 => StageError::bad(name, "the PDF has no text")
+                .hint(warnings.first().cloned().unwrap_or("its pages are empty".into())),
+            images => StageError::bad(name, format!("no text, only {images} images: it needs OCR"))
+                .hint("run an OCR program such as `ocrmypdf` on it first"),
+        });
+    }
+    let bare = reads.iter().filter(|read| read.lines.is_empty() && read.images > 0).count();
+    if bare > 0 {
+        warnings.push(format!("{bare} pages have images and no text: they need OCR"));
+    }
+
+    if params.headers == Headers::Remove {
+        remove_furniture(&mut reads);
+    }
+    let mut pages = Vec::with_capacity(reads.len());
+    let mut infos = Vec::with_capacity(reads.len());
+    let mut found: BTreeMap<FontInfo, ()> = BTreeMap::new();
+    let (mut shown, mut unknown) = (0, 0);
+    for (at, read) in reads.into_iter().enumerate() {
+        let understood = share(read.shown, read.unknown);
+        infos.push(PageInfo { number: at + 1, offset: 0, glyphs: read.shown, understood });
+        found.extend(read.fonts.into_iter().map(|font| (font, ())));
+        shown += read.shown;
+        unknown += read.unknown;
+        pages.push(read.lines);
+    }
+    let words = (params.hyphens == Hyphens::Join)
+        .then(|| Vocabulary::of(pages.iter().flatten().map(|line| line.text.as_str())));
+    let Composed { text, pages: offsets, sections } = compose(&pages, words.as_ref());
+    for (info, offset) in infos.iter_mut().zip(offsets) {
+        info.offset = offset;
+    }
+    let understood = share(shown, unknown);
+    if understood < 0.98 {
+        let percent = (1.0 - understood) * 100.0;
+        warnings.push(format!("{percent:.1} % of the glyphs have no known character (U+FFFD)"));
+    }
+    let sidecar = Sidecar {
+        source: name.into(),
+        extractor: super::VERSION,
+        characters: text.chars().count(),
+        understood,
+        pages: infos,
+        sections,
+        fonts: found.into_keys().collect(),
+        warnings,
+    };
+    Ok((text, sidecar))
+}
+
+fn remove_furniture(reads: &mut [Read]) {
+    let sheets: Vec<Sheet<'_>> = reads
+        .iter()
+        .map(|read| Sheet { bounds: (read.bounds[1], read.bounds[3]), lines: &read.lines })
+        .collect();
+    let found = furniture::find(&sheets);
+    for (read, found) in reads.iter_mut().zip(found) {
+        let mut at = 0;
+        read.lines.retain(|_| {
+            at += 1;
+            !found.contains(&(at - 1))
+        });
+    }
+}

@@ -1,0 +1,384 @@
+//! Glyphs to lines: which glyphs stand on one line, where words end, what is raised or lowered.
+//!
+//! Glyphs are taken in drawing order and a line goes on while the next glyph follows the last one
+//! along the same baseline, or is a script, a fraction's part or a big delimiter beside it. Within
+//! a line the text is made from gaps and shifts: a space where the gap is wide, `^{}` and `_{}`
+//! around scripts. It does not reorder lines and does not know of columns.
+
+use super::interpret::{Glyph, Page};
+use super::unicode::{combining, composed, push_clean};
+
+/// A gap of this share of an em separates words. Justified lines go down to 0.18 and kerns up to
+/// 0.08.
+const WORD_GAP: f32 = 0.13;
+/// A gap this wide separates cells or columns.
+const CELL_GAP: f32 = 1.5;
+
+/// A line of text.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Normalised text, scripts marked.
+    pub text: String,
+    /// Left end, in points, turned upright.
+    pub left: f32,
+    /// Right end.
+    pub right: f32,
+    /// Baseline, upwards.
+    pub y: f32,
+    /// Size of most of it.
+    pub size: f32,
+    /// Quarter turns.
+    pub turn: u8,
+    /// Glyphs that can be seen.
+    pub glyphs: u32,
+    /// Share of them in bold type.
+    pub bold: f32,
+    /// Share of them in fixed-width type.
+    pub fixed: f32,
+    /// Share of them that are maths.
+    pub maths: f32,
+    /// Wide gaps: byte offset in `text` after the gap, end of the left part, start of the right.
+    pub gaps: Vec<(usize, f32, f32)>,
+    /// A header, footer or watermark, by the file's own marks.
+    pub artifact: bool,
+}
+
+/// The lines of a page, in drawing order.
+pub fn lines(page: &Page) -> Vec<Line> {
+    let mut out = Vec::new();
+    let mut open = Open::default();
+    for &glyph in &page.glyphs {
+        if !open.takes(page, &glyph) {
+            open.close(page, &mut out);
+        }
+        open.push(page, glyph);
+    }
+    open.close(page, &mut out);
+    out
+}
+
+fn text<'a>(page: &'a Page, glyph: &Glyph) -> &'a str {
+    let start = glyph.start as usize;
+    page.text.get(start..start + usize::from(glyph.len)).unwrap_or_default()
+}
+
+fn extension(page: &Page, glyph: &Glyph) -> bool {
+    page.fonts.get(usize::from(glyph.font)).is_some_and(|font| font.style.extension)
+}
+
+/// The line being gathered.
+#[derive(Default)]
+struct Open {
+    glyphs: Vec<Glyph>,
+    /// Baseline and size of the line, once a glyph that tells them has come.
+    anchor: Option<(f32, f32)>,
+    /// End of what stands on the baseline.
+    main_end: f32,
+    /// End of all.
+    end: f32,
+}
+
+impl Open {
+    fn takes(&self, page: &Page, g: &Glyph) -> bool {
+        let Some(last) = self.glyphs.last() else { return true };
+        if g.turn != last.turn || g.artifact != last.artifact {
+            return false;
+        }
+        let size = self.anchor.map_or(last.size, |(_, size)| size);
+        let em = size.max(g.size);
+        let near = g.x >= self.main_end - 1.2 * em && g.x <= self.end + em;
+        let hangs = extension(page, g);
+        let Some((y, size)) = self.anchor else {
+            return near && (g.y - last.y).abs() <= 3.0 * em;
+        };
+        let dy = g.y - y;
+        if hangs {
+            return near && (-size..=3.0 * size).contains(&dy);
+        }
+        let first_letter = self.glyphs.len() == 1 && size > 1.8 * g.size;
+        if first_letter && g.x >= self.end - 0.2 * em && near && dy >= -0.1 * size {
+            // A drop capital: the line is that of the small letters beside its top.
+            return dy < size;
+        }
+        if dy.abs() <= 0.22 * em {
+            return g.x >= self.end - em || (g.x >= self.main_end - em && g.size < 0.9 * size);
+        }
+        if g.size < 0.88 * size {
+            return near && dy.abs() <= 1.35 * size;
+        }
+        if g.size > 1.15 * size {
+            let all_small = (self.end - self.glyphs[0].x) < 4.0 * em;
+            return all_small && near && dy.abs() <= 0.65 * g.size;
+        }
+        near && dy.abs() <= 0.95 * em && g.x >= self.main_end - 0.6 * em
+    }
+
+    fn push(&mut self, page: &Page, g: Glyph) {
+        let first = self.glyphs.is_empty();
+        let hangs = extension(page, &g);
+        let drop = self.glyphs.len() == 1
+            && self.anchor.is_some_and(|(y, size)| size > 1.8 * g.size && g.y - y > 0.1 * size);
+        match self.anchor {
+            _ if hangs => {}
+            None => self.anchor = Some((g.y, g.size)),
+            Some((_, size)) if drop || g.size > 1.15 * size => self.anchor = Some((g.y, g.size)),
+            _ => {}
+        }
+        let on_line = self.anchor.is_some_and(|(y, size)| (g.y - y).abs() <= 0.22 * size);
+        if first {
+            (self.main_end, self.end) = (g.end, g.end);
+        }
+        if on_line || hangs {
+            self.main_end = self.main_end.max(g.end);
+        }
+        self.end = self.end.max(g.end);
+        self.glyphs.push(g);
+    }
+
+    fn close(&mut self, page: &Page, out: &mut Vec<Line>) {
+        let line = write(page, &self.glyphs);
+        out.extend(line.filter(|line| !line.text.is_empty()));
+        self.glyphs.clear();
+        self.anchor = None;
+    }
+}
+
+/// The baseline and the size that carry most of the line.
+fn main_baseline(page: &Page, glyphs: &[Glyph]) -> (f32, f32) {
+    let mut seen: Vec<(f32, f32, f32)> = Vec::new();
+    for g in glyphs {
+        let weight = (g.end - g.x).max(0.1) * g.size * if extension(page, g) { 0.01 } else { 1.0 };
+        let same = |s: &&mut (f32, f32, f32)| (s.0 - g.y).abs() < 0.1 && (s.1 - g.size).abs() < 0.1;
+        if let Some(entry) = seen.iter_mut().find(same) {
+            entry.2 += weight;
+        } else if seen.len() < 64 {
+            seen.push((g.y, g.size, weight));
+        }
+    }
+    let best = seen.iter().fold((0.0, 0.0, -1.0), |best, s| if s.2 > best.2 { *s } else { best });
+    (best.0, best.1)
+}
+
+/// Raised, lowered or neither.
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Main,
+    Up,
+    Down,
+}
+
+fn level(page: &Page, g: &Glyph, y: f32, size: f32) -> Level {
+    let dy = g.y - y;
+    if g.size >= 0.92 * size || extension(page, g) {
+        Level::Main
+    } else if dy > 0.12 * size {
+        Level::Up
+    } else if dy < -0.06 * size {
+        Level::Down
+    } else {
+        Level::Main
+    }
+}
+
+/// Letters apart by habit (tracking): the usual gap between neighbours, as a share of the em.
+fn tracking(glyphs: &[Glyph]) -> f32 {
+    let mut gaps: Vec<f32> = glyphs
+        .windows(2)
+        .map(|pair| (pair[1].x - pair[0].end) / pair[1].size.max(pair[0].size))
+        .filter(|gap| (-0.1..0.6).contains(gap))
+        .collect();
+    if gaps.len() < 8 {
+        return 0.0;
+    }
+    gaps.sort_unstable_by(f32::total_cmp);
+    let (low, middle) = (gaps[gaps.len() / 4], gaps[gaps.len() / 2]);
+    // Only where nearly all are apart: in a line of short words the middle is a word gap.
+    if low > 0.04 { middle.min(low * 1.5) } else { 0.0 }
+}
+
+fn write(page: &Page, glyphs: &[Glyph]) -> Option<Line> {
+    let is_space = |g: &Glyph| text(page, g).chars().all(char::is_whitespace) && g.len > 0;
+    let first = glyphs.iter().position(|g| !is_space(g))?;
+    let last = glyphs.iter().rposition(|g| !is_space(g))?;
+    let glyphs = &glyphs[first..=last];
+    let (y, size) = main_baseline(page, glyphs);
+    let apart = tracking(glyphs);
+    let mut writer = Writer { out: String::new(), level: Level::Main, accent: None };
+    let mut line = Line {
+        left: glyphs[0].x,
+        right: glyphs[0].end,
+        y,
+        size,
+        turn: glyphs[0].turn,
+        artifact: glyphs[0].artifact,
+        ..Line::default()
+    };
+    let (mut bold, mut fixed, mut maths) = (0u32, 0u32, 0u32);
+    let (mut end, mut before) = (glyphs[0].x, glyphs[0]);
+    let mut blank = false;
+    // The baseline that scripts refer to: a numerator has one of its own.
+    let mut shelf = y;
+    for (at, g) in glyphs.iter().enumerate() {
+        let shown = text(page, g);
+        if is_space(g) {
+            blank = true;
+            continue;
+        }
+        if at > 0
+            && (g.x - before.x).abs() < 0.04 * g.size
+            && text(page, &before) == shown
+            && (g.y - before.y).abs() < 0.04 * g.size
+            && g.end > g.x
+        {
+            // Printed twice to look bold.
+            continue;
+        }
+        let em = g.size.max(before.size);
+        let gap = g.x - end;
+        let level = level(page, g, shelf, size);
+        let hangs = extension(page, g) || extension(page, &before);
+        let step = if level == Level::Main && !hangs { g.y - shelf } else { 0.0 };
+        let jump = step.abs() > 0.45 * size;
+        if step < -size && gap < 0.0 && shelf > y {
+            writer.space_before(Level::Main);
+            writer.out.push('/');
+        }
+        if level == Level::Main && !extension(page, g) {
+            shelf = g.y;
+        }
+        let drop = at == 1 && before.size > 1.8 * g.size;
+        let wide = gap > (WORD_GAP + apart) * em;
+        if at > 0 && !drop && (blank || wide || jump) {
+            if gap > CELL_GAP * size && level == Level::Main {
+                writer.enter(Level::Main);
+                writer.space();
+                line.gaps.push((writer.out.len(), end, g.x));
+            } else {
+                writer.space_before(level);
+            }
+        }
+        blank = false;
+        let next = glyphs.get(at + 1).filter(|_| g.len <= 4);
+        writer.glyph(shown, level, g, next, at.checked_sub(1).and_then(|at| glyphs.get(at)));
+        let style = page.fonts.get(usize::from(g.font)).map(|font| font.style).unwrap_or_default();
+        line.glyphs += 1;
+        bold += u32::from(style.bold);
+        fixed += u32::from(style.fixed);
+        maths += u32::from(style.maths || shown.chars().any(is_operator));
+        end = end.max(g.end);
+        line.left = line.left.min(g.x);
+        before = *g;
+    }
+    writer.enter(Level::Main);
+    line.right = end;
+    let share = |count: u32| count as f32 / line.glyphs.max(1) as f32;
+    (line.bold, line.fixed, line.maths) = (share(bold), share(fixed), share(maths));
+    line.text = composed(writer.out);
+    let kept = line.text.trim_end().len();
+    line.text.truncate(kept);
+    let len = line.text.len();
+    let on_boundary = |at: usize| at < len && line.text.is_char_boundary(at);
+    line.gaps.retain(|gap| on_boundary(gap.0));
+    Some(line)
+}
+
+/// Signs that prose does not use.
+fn is_operator(c: char) -> bool {
+    matches!(c, '=' | '<' | '>' | '+' | '±' | '×' | '÷' | '√')
+        || matches!(c, '\u{370}'..='\u{3ff}' | '\u{2200}'..='\u{22ff}' | '\u{1d400}'..='\u{1d7ff}')
+}
+
+struct Writer {
+    out: String,
+    level: Level,
+    /// An accent that waits for its letter.
+    accent: Option<char>,
+}
+
+impl Writer {
+    fn enter(&mut self, level: Level) {
+        if level == self.level {
+            return;
+        }
+        if self.level != Level::Main {
+            let spaced = self.out.ends_with(' ');
+            self.out.truncate(self.out.trim_end().len());
+            // A prime is a superscript by nature.
+            match self.out.rfind("^{") {
+                Some(at)
+                    if at + 2 < self.out.len() && self.out[at + 2..].chars().all(|c| c == '′') =>
+                {
+                    self.out.replace_range(at..at + 2, "");
+                }
+                _ => self.out.push('}'),
+            }
+            if spaced {
+                self.out.push(' ');
+            }
+        }
+        match level {
+            Level::Main => {}
+            Level::Up => self.out.push_str("^{"),
+            Level::Down => self.out.push_str("_{"),
+        }
+        self.level = level;
+    }
+
+    fn space(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with([' ', '{']) {
+            self.out.push(' ');
+        }
+    }
+
+    /// A space between the last glyph and one of `level`: outside the scripts.
+    fn space_before(&mut self, level: Level) {
+        if level != self.level {
+            self.enter(Level::Main);
+        }
+        self.space();
+    }
+
+    fn glyph(
+        &mut self,
+        shown: &str,
+        level: Level,
+        g: &Glyph,
+        next: Option<&Glyph>,
+        before: Option<&Glyph>,
+    ) {
+        let mut chars = shown.chars();
+        let lone = chars.next().filter(|_| chars.next().is_none());
+        if let Some(mark) = lone.and_then(combining) {
+            let over = |other: &Glyph| {
+                let shared = g.end.min(other.end) - g.x.max(other.x);
+                let narrow = (g.end - g.x).min(other.end - other.x);
+                shared > 0.45 * narrow.max(0.1)
+                    || (g.end - g.x).abs() < 0.1 && (g.x - other.x).abs() < 0.4 * g.size
+            };
+            if next.is_some_and(over) {
+                self.accent = Some(mark);
+                return;
+            }
+            let base = self.out.chars().next_back();
+            if before.is_some_and(over) && base.is_some_and(char::is_alphabetic) {
+                self.out.push(mark);
+                return;
+            }
+        }
+        self.enter(level);
+        match self.accent.take() {
+            Some(mark) => {
+                let base = match lone {
+                    Some('ı') => "i",
+                    Some('ȷ') => "j",
+                    _ => shown,
+                };
+                push_clean(base, &mut self.out);
+                if self.out.chars().next_back().is_some_and(|c| !c.is_whitespace()) {
+                    self.out.push(mark);
+                }
+            }
+            None => push_clean(shown, &mut self.out),
+        }
+    }
+}
