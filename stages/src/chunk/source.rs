@@ -22,7 +22,8 @@ pub struct Sidecar {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Page {
     /// Its number, from 1.
-    pub page: u32,
+    #[serde(alias = "page")]
+    pub number: u32,
     /// Its first character.
     pub offset: usize,
 }
@@ -101,7 +102,7 @@ impl Sidecar {
     pub fn pages(&self, start: usize, end: usize) -> Option<[u32; 2]> {
         let at = |offset: usize| {
             let pages = self.pages.partition_point(|page| page.offset <= offset);
-            self.pages.get(pages.checked_sub(1)?).map(|page| page.page)
+            self.pages.get(pages.checked_sub(1)?).map(|page| page.number)
         };
         Some([at(start)?, at(end.saturating_sub(1).max(start))?])
     }
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn pages_and_sections_are_found_by_character() {
         let text = "# Éins\nabc\n\n## Zwei\ndef\n\n# Drei\n# no\n";
-        let pages = vec![Page { page: 1, offset: 0 }, Page { page: 2, offset: 9 }];
+        let pages = vec![Page { number: 1, offset: 0 }, Page { number: 2, offset: 9 }];
         let sidecar = Sidecar { pages, ..Sidecar::of_marked(text) };
         let offsets: Vec<usize> = sidecar.sections.iter().map(|s| s.offset).collect();
         assert_eq!(offsets, [0, 12, 25]);
@@ -147,7 +148,8 @@ mod tests {
 
     #[test]
     fn what_a_sidecar_says_beside_is_left_alone() {
-        let text = r#"{"pages":[{"page":3,"offset":0,"share":1}],"fonts":["CMR10"],"warnings":[]}"#;
+        let text =
+            r#"{"pages":[{"number":3,"offset":0,"glyphs":1}],"fonts":["CMR10"],"warnings":[]}"#;
         let sidecar: Sidecar = serde_json::from_str(text).unwrap();
         assert_eq!(sidecar.pages(0, 5), Some([3, 3]));
     }

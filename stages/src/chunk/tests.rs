@@ -87,9 +87,9 @@ fn the_index_says_where_a_chunk_comes_from() {
     let second = text.find("# 5").unwrap();
     let sidecar = json!({
         "pages": [
-            { "page": 1, "offset": 0 },
-            { "page": 2, "offset": at(text.len() / 2) },
-            { "page": 3, "offset": at(text.len()) - 10 },
+            { "number": 1, "offset": 0 },
+            { "number": 2, "offset": at(text.len() / 2) },
+            { "number": 3, "offset": at(text.len()) - 10 },
         ],
         "sections": [
             { "title": "First", "level": 1, "offset": 0 },

@@ -209,10 +209,11 @@ fn inputs_have_the_names_that_people_gave_them() {
 #[test]
 fn outputs_keep_their_extension_and_may_be_folders_or_own_paths() {
     let space = Space::new(json!({
-        "run": "echo {out.chart} > {out.chart}; echo 1 > {out.dir}/one; mkdir sub; echo own > sub/own.txt",
-        "outputs": { "chart": "c/chart.png", "dir": "dir/", "own": "sub/own.txt" },
+        "run": "echo {out.chart} > {out.chart}; echo 1 > {out.dir}/one; mkdir sub; echo own > sub/own.txt; : {out.none}",
+        "outputs": { "chart": "c/chart.png", "dir": "dir/", "own": "sub/own.txt", "none": "none/" },
     }));
-    space.ran();
+    let heard = space.ran();
+    assert_eq!(*heard.warnings.lock().unwrap(), ["output `none` is an empty folder"]);
     assert!(space.text("chart").trim().ends_with("/chart.png"));
     assert_eq!(fs_err::read_to_string(space.job.outputs["dir"].join("one")).unwrap(), "1\n");
     assert_eq!(space.text("own"), "own\n");
