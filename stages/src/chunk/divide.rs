@@ -10,6 +10,7 @@
 //! Tokens are counted once for the whole text and summed; what a cut changes at its two edges is
 //! counted for each cut, so that the sums are what a count of the chunk's own text gives.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::structure::{Cut, Level};
@@ -107,6 +108,8 @@ fn outside(chunks: &[Chunk], bounds: Bounds) -> usize {
 struct Weights {
     ends: Vec<usize>,
     sums: Vec<u32>,
+    /// Where the last search ended: the next one is mostly a little further on.
+    near: Cell<usize>,
 }
 
 impl Weights {
@@ -115,7 +118,8 @@ impl Weights {
         counter: &mut Counter,
         tick: &mut impl FnMut(u32) -> Result<(), E>,
     ) -> Result<Weights, E> {
-        let mut weights = Weights { ends: Vec::with_capacity(text.len() / 4), sums: Vec::new() };
+        let mut weights = Weights { ends: Vec::new(), sums: Vec::new(), near: Cell::default() };
+        weights.ends.reserve(text.len() / 4);
         weights.sums.reserve(text.len() / 4);
         let mut sum = 0;
         for (i, (range, tokens)) in Pieces::new(text, 0, counter).enumerate() {
@@ -131,7 +135,15 @@ impl Weights {
 
     /// The number of pieces that end at or before `at`.
     fn before(&self, at: usize) -> usize {
-        self.ends.partition_point(|end| *end <= at)
+        let near = self.near.get();
+        let behind = near.checked_sub(1).and_then(|last| self.ends.get(last));
+        let ahead = self.ends.iter().skip(near).take(64).position(|end| *end > at);
+        let found = match (behind, ahead) {
+            (Some(behind), Some(ahead)) if *behind <= at => near + ahead,
+            _ => self.ends.partition_point(|end| *end <= at),
+        };
+        self.near.set(found);
+        found
     }
 
     fn sum(&self, pieces: usize) -> i64 {

@@ -74,14 +74,23 @@ const MEMORY: usize = 1 << 20;
 /// Counts the tokens of texts, and remembers the pieces that it has seen.
 pub struct Counter {
     cut: Cut,
+    classes: &'static [u8],
     bpe: &'static CoreBPE,
-    seen: FxHashMap<Box<[u8]>, u32>,
+    /// Counts of short pieces, which are nearly all, by their bytes; and of longer ones.
+    short: FxHashMap<(u64, u64), u32>,
+    long: FxHashMap<Box<[u8]>, u32>,
 }
 
 impl Counter {
     /// A counter for an encoding. The first one of a process takes about 0.15 s.
     pub fn new(encoding: Encoding) -> Counter {
-        Counter { cut: encoding.cut(), bpe: encoding.bpe(), seen: FxHashMap::default() }
+        Counter {
+            cut: encoding.cut(),
+            classes: &CLASSES,
+            bpe: encoding.bpe(),
+            short: FxHashMap::default(),
+            long: FxHashMap::default(),
+        }
     }
 
     /// The number of tokens of a text, special tokens read as plain text.
@@ -98,7 +107,7 @@ impl Counter {
 
     /// The end of the piece that begins at byte `at`, which must be the end of another or 0.
     pub fn next(&self, text: &str, at: usize) -> usize {
-        let scan = Scan(text);
+        let scan = Scan { text, classes: self.classes };
         match self.cut {
             Cut::O200k => scan.o200k(at),
             Cut::Cl100k => scan.cl100k(at),
@@ -112,7 +121,12 @@ impl Counter {
         if piece.len() == 1 {
             return 1;
         }
-        if let Some(count) = self.seen.get(piece.as_bytes()) {
+        let key = key(piece.as_bytes());
+        let known = match key {
+            Some(key) => self.short.get(&key),
+            None => self.long.get(piece.as_bytes()),
+        };
+        if let Some(count) = known {
             return *count;
         }
         let mut sum = 0;
@@ -122,11 +136,34 @@ impl Counter {
             sum += self.bpe.encode_ordinary(part).len() as u32;
             rest = after;
         }
-        if piece.len() <= REMEMBERED && self.seen.len() < MEMORY {
-            self.seen.insert(piece.as_bytes().into(), sum);
+        match key {
+            Some(key) if self.short.len() < MEMORY => drop(self.short.insert(key, sum)),
+            None if piece.len() <= REMEMBERED && self.long.len() < MEMORY => {
+                self.long.insert(piece.as_bytes().into(), sum);
+            }
+            _ => {}
         }
         sum
     }
+}
+
+/// The bytes of a piece of at most 15 and their number, as two words.
+fn key(piece: &[u8]) -> Option<(u64, u64)> {
+    let length = piece.len();
+    let four = |at: usize| Some(u64::from(u32::from_le_bytes(*piece.get(at..)?.first_chunk()?)));
+    let eight = |at: usize| Some(u64::from_le_bytes(*piece.get(at..)?.first_chunk()?));
+    // Reads overlap, so that each has a fixed size.
+    let (low, high) = match length {
+        2..4 => {
+            let byte = |at: usize| Some(u64::from(*piece.get(at)?) << (8 * at));
+            (byte(0)? | byte(1)? | byte(length - 1)?, 0)
+        }
+        4..8 => (four(0)? | (four(length - 4)? << (8 * (length - 4))), 0),
+        8 => (eight(0)?, 0),
+        9..16 => (eight(0)?, eight(length - 8)? >> (8 * (16 - length))),
+        _ => return None,
+    };
+    Some((low, high | ((length as u64) << 56)))
 }
 
 // Classes of characters; a character may be in several.
@@ -170,15 +207,18 @@ static CLASSES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// Cuts pieces as the regular expressions of the encodings do: the first alternative that matches,
 /// each as greedy as it is, with its backtracking worked out by hand.
 #[derive(Clone, Copy)]
-struct Scan<'a>(&'a str);
+struct Scan<'a> {
+    text: &'a str,
+    classes: &'static [u8],
+}
 
 impl Scan<'_> {
     /// The classes of the character at `at`, and where it ends. At the end of the text: none.
     fn class(self, at: usize) -> (u8, usize) {
-        match self.0.as_bytes().get(at) {
-            Some(byte) if byte.is_ascii() => (CLASSES[*byte as usize], at + 1),
-            Some(_) => match self.0[at..].chars().next() {
-                Some(c) => (CLASSES[c as usize], at + c.len_utf8()),
+        match self.text.as_bytes().get(at) {
+            Some(byte) if byte.is_ascii() => (self.classes[*byte as usize], at + 1),
+            Some(_) => match self.text[at..].chars().next() {
+                Some(c) => (self.classes[c as usize], at + c.len_utf8()),
                 None => (0, at),
             },
             None => (0, at),
@@ -210,7 +250,7 @@ impl Scan<'_> {
 
     /// What an optional space before something begins with.
     fn after_space(self, at: usize) -> usize {
-        at + usize::from(self.0.as_bytes().get(at) == Some(&b' '))
+        at + usize::from(self.text.as_bytes().get(at) == Some(&b' '))
     }
 
     /// `[^\r\n\p{L}\p{N}]`: where it ends, if the character at `at` is one.
@@ -236,7 +276,7 @@ impl Scan<'_> {
         let signs = self.after_space(at);
         let end = self.signs(signs);
         if end > signs {
-            let more = self.0.as_bytes()[end..].iter();
+            let more = self.text.as_bytes()[end..].iter();
             return end + more.take_while(|byte| b"\r\n/".contains(byte)).count();
         }
         self.spaces(at, false)
@@ -269,7 +309,7 @@ impl Scan<'_> {
 
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)?`, whose `s` is also the long one (U+017F).
     fn contraction(self, at: usize) -> usize {
-        let rest = &self.0.as_bytes()[at..];
+        let rest = &self.text.as_bytes()[at..];
         if rest.first() != Some(&b'\'') {
             return at;
         }
@@ -307,7 +347,7 @@ impl Scan<'_> {
     }
 
     fn gpt2(self, at: usize) -> usize {
-        let rest = self.0.as_bytes().get(at..at + 3).or(self.0.as_bytes().get(at..at + 2));
+        let rest = self.text.as_bytes().get(at..at + 3).or(self.text.as_bytes().get(at..at + 2));
         match rest {
             Some([b'\'', b's' | b't' | b'm' | b'd', ..]) => return at + 2,
             Some(b"'re" | b"'ve" | b"'ll") => return at + 3,
@@ -332,10 +372,10 @@ impl Scan<'_> {
     /// (`\s++$`) all of it at the end of a text.
     fn spaces(self, at: usize, whole: bool) -> usize {
         let end = self.run(at, SPACE, usize::MAX);
-        if whole && end == self.0.len() {
+        if whole && end == self.text.len() {
             return end;
         }
-        match self.0.as_bytes()[at..end].iter().rposition(|byte| matches!(byte, b'\r' | b'\n')) {
+        match self.text.as_bytes()[at..end].iter().rposition(|byte| matches!(byte, b'\r' | b'\n')) {
             Some(last) => at + last + 1,
             None => self.before_word(at, end),
         }
@@ -344,10 +384,10 @@ impl Scan<'_> {
     /// `\s+(?!\S)|\s+`: a run of white space but for its last character, unless it is the only one or
     /// the text ends.
     fn before_word(self, at: usize, end: usize) -> usize {
-        if end == self.0.len() {
+        if end == self.text.len() {
             return end;
         }
-        match self.0[at..end].char_indices().next_back() {
+        match self.text[at..end].char_indices().next_back() {
             Some((last, _)) if last > 0 => at + last,
             _ => end,
         }
@@ -418,6 +458,23 @@ mod tests {
             let text = unit.repeat(400_000 / unit.len());
             assert!(counter.count(&text) > 1_000, "{unit:?}");
         }
+    }
+
+    #[test]
+    fn pieces_of_different_bytes_have_different_keys() {
+        let mut keys = std::collections::BTreeMap::new();
+        for length in 2..=15 {
+            let zeros = vec![0; length];
+            assert_eq!(keys.insert(key(&zeros).unwrap(), zeros.clone()), None);
+            for at in 0..length {
+                for byte in [1, 0xff] {
+                    let mut piece = zeros.clone();
+                    piece[at] = byte;
+                    assert_eq!(keys.insert(key(&piece).unwrap(), piece), None);
+                }
+            }
+        }
+        assert_eq!(key(&[0; 16]), None);
     }
 
     proptest! {

@@ -59,6 +59,18 @@ impl Run {
         }
     }
 
+    /// A name for messages: the first line, or the program and its first arguments.
+    fn label(&self) -> String {
+        let text = match self {
+            Run::Shell(line) => line.trim().lines().next().unwrap_or_default().to_owned(),
+            Run::Program(parts) => parts.join(" "),
+        };
+        match text.char_indices().nth(60) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        }
+    }
+
     /// The command line or the arguments, taken apart.
     fn templates(&self) -> Result<Vec<Template>, Malformed> {
         self.parts().iter().map(|part| Template::parse(part)).collect()
@@ -142,7 +154,7 @@ impl Stage for Command {
             Run::Program(_) => templates.iter().map(|template| template.plain(path)).collect(),
         };
         let before = files::stamps(params, &slots, ctx);
-        start(&words, ctx)?;
+        start(&words, &params.run.label(), ctx)?;
         files::collect(params, &places, &before, ctx)
     }
 }
@@ -183,10 +195,8 @@ fn known(params: &Params) -> String {
 }
 
 /// The last words of a failed command and what may help, as an error.
-fn failure(words: &[String], what: String, code: Option<i32>, tail: &[String]) -> StageError {
-    let line = words.last().filter(|_| words.len() > 1 && words[0] == "sh").unwrap_or(&words[0]);
-    let line = line.trim().lines().next().unwrap_or_default();
-    let mut message = format!("`{line}` {what}");
+fn failure(label: &str, what: String, code: Option<i32>, tail: &[String]) -> StageError {
+    let mut message = format!("`{label}` {what}");
     if !tail.is_empty() {
         message.push_str("; its last lines:");
         for line in tail {
@@ -205,7 +215,8 @@ fn failure(words: &[String], what: String, code: Option<i32>, tail: &[String]) -
 }
 
 #[cfg(unix)]
-fn start(words: &[String], ctx: &Context) -> Result<()> {
+fn start(words: &[String], label: &str, ctx: &Context) -> Result<()> {
+    use std::io::ErrorKind;
     use std::os::unix::process::ExitStatusExt;
 
     let Some((program, arguments)) = words.split_first() else {
@@ -221,8 +232,12 @@ fn start(words: &[String], ctx: &Context) -> Result<()> {
     command.env("TMPDIR", ctx.scratch()).envs(&ctx.job().env);
     let ended = process::run(command, ctx).map_err(|e| match e {
         StageError::Io(e) => {
-            let code = (e.kind() == std::io::ErrorKind::NotFound).then_some(127);
-            failure(words, format!("did not start: {e}"), code.or(Some(126)), &[])
+            let code = match e.kind() {
+                ErrorKind::NotFound => 127,
+                ErrorKind::PermissionDenied => 126,
+                _ => 1,
+            };
+            failure(label, format!("did not start: {e}"), Some(code), &[])
         }
         other => other,
     })?;
@@ -234,10 +249,10 @@ fn start(words: &[String], ctx: &Context) -> Result<()> {
         (None, Some(signal)) => format!("was ended by signal {signal}"),
         (None, None) => "failed".into(),
     };
-    Err(failure(words, what, ended.status.code(), &ended.tail))
+    Err(failure(label, what, ended.status.code(), &ended.tail))
 }
 
 #[cfg(not(unix))]
-fn start(words: &[String], _: &Context) -> Result<()> {
-    Err(failure(words, "needs a Unix system".into(), Some(1), &[]))
+fn start(_: &[String], label: &str, _: &Context) -> Result<()> {
+    Err(failure(label, "needs a Unix system".into(), Some(1), &[]))
 }

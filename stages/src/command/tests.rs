@@ -255,7 +255,7 @@ fn a_failure_tells_the_status_and_the_last_lines() {
     assert!(what.contains("exited with status 127"), "{what}");
     assert!(help.contains("installed"));
     let (what, help) = run(json!(["no-such-program-here", "x"]));
-    assert!(what.starts_with("`no-such-program-here` did not start"), "{what}");
+    assert!(what.starts_with("`no-such-program-here x` did not start"), "{what}");
     assert!(help.contains("installed"));
     let (what, _) = run(json!("kill -9 $$"));
     assert_eq!(what, "`kill -9 $$` was ended by signal 9");
