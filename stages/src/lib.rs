@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod command;
 mod context;
+pub mod encode;
 pub mod evaluate;
 pub mod extract;
 pub mod featurize;
@@ -25,5 +26,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<extract::Extract>(),
     Kind::of::<chunk::Chunking>(),
     Kind::of::<featurize::Featurize>(),
+    Kind::of::<encode::Encode>(),
+    Kind::of::<pairs::Pairs>(),
     Kind::of::<command::Command>(),
 ];

@@ -33,6 +33,12 @@ pub struct Scaler {
     pub std: f64,
 }
 
+/// To twelve significant digits: what is fitted is rounded before it is used, so that a file of it
+/// reads back as exactly what was used (not every JSON reader gives all 17 digits back).
+pub fn short(x: f64) -> f64 {
+    format!("{x:.11e}").parse().unwrap_or(x)
+}
+
 /// Gathers the scalers in one pass (Welford).
 #[derive(Clone, Debug, Default)]
 pub struct Scalers {
@@ -55,8 +61,8 @@ impl Scalers {
     pub fn finish(&self) -> BTreeMap<String, Scaler> {
         let stats = self.mean.iter().zip(&self.squares);
         let scalers = stats.map(|(&mean, squares)| Scaler {
-            mean,
-            std: (squares / (self.rows - 1.0).max(1.0)).sqrt(),
+            mean: short(mean),
+            std: short((squares / (self.rows - 1.0).max(1.0)).sqrt()),
         });
         FEATURES.iter().map(|name| name.to_string()).zip(scalers).collect()
     }

@@ -47,7 +47,7 @@ pub mod table;
 pub mod volatility;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::Write;
 use std::path::Path;
@@ -306,7 +306,7 @@ fn learn(path: &Path, scan: &Scan, params: &Params) -> Result<Fit> {
         train_rows: scan.spans.train,
         periods_per_year: params.periods_per_year,
         regime,
-        vpin_bucket: scan.mean_volume * params.vpin_bucket_bars,
+        vpin_bucket: fit::short(scan.mean_volume * params.vpin_bucket_bars),
         scalers: Default::default(),
     })
 }

@@ -14,6 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fit::short;
+
 /// How the regime model is fitted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -101,6 +103,8 @@ pub fn fit(returns: &[f64], how: &Regime) -> Option<Fitted> {
     }
     let (_, mut fitted) = best?;
     fitted.accepted = accepted;
+    fitted.hmm = fitted.hmm.shortened();
+    fitted.log_likelihood = short(fitted.log_likelihood);
     Some(fitted)
 }
 
@@ -214,6 +218,15 @@ impl Hmm {
             transition: [[b[1], b[0]], [a[1], a[0]]],
             mean: [self.mean[1], self.mean[0]],
             variance: [self.variance[1], self.variance[0]],
+        }
+    }
+
+    fn shortened(&self) -> Hmm {
+        Hmm {
+            start: self.start.map(short),
+            transition: self.transition.map(|row| row.map(short)),
+            mean: self.mean.map(short),
+            variance: self.variance.map(short),
         }
     }
 

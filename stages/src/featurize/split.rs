@@ -129,3 +129,22 @@ impl Spans {
         }
     }
 }
+
+/// `keep` of the numbers 0 to `rows`, spread evenly, the first among them; all where `keep` is as
+/// many or more.
+pub fn evenly(rows: usize, keep: usize) -> impl Iterator<Item = usize> {
+    let keep = keep.min(rows);
+    (0..keep).map(move |i| (i as u128 * rows as u128 / keep as u128) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_spread_evenly() {
+        assert_eq!(evenly(10, 4).collect::<Vec<_>>(), [0, 2, 5, 7]);
+        assert_eq!(evenly(3, 9).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(evenly(0, 3).count(), 0);
+    }
+}

@@ -200,7 +200,7 @@ fn a_state_of_outliers_is_rejected() {
 }
 
 /// Bars with two regimes, dated by the day from 2000-01-01 in years of twelve months of 28 days.
-fn simulated(rows: usize, seed: u64) -> Vec<String> {
+pub fn simulated(rows: usize, seed: u64) -> Vec<String> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
     let mut close = 100.0;
@@ -217,11 +217,11 @@ fn simulated(rows: usize, seed: u64) -> Vec<String> {
         .collect()
 }
 
-fn day(row: usize) -> String {
+pub fn day(row: usize) -> String {
     format!("{}-{:02}-{:02}", 2000 + row / 336, row / 28 % 12 + 1, row % 28 + 1)
 }
 
-fn bars_file(dir: &Path, rows: &[String]) -> PathBuf {
+pub fn bars_file(dir: &Path, rows: &[String]) -> PathBuf {
     let path = dir.join("bars.csv");
     let mut text = String::from("Date,Open,High,Low,Close,Volume\n");
     rows.iter().for_each(|row| writeln!(text, "{row}").unwrap());
@@ -229,7 +229,7 @@ fn bars_file(dir: &Path, rows: &[String]) -> PathBuf {
     path
 }
 
-fn params() -> Value {
+pub fn params() -> Value {
     json!({ "splits": { "train_end": day(599), "embargo_bars": 7, "horizon_bars": 4 } })
 }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! limit    R = P (PI - maker - w AS) - (1 - P) OC
-//!          P  = 1 - exp(-A e^(-k d) H)                 Avellaneda-Stoikov 2008
+//!          P  = 1 - exp(-A e^(-k x) H)                 Avellaneda-Stoikov 2008; x = d/sigma_H, or d
 //!          PI = s (touch_opp,0 - p)   = h + d          against crossing the spread at once
 //!          AS = max(0, -Markout), Markout = s (m_(fill+tau) - p)
 //!          OC = max(0, s (touch_opp,H - touch_opp,0))  what chasing it costs later
@@ -27,7 +27,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Side};
-use super::fill::FillModel;
+use super::fill::{Distance, FillModel};
 
 /// Everything that scoring needs besides the outcome; `reward.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,18 @@ pub struct RewardSpec {
     pub markout_bars: usize,
     /// The fill model, fitted on the training span.
     pub fill: FillModel,
+    /// What the fill model takes for the distance of an order.
+    #[serde(default)]
+    pub fill_distance: Distance,
+}
+
+impl RewardSpec {
+    /// P: the modelled probability that a limit `offset_bps` away fills within the horizon, where
+    /// volatility over the horizon is `sigma_bps`.
+    pub fn p_fill(&self, offset_bps: f64, sigma_bps: f64) -> f64 {
+        let distance = self.fill_distance.of(offset_bps, sigma_bps);
+        self.fill.p_fill(distance, self.horizon_bars as f64)
+    }
 }
 
 /// What came after a decision: enough to score any action taken then.
@@ -182,7 +194,7 @@ fn limit(spec: &RewardSpec, outcome: &Outcome, side: Side, offset: u32) -> (f64,
     let markout_bps = s * judged + d;
     let moved = s * outcome.close_at(spec.horizon_bars) * (1.0 + s * h / 1e4);
     let components = Components {
-        p_fill: spec.fill.p_fill(d, spec.horizon_bars as f64),
+        p_fill: spec.p_fill(d, outcome.sigma_bps),
         filled: bar.is_some(),
         improvement_bps: h + d,
         fee_bps: spec.maker_fee_bps,
@@ -216,8 +228,9 @@ mod tests {
             scale: 1.0,
             horizon_bars: 2,
             markout_bars: 1,
-            // Half of all orders at distance 0 fill in a bar, a quarter of that rate 10 bps away.
+            // Half of all orders at distance 0 fill in a bar; 10 bps away the rate is a quarter.
             fill: FillModel { a: 2f64.ln(), k: 4f64.ln() / 10.0 },
+            fill_distance: Distance::Bps,
         }
     }
 
@@ -273,6 +286,19 @@ mod tests {
         let c = score(&spec(), &outcome(), Action::Limit(Side::Buy, 12)).components;
         assert!(!c.filled, "12 was touched only");
         close(c.markout_bps, 40.0 + 12.0);
+    }
+
+    #[test]
+    fn a_distance_in_sigma_fills_more_often_in_volatile_times() {
+        let spec = RewardSpec {
+            fill: FillModel { a: 2f64.ln(), k: 4f64.ln() },
+            fill_distance: Distance::Sigma,
+            ..spec()
+        };
+        close(spec.p_fill(50.0, 50.0), 1.0 - 2f64.powf(-2.0 / 4.0));
+        close(spec.p_fill(50.0, 100.0), 1.0 - 2f64.powf(-2.0 / 2.0));
+        let c = score(&spec, &outcome(), Action::Limit(Side::Buy, 50)).components;
+        close(c.p_fill, spec.p_fill(50.0, outcome().sigma_bps));
     }
 
     #[test]

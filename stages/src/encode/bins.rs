@@ -1,0 +1,118 @@
+//! Percentiles of the training span, and the words for where a value lies: `bins.json`.
+//!
+//! The cuts come from training rows alone; a test row far outside them is at the first or the
+//! ninety-ninth percentile, and no cut moves for it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::featurize::fit::short;
+use crate::featurize::split::Split;
+use crate::featurize::state::FEATURES;
+use crate::featurize::table::Row;
+
+/// The cuts of every feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bins {
+    /// Dates of the first and last training row.
+    pub train: (String, String),
+    /// Training rows.
+    pub rows: usize,
+    /// The 1st to 99th percentile of each feature over them.
+    pub percentiles: BTreeMap<String, Vec<f64>>,
+}
+
+impl Bins {
+    /// Reads the cuts off the training rows. `None` where there is none.
+    pub fn fit(rows: &[Row]) -> Option<Bins> {
+        let train: Vec<&Row> = rows.iter().filter(|row| row.split == Split::Train).collect();
+        let (first, last) = (train.first()?, train.last()?);
+        let mut percentiles = BTreeMap::new();
+        for (i, name) in FEATURES.iter().enumerate() {
+            let mut values: Vec<f64> =
+                train.iter().filter_map(|row| row.features.get(i).copied()).collect();
+            values.sort_by(f64::total_cmp);
+            let cuts = (1..100).map(|p| short(quantile(&values, f64::from(p) / 100.0))).collect();
+            percentiles.insert(name.to_string(), cuts);
+        }
+        let train_dates = (first.bar.date.clone(), last.bar.date.clone());
+        Some(Bins { train: train_dates, rows: train.len(), percentiles })
+    }
+
+    /// The percentile of a value among the training rows, 1 to 99.
+    pub fn percentile(&self, name: &str, value: f64) -> usize {
+        let cuts = self.percentiles.get(name).map_or(&[][..], Vec::as_slice);
+        cuts.partition_point(|&cut| cut <= value).clamp(1, 99)
+    }
+}
+
+/// A quantile of sorted values, linear between neighbours; 0 of nothing.
+fn quantile(sorted: &[f64], p: f64) -> f64 {
+    let at = p * sorted.len().saturating_sub(1) as f64;
+    let below = at.floor() as usize;
+    let (Some(&a), b) = (sorted.get(below), sorted.get(below + 1)) else { return 0.0 };
+    b.map_or(a, |&b| a + (at - below as f64) * (b - a))
+}
+
+/// The word for a value of a feature. Sizes are judged by percentile, signs and fixed scales by
+/// the value.
+pub fn level(name: &str, value: f64, percentile: usize) -> &'static str {
+    const SIGN: [&str; 5] =
+        ["strongly negative", "negative", "neutral", "positive", "strongly positive"];
+    let signed = |small: f64, large: f64| pick(value, [-large, -small, small, large], SIGN);
+    let ranked = |words| pick(percentile as f64, [10.0, 30.0, 70.0, 90.0], words);
+    match name {
+        "spread_bps" => ranked(["very narrow", "narrow", "average", "wide", "very wide"]),
+        "depth" => ranked(["very thin", "thin", "average", "deep", "very deep"]),
+        "trade_intensity" => ranked(["very quiet", "quiet", "average", "busy", "very busy"]),
+        "imbalance" => signed(0.1, 0.6),
+        "order_flow_imbalance" => signed(0.02, 0.2),
+        "momentum_1" | "momentum_5" | "momentum_30" => signed(0.25, 1.5),
+        "momentum_12_1" => signed(0.02, 0.3),
+        "vwap_dev_bps" => pick(
+            value,
+            [-200.0, -0.5, 0.5, 200.0],
+            ["far below", "below", "at", "above", "far above"],
+        ),
+        "rsi_14" => pick(
+            value,
+            [30.0, 45.0, 55.0, 70.0],
+            ["oversold", "weak", "neutral", "strong", "overbought"],
+        ),
+        "p_high_vol" => pick(
+            value,
+            [0.1, 0.4, 0.6, 0.9],
+            ["calm", "mostly calm", "undecided", "mostly volatile", "volatile"],
+        ),
+        _ => ranked(["very low", "low", "average", "high", "very high"]),
+    }
+}
+
+/// The word of the class in which a value lies; on a cut, the upper one.
+fn pick(value: f64, cuts: [f64; 4], words: [&'static str; 5]) -> &'static str {
+    let class = cuts.iter().filter(|&&cut| value >= cut).count();
+    words.get(class).copied().unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_linear_between_neighbours() {
+        let sorted = [1.0, 2.0, 4.0, 8.0];
+        assert_eq!(quantile(&sorted, 0.5), 3.0);
+        assert_eq!(quantile(&sorted, 0.0), 1.0);
+        assert_eq!(quantile(&sorted, 1.0), 8.0);
+    }
+
+    #[test]
+    fn words_follow_sign_and_rank() {
+        assert_eq!(level("momentum_5", -1.2, 50), "negative");
+        assert_eq!(level("momentum_5", 0.0, 1), "neutral");
+        assert_eq!(level("spread_bps", 3.5, 20), "narrow");
+        assert_eq!(level("realised_vol", 3.5, 90), "very high");
+        assert_eq!(level("rsi_14", 70.0, 1), "overbought");
+    }
+}

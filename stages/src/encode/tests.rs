@@ -1,0 +1,202 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::featurize::Featurize;
+use crate::featurize::state::FEATURES;
+use crate::featurize::tests::{bars_file, day, params, simulated};
+use crate::testing::{self, Ran};
+
+fn features(dir: &Path, seed: u64) -> PathBuf {
+    let bars = bars_file(dir, &simulated(700, seed));
+    let ran = testing::run::<Featurize>(params(), &[("bars", &bars)]).unwrap();
+    let path = dir.join(format!("features-{seed}.csv"));
+    fs_err::copy(&ran.outputs["features"], &path).unwrap();
+    path
+}
+
+fn encode(with: Value, features: &Path) -> Ran {
+    testing::run::<Encode>(with, &[("features", features)]).unwrap()
+}
+
+fn prompts(ran: &Ran) -> Vec<Prompt> {
+    prompt::read(&ran.outputs["prompts"]).unwrap()
+}
+
+/// Every number in a text, in order, with its decimals as written.
+fn numbers(text: &str) -> Vec<f64> {
+    text.split(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+')))
+        .map(|word| word.trim_end_matches(['.', '-']))
+        .filter(|word| word.chars().any(|c| c.is_ascii_digit()))
+        .map(|word| word.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_narrative_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let ran = encode(json!({}), &path);
+    let rows = table::read(&path).unwrap();
+    let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
+    for prompt in prompts(&ran) {
+        let at = rows.iter().position(|row| row.bar.date == prompt.t0).unwrap();
+        let value = |name: &str| rows[at].feature(name).unwrap();
+        let rank = |name: &str| bins.percentile(name, value(name)) as f64;
+        let back = |n: usize| 100.0 * (rows[at - n].bar.close / rows[at - n - 1].bar.close - 1.0);
+        let impact = value("kyle_lambda");
+        let expected = [
+            (value("spread_bps"), 0.05),
+            (rank("spread_bps"), 0.0),
+            (value("depth"), 0.005),
+            (rank("depth"), 0.0),
+            (impact, 0.05 * impact),
+            (rank("kyle_lambda"), 0.0),
+            (value("realised_vol"), 0.05),
+            (rank("realised_vol"), 0.0),
+            (value("p_high_vol"), 0.005),
+            (value("momentum_1"), 0.05),
+            (value("momentum_5"), 0.05),
+            (value("momentum_30"), 0.05),
+            (100.0 * value("momentum_12_1"), 0.05),
+            (value("vwap_dev_bps"), 0.5),
+            (value("rsi_14"), 0.5),
+            (value("imbalance"), 0.005),
+            (value("order_flow_imbalance"), 0.005),
+            (value("trade_intensity"), 0.05),
+            (value("vpin"), 0.005),
+            (rank("vpin"), 0.0),
+            (back(2), 0.05),
+            (back(1), 0.05),
+            (back(0), 0.05),
+        ];
+        let read = numbers(&prompt.prompt);
+        assert_eq!(read.len(), expected.len(), "{}", prompt.prompt);
+        for (read, (value, tolerance)) in read.iter().zip(expected) {
+            assert!((read - value).abs() <= tolerance + 1e-9, "{read} {value}: {}", prompt.prompt);
+        }
+        let words = prompt.prompt.split_whitespace().count();
+        assert!((125..=150).contains(&words), "{words} words");
+        assert!(prompt.prompt.ends_with(" %.\nDecision:"));
+        assert!(!prompt.prompt.contains(&prompt.t0));
+    }
+}
+
+#[test]
+fn raw_names_every_feature() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let rows = table::read(&path).unwrap();
+    let ran = encode(json!({ "style": "raw", "context_bars": 0 }), &path);
+    for prompt in prompts(&ran) {
+        let row = rows.iter().find(|row| row.bar.date == prompt.t0).unwrap();
+        let body = prompt.prompt.strip_suffix(words::ASK).unwrap();
+        let lines: Vec<(&str, f64)> = body
+            .lines()
+            .map(|line| line.split_once('=').unwrap())
+            .map(|(name, value)| (name, value.parse().unwrap()))
+            .collect();
+        assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), FEATURES);
+        for (name, value) in lines {
+            let true_value = row.feature(name).unwrap();
+            assert!((value - true_value).abs() <= 0.0006 * true_value.abs() + 1e-12, "{name}");
+        }
+    }
+}
+
+#[test]
+fn bins_are_of_the_training_rows_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let whole = encode(json!({}), &path);
+    // The test span is multiplied: bins and training prompts stay.
+    let text = fs_err::read_to_string(&path).unwrap();
+    let changed: Vec<String> = text
+        .lines()
+        .map(|line| match line.split_once(",test,") {
+            Some((bar, _)) => format!("{bar},test{}", ",99".repeat(15)),
+            None => line.to_owned(),
+        })
+        .collect();
+    let other = dir.path().join("other.csv");
+    fs_err::write(&other, changed.join("\n")).unwrap();
+    let other = encode(json!({}), &other);
+    assert_eq!(whole.text("bins"), other.text("bins"));
+    let train = |ran: &Ran| -> Vec<Prompt> {
+        prompts(ran).into_iter().filter(|p| p.split == Split::Train).collect()
+    };
+    assert_eq!(train(&whole), train(&other));
+    assert_ne!(prompts(&whole), prompts(&other));
+}
+
+#[test]
+fn rows_are_chosen_by_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let all = prompts(&encode(json!({}), &path));
+    let few =
+        prompts(&encode(json!({ "max_train_rows": 10, "max_test_rows": 20, "stride": 3 }), &path));
+    let of = |prompts: &[Prompt], split| -> Vec<String> {
+        prompts.iter().filter(|p| p.split == split).map(|p| p.t0.clone()).collect()
+    };
+    let strided: Vec<String> = of(&all, Split::Train).into_iter().step_by(3).collect();
+    let expected: Vec<String> = evenly(strided.len(), 10).map(|i| strided[i].clone()).collect();
+    assert_eq!(of(&few, Split::Train), expected);
+    assert_eq!(of(&few, Split::Test), of(&all, Split::Test)[..20]);
+    assert_eq!(
+        all.len(),
+        few.len() - 30 + of(&all, Split::Train).len() + of(&all, Split::Test).len()
+    );
+
+    let within = prompts(&encode(json!({ "from": day(500), "to": day(610) }), &path));
+    assert_eq!(within.first().unwrap().t0, day(500));
+    assert_eq!(within.last().unwrap().t0, day(610));
+}
+
+#[test]
+fn a_template_of_your_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let template = "{{ date }}: rsi {{ rsi_14.value|fixed(1) }}\nDecision:\n";
+    let ran = encode(json!({ "template": template, "max_train_rows": 1 }), &path);
+    let first = &prompts(&ran)[0];
+    let rows = table::read(&path).unwrap();
+    let row = rows.iter().find(|row| row.split == Split::Train).unwrap();
+    let rsi = row.feature("rsi_14").unwrap();
+    assert_eq!(first.prompt, format!("{}: rsi {rsi:.1}\nDecision:", row.bar.date));
+}
+
+#[test]
+fn a_wrong_template_names_its_line_before_anything_runs() {
+    let resolve = crate::Kind::of::<Encode>().resolve;
+    let wrong = [
+        ("a\n{{ spred_bps.value }}", "line 2: a name is not known here"),
+        ("a\nb\n{% if %}", "line 3: syntax error"),
+        ("{{ rsi_14.value|fixxed(1) }}", "line 1: unknown filter"),
+    ];
+    for (template, said) in wrong {
+        let error = resolve(&json!({ "template": template })).unwrap_err();
+        assert_eq!(error.path, "template");
+        assert!(error.message.starts_with(said), "{}", error.message);
+    }
+    for style in ["narrative", "report", "raw"] {
+        assert!(resolve(&json!({ "style": style })).is_ok(), "{style}");
+    }
+}
+
+#[test]
+fn a_features_file_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("features.csv");
+    fs_err::write(&path, "date,close\n2020-01-02,1\n").unwrap();
+    let error = testing::run::<Encode>(json!({}), &[("features", &path)]).err().unwrap();
+    assert!(error.to_string().ends_with(":1: missing column `split`"), "{error}");
+
+    let text = fs_err::read_to_string(features(dir.path(), 1)).unwrap();
+    let broken = text.replacen(",train,", ",train,x", 1);
+    fs_err::write(&path, broken).unwrap();
+    let error = testing::run::<Encode>(json!({}), &[("features", &path)]).err().unwrap();
+    let said = error.to_string();
+    assert!(said.contains("features.csv:254: spread_bps is not a number: `x"), "{said}");
+}

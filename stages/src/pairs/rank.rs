@@ -1,0 +1,143 @@
+//! From a date's outcome to a preference: which actions are compared, which wins, and which of
+//! the others it is set against.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::action::{Action, Side};
+use super::reward::{Outcome, RewardSpec, Score, score};
+use crate::featurize::rolling::Window;
+use crate::featurize::table::Row;
+
+/// Which action the chosen one is set against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejected {
+    /// The one of the lowest R: mostly the market order on the wrong side, which teaches
+    /// direction and little else.
+    Worst,
+    /// Any of those that are lower by the least gap, drawn by date and seed.
+    #[default]
+    Random,
+    /// The best of those that are lower by the least gap: the hardest pairs.
+    Second,
+}
+
+/// The actions that are compared: flat, market orders, and limits at each offset.
+pub fn candidates(offsets_bps: &[u32]) -> Vec<Action> {
+    let mut all = vec![Action::Flat];
+    for side in [Side::Buy, Side::Sell] {
+        all.push(Action::Market(side));
+        all.extend(offsets_bps.iter().map(|&offset| Action::Limit(side, offset)));
+    }
+    all
+}
+
+/// A preference between two actions at one date.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preference {
+    /// The better action and its score.
+    pub chosen: (Action, Score),
+    /// The worse action and its score.
+    pub rejected: (Action, Score),
+}
+
+/// How preferences are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Least difference of R, basis points.
+    pub min_gap_bps: f64,
+    /// Flat is chosen where the best R is below this, basis points.
+    pub flat_below_bps: f64,
+    /// Which action is rejected.
+    pub rejected: Rejected,
+    /// Seed of [`Rejected::Random`].
+    pub seed: u64,
+}
+
+/// Ranks the candidates by R and picks two. Equal scores keep the order of the candidates. `None`
+/// where nothing lies `min_gap_bps` below the chosen action.
+pub fn prefer(
+    spec: &RewardSpec,
+    outcome: &Outcome,
+    candidates: &[Action],
+    rules: &Rules,
+    date: &str,
+) -> Option<Preference> {
+    let mut scored: Vec<(Action, Score)> =
+        candidates.iter().map(|&action| (action, score(spec, outcome, action))).collect();
+    scored.sort_by(|a, b| b.1.net_bps.total_cmp(&a.1.net_bps));
+    let best = scored.first()?;
+    let flat = scored.iter().find(|(action, _)| *action == Action::Flat);
+    let chosen = match flat {
+        Some(flat) if best.1.net_bps < rules.flat_below_bps => flat,
+        _ => best,
+    };
+    let lower: Vec<_> = scored
+        .iter()
+        .filter(|(action, s)| {
+            *action != chosen.0 && chosen.1.net_bps - s.net_bps >= rules.min_gap_bps
+        })
+        .collect();
+    let rejected = match rules.rejected {
+        Rejected::Worst => *lower.last()?,
+        Rejected::Second => *lower.first()?,
+        Rejected::Random if lower.is_empty() => return None,
+        Rejected::Random => {
+            let mut rng = ChaCha8Rng::seed_from_u64(rules.seed ^ fnv1a(date));
+            *lower.get(rng.random_range(0..lower.len()))?
+        }
+    };
+    Some(Preference { chosen: *chosen, rejected: *rejected })
+}
+
+/// A digest of a short text that stays the same for ever (FNV-1a).
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Close-to-close volatility over `horizon` bars as known at row `at`, basis points, rounded to
+/// 1e-4; `None` where there are not `window` returns before, or the price stood still.
+pub fn sigma(rows: &[Row], at: usize, horizon: usize, window: usize) -> Option<f64> {
+    let past = rows.get(at.checked_sub(window)?..=at)?;
+    let mut returns = Window::new(window);
+    for pair in past.windows(2) {
+        returns.push((pair[1].bar.close / pair[0].bar.close).ln());
+    }
+    let sigma = round(1e4 * returns.deviation()? * (horizon as f64).sqrt());
+    (sigma > 0.0).then_some(sigma)
+}
+
+/// What followed row `at`, over `horizon + markout` bars; `None` where the file ends before, or
+/// where there is no [`sigma`].
+///
+/// Paths are rounded to 1e-4 basis points, so that what a file holds is what was scored.
+pub fn outcome(
+    rows: &[Row],
+    at: usize,
+    horizon: usize,
+    markout: usize,
+    half_spread_bps: Option<f64>,
+    sigma_window: usize,
+) -> Option<Outcome> {
+    let now = rows.get(at)?;
+    let ahead = rows.get(at + 1..at + 1 + horizon + markout)?;
+    let close = now.bar.close;
+    let away = |price: f64| round(1e4 * (price / close - 1.0));
+    Some(Outcome {
+        close,
+        half_spread_bps: round(half_spread_bps.unwrap_or(now.feature("spread_bps")? / 2.0)),
+        sigma_bps: sigma(rows, at, horizon, sigma_window)?,
+        high_bps: ahead.iter().map(|row| away(row.bar.high)).collect(),
+        low_bps: ahead.iter().map(|row| away(row.bar.low)).collect(),
+        close_bps: ahead.iter().map(|row| away(row.bar.close)).collect(),
+    })
+}
+
+fn round(bps: f64) -> f64 {
+    (bps * 1e4).round() / 1e4
+}

@@ -1,0 +1,235 @@
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::encode::Encode;
+use crate::featurize::Featurize;
+use crate::featurize::tests::{bars_file, day, params, simulated};
+use crate::testing::{self, Ran};
+
+struct Inputs {
+    dir: tempfile::TempDir,
+    features: PathBuf,
+    prompts: PathBuf,
+}
+
+fn inputs() -> Inputs {
+    let dir = tempfile::tempdir().unwrap();
+    let bars = bars_file(dir.path(), &simulated(700, 2));
+    let ran = testing::run::<Featurize>(params(), &[("bars", &bars)]).unwrap();
+    let features = dir.path().join("features.csv");
+    fs_err::copy(&ran.outputs["features"], &features).unwrap();
+    let ran = testing::run::<Encode>(json!({}), &[("features", &features)]).unwrap();
+    let prompts = dir.path().join("prompts.jsonl");
+    fs_err::copy(&ran.outputs["prompts"], &prompts).unwrap();
+    Inputs { dir, features, prompts }
+}
+
+fn run(with: Value, features: &Path, prompts: &Path) -> crate::Result<Ran> {
+    testing::run::<Pairs>(with, &[("prompts", prompts), ("features", features)])
+}
+
+fn pairs(ran: &Ran) -> Vec<Pair> {
+    ran.text("pairs").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn spec(ran: &Ran) -> RewardSpec {
+    serde_json::from_str(&ran.text("reward")).unwrap()
+}
+
+fn action(completion: &str) -> Action {
+    Action::parse(completion.strip_prefix(' ').unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_written_scores_the_same_when_read() {
+    let inputs = inputs();
+    let with = json!({ "reward": { "horizon_bars": 3, "markout_bars": 2 } });
+    let ran = run(with, &inputs.features, &inputs.prompts).unwrap();
+    let spec = spec(&ran);
+    let pairs = pairs(&ran);
+    assert!(pairs.len() > 300);
+    for pair in &pairs {
+        assert_eq!(pair.outcome.check(&spec), Ok(()));
+        let chosen = reward::score(&spec, &pair.outcome, action(&pair.chosen));
+        let rejected = reward::score(&spec, &pair.outcome, action(&pair.rejected));
+        let same = |a: f64, b: f64| assert!((a - b).abs() <= 4.0 * f64::EPSILON * a.abs().max(1.0));
+        same(chosen.reward, pair.reward_chosen);
+        same(rejected.reward, pair.reward_rejected);
+        same(chosen.net_bps, pair.components.chosen.net_bps);
+        same(rejected.components.p_fill, pair.components.rejected.terms.p_fill);
+        same(rejected.components.markout_bps, pair.components.rejected.terms.markout_bps);
+        assert!(chosen.net_bps - rejected.net_bps >= 1.0);
+        // Chosen is the best there is.
+        for other in candidates(&Params::default().offsets_bps) {
+            assert!(reward::score(&spec, &pair.outcome, other).net_bps <= chosen.net_bps);
+        }
+    }
+}
+
+#[test]
+fn no_label_passes_the_training_span() {
+    let inputs = inputs();
+    let rows = table::read(&inputs.features).unwrap();
+    let last = rows.iter().rposition(|row| row.split == Split::Train).unwrap();
+    for (h, tau) in [(1, 1), (3, 2), (10, 5)] {
+        let with = json!({ "reward": { "horizon_bars": h, "markout_bars": tau } });
+        let ran = run(with, &inputs.features, &inputs.prompts).unwrap();
+        let pairs = pairs(&ran);
+        for pair in &pairs {
+            let place = |date: &str| rows.iter().position(|row| row.bar.date == date).unwrap();
+            assert_eq!(place(&pair.t1), place(&pair.t0) + h + tau);
+            assert!(pair.t1 <= rows[last].bar.date);
+        }
+        assert_eq!(pairs.last().unwrap().t1, rows[last].bar.date);
+        assert_eq!(ran.metrics["dropped_label_past_train_end"], (h + tau) as f64);
+    }
+}
+
+#[test]
+fn what_follows_the_training_span_changes_nothing() {
+    let inputs = inputs();
+    let whole = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let text = fs_err::read_to_string(&inputs.features).unwrap();
+    let changed: Vec<String> = text
+        .lines()
+        .map(|line| match (line.split_once(",gap,"), line.split_once(",test,")) {
+            (Some((bar, rest)), _) | (_, Some((bar, rest))) => {
+                let date = bar.split(',').next().unwrap();
+                let split = if line.contains(",gap,") { "gap" } else { "test" };
+                format!("{date},1,9,1,5,7,{split},{rest}")
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    let other = inputs.dir.path().join("other.csv");
+    fs_err::write(&other, changed.join("\n")).unwrap();
+    let other = run(json!({}), &other, &inputs.prompts).unwrap();
+    assert_eq!(whole.text("pairs"), other.text("pairs"));
+    assert_eq!(whole.text("reward"), other.text("reward"));
+}
+
+#[test]
+fn an_outcome_by_hand() {
+    let inputs = inputs();
+    let rows = table::read(&inputs.features).unwrap();
+    let ran = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let pair = &pairs(&ran)[40];
+    let at = rows.iter().position(|row| row.bar.date == pair.t0).unwrap();
+    let close = rows[at].bar.close;
+    assert_eq!(pair.outcome.close, close);
+    assert_eq!(pair.outcome.low_bps.len(), 2);
+    let away = 1e4 * (rows[at + 1].bar.low / close - 1.0);
+    assert!((pair.outcome.low_bps[0] - away).abs() < 1e-4);
+    let half = rows[at].feature("spread_bps").unwrap() / 2.0;
+    assert!((pair.outcome.half_spread_bps - half).abs() < 1e-4);
+    let returns: Vec<f64> =
+        (at - 19..=at).map(|i| (rows[i].bar.close / rows[i - 1].bar.close).ln()).collect();
+    let mean = returns.iter().sum::<f64>() / 20.0;
+    let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 19.0;
+    assert!((pair.outcome.sigma_bps - 1e4 * variance.sqrt()).abs() < 1e-4);
+}
+
+#[test]
+fn rejected_actions_follow_the_parameter() {
+    let inputs = inputs();
+    let by = |with: Value| pairs(&run(with, &inputs.features, &inputs.prompts).unwrap());
+    let worst = by(json!({ "rejected": "worst" }));
+    let second = by(json!({ "rejected": "second" }));
+    let random = by(json!({}));
+    for ((worst, random), second) in worst.iter().zip(&random).zip(&second) {
+        assert_eq!(worst.chosen, random.chosen);
+        assert!(worst.reward_rejected <= random.reward_rejected);
+        assert!(random.reward_rejected <= second.reward_rejected);
+    }
+    assert_eq!(random, by(json!({ "seed": 0 })));
+    let other = by(json!({ "seed": 1 }));
+    let moved = random.iter().zip(&other).filter(|(a, b)| a.rejected != b.rejected).count();
+    assert!(moved > random.len() / 2, "{moved}");
+    // A date's draw does not depend on which other dates there are.
+    let few = by(json!({ "max_pairs": 50 }));
+    assert_eq!(few.len(), 50);
+    assert!(few.iter().all(|pair| random.contains(pair)));
+}
+
+#[test]
+fn families_can_be_capped_and_flat_asked_for() {
+    let inputs = inputs();
+    let ran = run(
+        json!({ "flat_below_bps": 40.0, "max_family_share": 0.3 }),
+        &inputs.features,
+        &inputs.prompts,
+    )
+    .unwrap();
+    let kept = pairs(&ran);
+    for name in FAMILIES {
+        let n = kept.iter().filter(|pair| action(&pair.chosen).family() == name).count();
+        assert!(n as f64 <= 0.3 * kept.len() as f64, "{name}: {n} of {}", kept.len());
+    }
+    assert!(ran.metrics["chosen_flat"] > 0.0);
+    assert!(kept.is_sorted_by(|a, b| a.t0 < b.t0));
+    let shares: f64 = FAMILIES
+        .iter()
+        .map(|name| ran.metrics[&format!("chosen_{}", name.replace(' ', "_"))])
+        .sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    assert_eq!(family_cap(&[100, 10, 10, 10, 10], 0.25), 13);
+    assert_eq!(family_cap(&[100, 0, 0, 0, 0], 1.0), 100);
+}
+
+#[test]
+fn one_family_that_wins_nearly_always_is_warned_of() {
+    let inputs = inputs();
+    // Market orders cost more than the market moves.
+    let dear = json!({
+        "reward": { "taker_fee_bps": 1000.0, "half_spread_bps": 20.0 }, "flat_below_bps": 500.0
+    });
+    let ran = run(dear, &inputs.features, &inputs.prompts).unwrap();
+    assert_eq!(ran.metrics["chosen_flat"], 1.0);
+    assert!(ran.warnings[0].contains("100 % of the pairs choose `flat`"), "{:?}", ran.warnings);
+}
+
+#[test]
+fn the_fill_model_falls_with_distance() {
+    let inputs = inputs();
+    for unit in ["sigma", "bps"] {
+        let with = json!({ "reward": { "fill_distance": unit } });
+        let spec = spec(&run(with, &inputs.features, &inputs.prompts).unwrap());
+        assert!(spec.fill.a > 0.5 && spec.fill.k > 0.0, "{spec:?}");
+        let near = spec.p_fill(5.0, 100.0);
+        assert!(near > spec.p_fill(80.0, 100.0) && near < 1.0);
+    }
+}
+
+#[test]
+fn prompts_of_other_features_are_refused() {
+    let inputs = inputs();
+    let text = fs_err::read_to_string(&inputs.prompts).unwrap();
+    let strange = inputs.dir.path().join("strange.jsonl");
+    fs_err::write(&strange, text.replacen(&day(252), "1999-01-01", 2)).unwrap();
+    let error = run(json!({}), &inputs.features, &strange).err().unwrap();
+    assert!(error.to_string().ends_with("prompt `1999-01-01` is of no training row"), "{error}");
+    fs_err::write(&strange, "{}\n").unwrap();
+    let error = run(json!({}), &inputs.features, &strange).err().unwrap();
+    assert!(error.to_string().contains("strange.jsonl:1: not a prompt"), "{error}");
+}
+
+#[test]
+fn parameters_out_of_range_are_refused() {
+    let resolve = crate::Kind::of::<Pairs>().resolve;
+    let wrong = [
+        (json!({ "offsets_bps": [5] }), "offsets_bps"),
+        (json!({ "offsets_bps": [5, 5] }), "offsets_bps"),
+        (json!({ "offsets_bps": [5, 501] }), "offsets_bps"),
+        (json!({ "reward": { "scale": 0 } }), "reward.scale"),
+        (json!({ "reward": { "horizon_bars": 0 } }), "reward.horizon_bars"),
+        (json!({ "min_gap_bps": -1 }), "min_gap_bps"),
+        (json!({ "max_family_share": 0.2 }), "max_family_share"),
+        (json!({ "max_pairs": 0 }), "max_pairs"),
+    ];
+    for (params, path) in wrong {
+        assert_eq!(resolve(&params).unwrap_err().path, path);
+    }
+    assert!(resolve(&json!({})).is_ok());
+}
