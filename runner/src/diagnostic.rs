@@ -225,7 +225,7 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
     let given = given.to_lowercase();
     let scored = candidates.into_iter().map(|c| (strsim::damerau_levenshtein(&given, c), c));
     let (distance, best) = scored.min()?;
-    let near = distance <= 1 + given.chars().count() / 4 && distance < given.chars().count();
+    let near = distance <= (given.chars().count() / 3).max(1) && distance < given.chars().count();
     let part = given.len() >= 3 && (best.starts_with(&given) || given.starts_with(best));
     (near || part).then_some(best)
 }

@@ -31,8 +31,9 @@ pub fn resolve(
     let uses = stage.uses.as_ref()?;
     let mut given = stage.with.json();
     let place = Place { kind, uses, with: &stage.with, sources };
-    place.unknown_keys(schema, schema, &stage.with, &mut Vec::new(), &mut given, problems);
     let mut reported = BTreeSet::new();
+    let mut check = Keys { place: &place, schema, given: &mut given, reported: &mut reported };
+    check.map(schema, &stage.with, "", problems);
     loop {
         let invalid = match (kind.resolve)(&given) {
             Ok(params) => return Some(params),
@@ -41,12 +42,69 @@ pub fn resolve(
         let (path, missing) = exact(&invalid);
         // What lacks only because it was taken out, and what follows from a default that stepped
         // in, is no mistake of the user's.
-        let follows = !reported.is_empty() && !is_given(&given, &path);
+        let around = reported.iter().any(|below: &String| below.starts_with(&path));
+        let follows = !reported.is_empty() && (around || !is_given(&given, &path));
         if !follows {
-            problems.push(place.problem(&invalid, &path, missing));
+            let problem = place.problem(&invalid, &path, missing);
+            // What is ambiguous or lacks a variable is told already, at the same place.
+            let told = |p: &Problem| {
+                let (inner, outer) = (p.span, problem.span);
+                inner.source == outer.source && inner.start >= outer.start && inner.end <= outer.end
+            };
+            if !problems.iter().any(told) {
+                problems.push(problem);
+            }
         }
         if !reported.insert(path.clone()) || !take(&mut given, &path) {
             return None;
+        }
+    }
+}
+
+/// The first pass: keys that the schema does not know, and those that it requires.
+struct Keys<'a> {
+    place: &'a Place<'a>,
+    schema: &'a Json,
+    given: &'a mut Json,
+    reported: &'a mut BTreeSet<String>,
+}
+
+impl Keys<'_> {
+    /// Checks a map at a dotted path; unknown keys are taken out.
+    fn map(&mut self, schema: &Json, yaml: &Yaml, path: &str, problems: &mut Vec<Problem>) {
+        let Some(entries) = yaml.map() else { return };
+        let Some(schema) = object(self.schema, schema) else { return };
+        let none = serde_json::Map::new();
+        let properties = schema.get("properties").and_then(Json::as_object).unwrap_or(&none);
+        let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
+        let dotted = |name: &str| match path {
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
+        };
+        for (key, value) in entries {
+            let dotted = dotted(&key.name);
+            if let Some(below) = properties.get(&key.name) {
+                self.map(below, value, &dotted, problems);
+            } else if closed {
+                let kind = self.place.kind.name;
+                let message = format!("unknown parameter `{dotted}` of `{kind}`");
+                let problem = Problem::new("param::unknown", key.span, message);
+                let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+                let help = match known.is_empty() {
+                    true => Some(format!("`{kind}` takes no parameters")),
+                    false => suggest(&key.name, "parameters", known),
+                };
+                problems.push(problem.label("no such parameter").maybe_help(help));
+                take(self.given, &dotted);
+            }
+        }
+        let required = schema.get("required").and_then(Json::as_array).into_iter().flatten();
+        for name in required.filter_map(Json::as_str) {
+            if !entries.iter().any(|(key, _)| key.name == name) {
+                let invalid = Invalid::new(dotted(name), "");
+                problems.push(self.place.problem(&invalid, &invalid.path, true));
+                self.reported.insert(invalid.path);
+            }
         }
     }
 }
@@ -59,40 +117,6 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Reports keys that the schema does not know, and takes them out.
-    fn unknown_keys(
-        &self,
-        root: &Json,
-        schema: &Json,
-        yaml: &Yaml,
-        path: &mut Vec<String>,
-        given: &mut Json,
-        problems: &mut Vec<Problem>,
-    ) {
-        let Some(entries) = yaml.map() else { return };
-        let Some(schema) = object(root, schema) else { return };
-        let Some(properties) = schema.get("properties").and_then(Json::as_object) else { return };
-        let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
-        for (key, value) in entries {
-            path.push(key.name.clone());
-            if let Some(below) = properties.get(&key.name) {
-                self.unknown_keys(root, below, value, path, given, problems);
-            } else if closed {
-                let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-                let dotted = path.join(".");
-                let message = format!("unknown parameter `{dotted}` of `{}`", self.kind.name);
-                let problem = Problem::new("param::unknown", key.span, message);
-                let help = match known.is_empty() {
-                    true => Some(format!("`{}` takes no parameters", self.kind.name)),
-                    false => suggest(&key.name, "parameters", known),
-                };
-                problems.push(problem.label("no such parameter").maybe_help(help));
-                take(given, &dotted);
-            }
-            path.pop();
-        }
-    }
-
     fn problem(&self, invalid: &Invalid, path: &str, missing: bool) -> Problem {
         let (span, value) = self.locate(path);
         let written = value.map(|value| self.sources.text(value.span)).unwrap_or_default();
@@ -101,8 +125,8 @@ impl Place<'_> {
         if missing {
             let message = format!("`{}` needs the parameter {name}", self.kind.name);
             let problem = Problem::new("param::missing", span, message);
-            let last = path.rsplit('.').next().unwrap_or(path);
-            return problem.help(format!("add `{last}:` below `with`"));
+            let (parent, last) = path.rsplit_once('.').unwrap_or(("with", path));
+            return problem.help(format!("add `{last}:` below `{parent}`"));
         }
         let problem = Problem::new("param::invalid", span, format!("{name}: {words}"));
         let help = invalid.help.clone().or_else(|| hint(&invalid.message, written, value));
@@ -142,7 +166,7 @@ fn object<'s>(root: &'s Json, schema: &'s Json) -> Option<&'s Json> {
     if let Some(name) = schema.get("$ref").and_then(Json::as_str) {
         return object(root, root.get("$defs")?.get(name.strip_prefix("#/$defs/")?)?);
     }
-    if schema.get("properties").is_some() {
+    if schema.get("type").and_then(Json::as_str) == Some("object") {
         return Some(schema);
     }
     let any = schema.get("anyOf").or_else(|| schema.get("allOf"))?.as_array()?;
@@ -245,10 +269,10 @@ fn hint(message: &str, written: &str, value: Option<&Yaml>) -> Option<String> {
     if message.ends_with("expected a string") && scalar && !written.is_empty() {
         return Some(format!("put it in quotes: \"{written}\""));
     }
-    let quoted = written.starts_with(['"', '\'']);
-    let numeric =
-        ["f32", "f64", "u8", "u16", "u32", "u64", "usize", "i8", "i16", "i32", "i64", "a boolean"];
-    if quoted && numeric.iter().any(|name| message.ends_with(&format!("expected {name}"))) {
+    let text = value.and_then(Yaml::text).unwrap_or_default();
+    let number = text.parse::<f64>().is_ok() && !message.ends_with("expected a boolean");
+    let boolean = matches!(text, "true" | "false") && message.ends_with("expected a boolean");
+    if written.starts_with(['"', '\'']) && (number || boolean) {
         return Some("leave out the quotes".into());
     }
     None

@@ -47,6 +47,8 @@ pub struct StageSpec {
     pub uses: Option<Text>,
     /// Sources by port; a single source has no port.
     pub from: Vec<(Option<Key>, Text)>,
+    /// An entry of `from` is not text, which is reported already.
+    pub broken: bool,
     /// Parameters: a map.
     pub with: Yaml,
     /// Places of outputs by port; a single place has no port.
@@ -174,7 +176,7 @@ impl Walk<'_> {
         };
         let mut read = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            self.name(key, "input");
+            self.name(key, "an input");
             if let Some(pattern) = self.text(value, "an input") {
                 if let Some(problem) = pattern_problem(&pattern) {
                     self.problems.push(problem);
@@ -195,7 +197,7 @@ impl Walk<'_> {
             self.problems.push(problem.help("add one, as `text: { uses: extract, from: papers }`"));
         }
         for (key, _) in entries {
-            self.name(key, "stage");
+            self.name(key, "a stage");
             if let Some(input) = inputs.iter().find(|input| input.name == key.name) {
                 let message = format!("`{}` names both an input and a stage", key.name);
                 let problem = Problem::new("spec::name", key.span, message).label("the stage");
@@ -235,13 +237,13 @@ impl Walk<'_> {
             _ => None,
         };
         let with = with.unwrap_or(Yaml { value: Value::Map(Vec::new()), span: name.span });
+        let told = self.problems.len();
+        let from = stage.get("from").map(|from| self.ports(from, "from", "source"));
         Some(StageSpec {
+            broken: self.problems.len() > told,
             name: name.clone(),
             uses,
-            from: stage
-                .get("from")
-                .map(|from| self.ports(from, "from", "source"))
-                .unwrap_or_default(),
+            from: from.unwrap_or_default(),
             with,
             to: stage.get("to").map(|to| self.ports(to, "to", "path")).unwrap_or_default(),
             seed: stage.get("seed").and_then(|seed| self.seed(seed)),
@@ -323,7 +325,10 @@ impl Walk<'_> {
                 let problem = Problem::new("spec::type", value.span, format!("{what} is text"));
                 let problem = problem.label(value.noun());
                 self.problems.push(match value.value {
-                    Value::Null | Value::Seq(_) | Value::Map(_) => problem,
+                    Value::Seq(_) => {
+                        problem.help("one text; a glob such as `{a,b}/*.csv` names many")
+                    }
+                    Value::Null | Value::Map(_) => problem,
                     _ => problem.help("put it in quotes"),
                 });
                 None
@@ -333,7 +338,7 @@ impl Walk<'_> {
 
     fn name(&mut self, key: &Key, what: &str) {
         if !is_name(&key.name) {
-            let message = format!("`{}` cannot name {what}s", key.name);
+            let message = format!("`{}` cannot name {what}", key.name);
             let problem = Problem::new("spec::name", key.span, message);
             let lower: String = key.name.to_lowercase().replace([' ', '.', '/'], "-");
             let help = "a name has lower-case letters, digits, `_` and `-`";

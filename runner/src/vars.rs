@@ -87,7 +87,7 @@ impl<'a> Vars<'a> {
                 Some((None, value)) => {
                     let message = format!("`{name}` is {}, not part of a text", value.noun());
                     let problem = Problem::new("vars::type", place, message);
-                    self.problems.push(problem.help("use it alone, as `\"${name}\"`"));
+                    self.problems.push(problem.help(format!("use it alone, as `\"${{{name}}}\"`")));
                     complete = false;
                 }
                 None => complete = false,
@@ -148,11 +148,13 @@ impl<'a> Vars<'a> {
         }
         let Some((_, raw)) = self.raw.iter().find(|(key, _)| key.name == name) else {
             let names: Vec<&str> = self.raw.iter().map(|(key, _)| key.name.as_str()).collect();
-            let help = suggest(name, "variables", names).unwrap_or("`vars` declares none".into());
+            let mut help =
+                suggest(name, "variables", names).unwrap_or("`vars` declares none".into());
+            if !help.ends_with('?') {
+                help.push_str("; write `$${` for the characters themselves");
+            }
             let message = format!("unknown variable `{name}`");
-            let escape = "write `$${` for the characters";
-            let problem = Problem::new("vars::unknown", at, message);
-            self.problems.push(problem.help(format!("{help}; {escape}")));
+            self.problems.push(Problem::new("vars::unknown", at, message).help(help));
             return None;
         };
         let mut value = raw.clone();

@@ -118,19 +118,39 @@ pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Ya
 }
 
 fn syntax(text: &str, source: usize, at: (usize, usize), error: &serde_yaml::Error) -> Problem {
-    let end = at.1.max(at.0).min(text.len());
-    let span = Span { source, start: at.0.min(end), end };
+    if let serde_yaml::Error::MultipleDocuments { .. } = error.without_snippet() {
+        let span = Span { source, start: at.0, end: at.1.max(at.0) };
+        let problem = Problem::new("yaml::syntax", span, "more than one document");
+        return problem.help("a pipeline file is one document: leave out `---`");
+    }
     let message = error.without_snippet().to_string();
     // The place is drawn; do not say it twice.
     let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    let line = text[..span.start].rfind('\n').map_or(0, |i| i + 1);
-    let indent = text[line..].split('\n').next().unwrap_or_default();
-    let help = if indent.contains('\t') {
-        "YAML indents with spaces, never with tabs"
-    } else {
-        "check indentation, brackets and quotes here and on the line above"
+    let tab = message.contains("tab").then(|| tab(text, at.0)).flatten();
+    let start = tab.unwrap_or_else(|| at.0.min(text.trim_end().len()));
+    // At the end of the text there is no character to point at.
+    let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+    let span = Span { source, start, end: start + end };
+    let help = match tab {
+        Some(_) => "YAML indents with spaces, never with tabs",
+        None => "check indentation, brackets and quotes here and on the lines above",
     };
     Problem::new("yaml::syntax", span, message).help(help)
+}
+
+/// The last tab at or before a place that indents its line.
+fn tab(text: &str, before: usize) -> Option<usize> {
+    let mut at = 0;
+    let mut found = None;
+    for line in text.split_inclusive('\n') {
+        if at > before {
+            break;
+        }
+        let indent = line.len() - line.trim_start().len();
+        found = line.get(..indent).and_then(|i| i.find('\t')).map(|i| at + i).or(found);
+        at += line.len();
+    }
+    found
 }
 
 /// The byte range of a location.

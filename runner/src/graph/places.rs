@@ -148,7 +148,8 @@ pub(crate) fn conflicts(
 
 /// What is only read: inputs that are no globs, and paths in `from`.
 fn read<'a>(inputs: &'a [InputSpec], wires: &[Vec<Wire>]) -> Vec<Holder<'a>> {
-    let plain = inputs.iter().filter(|input| !is_glob(&input.pattern)).map(|input| Holder {
+    let plain = inputs.iter().filter(|i| !is_glob(&i.pattern) && !i.pattern.trim().is_empty());
+    let plain = plain.map(|input| Holder {
         path: tidy(&input.pattern),
         output: None,
         input: Some(&input.name),

@@ -109,10 +109,10 @@ impl<'a> Names<'a> {
         problem.maybe_help(suggest(name, "inputs and stages", self.all()))
     }
 
-    /// `a`, `b.c`: the outputs of stages that have a format.
-    fn giving(&self, format: Format) -> Vec<String> {
+    /// `a`, `b.c`: the outputs of other stages that have a format.
+    fn giving(&self, format: Format, own: &str) -> Vec<String> {
         let mut giving = Vec::new();
-        for (name, &stage) in &self.stages {
+        for (name, &stage) in self.stages.iter().filter(|(name, _)| **name != own) {
             let outputs = self.known.get(stage).and_then(Option::as_ref).map(|k| &k.outputs);
             for (i, output) in outputs.into_iter().flatten().enumerate() {
                 if output.format == format {
@@ -172,7 +172,7 @@ pub(crate) fn stage(
         wires.push(Wire { port: name, fed, span: source.span });
     }
     let ports = known.map(|known| known.inputs.as_slice()).unwrap_or_default();
-    for port in ports.iter().filter(|port| port.required && !port.is_any()) {
+    for port in ports.iter().filter(|port| port.required && !port.is_any() && !stage.broken) {
         if !named.contains(&port.name) {
             problems.push(unfed(stage, port, ports, names));
         }
@@ -240,7 +240,7 @@ fn misfit(stage: &StageSpec, port: &Port, given: Format, source: &Text, names: &
     let message = format!("`{name}` wants {wanted} at `{}`, not {given}", port.name);
     let problem = Problem::new("graph::format", source.span, message);
     let problem = problem.label(format!("gives {given}"));
-    let giving = names.giving(wanted);
+    let giving = names.giving(wanted, name);
     problem.help(match giving.is_empty() {
         true => format!("no stage here gives {wanted}"),
         false => format!("what gives {wanted} here: {}", giving.join(", ")),
@@ -250,8 +250,11 @@ fn misfit(stage: &StageSpec, port: &Port, given: Format, source: &Text, names: &
 fn unfed(stage: &StageSpec, port: &Port, ports: &[Port], names: &Names) -> Problem {
     let message = format!("stage `{}` lacks its input `{}`", stage.name.name, port.name);
     let problem = Problem::new("graph::missing_port", stage.name.span, message);
-    let problem = problem.label(format!("needs {}", port.format));
-    let giving = names.giving(port.format);
+    let problem = problem.label(match port.format {
+        Format::Any => "needs a file".to_owned(),
+        format => format!("needs {format}"),
+    });
+    let giving = names.giving(port.format, &stage.name.name);
     let example = match ports {
         [_] => "from: SOURCE".to_owned(),
         _ => format!("from: {{ {}: SOURCE }}", port.name),

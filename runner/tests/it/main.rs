@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bad;
+mod front;
 mod incremental;
 mod layers;
 mod run;
 mod space;
+mod toy;
