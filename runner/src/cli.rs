@@ -6,7 +6,7 @@ use quantmill_stages::Kind;
 use crate::commands;
 use crate::executor::worker;
 use crate::exit::{Failure, code};
-use crate::report::text::{Paint, colour, paint};
+use crate::report::text::{Paint, colour, columns, paint};
 
 /// Runs pipelines of content-hashed stages: only what has changed, and the same bytes again.
 #[derive(Debug, Parser)]
@@ -33,6 +33,14 @@ enum Verb {
     Plan(commands::plan::PlanArgs),
     /// Show which stages are up to date and in place
     Status(commands::status::Status),
+    /// Check a pipeline file, and list all that is wrong with it
+    Check(commands::check::Check),
+    /// Draw a pipeline
+    Graph(commands::graph::GraphArgs),
+    /// Begin a pipeline that works
+    Init(commands::init::Init),
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema(commands::schema::Schema),
     /// List the kinds of stages, or show the parameters of one
     Stages(commands::stages::Stages),
     /// Run one action for another process
@@ -56,6 +64,10 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Run(arguments) => commands::run::run(arguments, kinds),
         Verb::Plan(arguments) => commands::plan::plan(arguments, kinds),
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
+        Verb::Check(arguments) => commands::check::check(arguments, kinds),
+        Verb::Graph(arguments) => commands::graph::graph(arguments, kinds),
+        Verb::Init(arguments) => commands::init::init(arguments, kinds),
+        Verb::Schema(arguments) => commands::schema::schema(arguments, kinds),
         Verb::Stages(arguments) => commands::stages::stages(arguments, kinds),
         Verb::Worker => worker::main(kinds).map_err(Failure::from),
     };
@@ -72,7 +84,7 @@ fn tell(failure: &Failure) -> u8 {
     let word = paint(colour(), Paint::Red, "error");
     match failure {
         Failure::Problems(problems) => {
-            let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100);
+            let width = columns(&std::io::stderr(), 100).clamp(60, 120);
             eprint!("{}", problems.render(colour(), width));
         }
         // Each was told as it happened.

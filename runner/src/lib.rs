@@ -16,6 +16,7 @@ pub mod plan;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod set;
 pub mod source;
 pub mod spec;

@@ -92,6 +92,17 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     Ok(Given { artifact, input: Input { files: found, tree: true }, stamps, shown: None })
 }
 
+/// Whether a path, folder or glob names anything. Reads no file.
+pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
+    let whole = dir.join(pattern);
+    let found = whole.is_file()
+        || match whole.is_dir() {
+            true => !walk(&whole)?.is_empty(),
+            false => !expand(dir, pattern)?.is_empty(),
+        };
+    if found { Ok(()) } else { Err(nothing(dir, pattern)) }
+}
+
 fn is_glob(part: &str) -> bool {
     part.contains(['*', '?', '[', '{'])
 }

@@ -1,7 +1,11 @@
 //! The verbs, one file each, and what they share: finding the pipeline and opening its state.
 
+pub mod check;
+pub mod graph;
+pub mod init;
 pub mod plan;
 pub mod run;
+pub mod schema;
 pub mod stages;
 pub mod status;
 
@@ -31,6 +35,24 @@ pub struct Which {
     /// Where models compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
+}
+
+/// A pipeline file by itself, without stages or state.
+#[derive(Args, Clone, Debug, Default)]
+pub struct File {
+    /// The pipeline: a file, or a folder with a pipeline.yaml [default: .]
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<PathBuf>,
+    /// Override a variable or a parameter, as in `--set max_tokens=1200` or `--set sft.steps=50`
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+impl File {
+    /// Reads and checks it.
+    pub fn load(&self, kinds: &[Kind]) -> Result<Graph, Failure> {
+        crate::load(&crate::find(self.pipeline.as_deref())?, &self.set, kinds)
+    }
 }
 
 /// `--device`.

@@ -17,6 +17,14 @@ fn plain_wish() -> bool {
     unset("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// The width of a terminal in characters, or what to take for a file or a pipe.
+pub fn columns(stream: &impl std::os::fd::AsFd, otherwise: usize) -> usize {
+    match terminal_size::terminal_size_of(stream) {
+        Some((terminal_size::Width(width), _)) => width.into(),
+        None => std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(otherwise),
+    }
+}
+
 /// A colour of the terminal's own palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {

@@ -9,3 +9,4 @@ mod layers;
 mod run;
 mod space;
 mod toy;
+mod verbs;

@@ -1,0 +1,129 @@
+//! A graph as one SVG file that looks right on a light and on a dark page.
+
+use super::layout::{Layout, layout};
+use super::{Item, Picture, picture};
+use crate::graph::Graph;
+
+const ROW: f64 = 88.0;
+const HEIGHT: f64 = 46.0;
+const GAP: f64 = 26.0;
+const EDGE: f64 = 14.0;
+
+const STYLE: &str = "
+  text { font-family: ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; text-anchor: middle; }
+  .name { font-size: 14px; font-weight: 600; fill: #1f2328; }
+  .kind { font-size: 11.5px; fill: #59636e; }
+  .file { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 11px; fill: #59636e; }
+  .stage { fill: #f3f6fb; stroke: #5b7aa6; stroke-width: 1.25; }
+  .source { fill: none; stroke: #9aa4af; stroke-width: 1.25; stroke-dasharray: 4 3; }
+  .edge { fill: none; stroke: #8793a1; stroke-width: 1.5; }
+  .head { fill: #8793a1; }
+  @media (prefers-color-scheme: dark) {
+    .name { fill: #e6edf3; } .kind, .file { fill: #9aa7b4; }
+    .stage { fill: #1b2433; stroke: #6f93c6; } .source { stroke: #66717d; }
+    .edge { stroke: #74808d; } .head { fill: #74808d; }
+  }";
+
+/// Draws it.
+pub fn svg(graph: &Graph) -> String {
+    let picture = picture(graph);
+    let widths: Vec<f64> = picture.items.iter().map(width).collect();
+    let layout = layout(&picture, &widths, GAP);
+    let right = layout.points.iter().map(|p| p.x + p.width / 2.0).fold(0.0, f64::max);
+    let (w, h) = (right + 2.0 * EDGE, layout.layers.len() as f64 * ROW - ROW + HEIGHT + 2.0 * EDGE);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w:.0}\" height=\"{h:.0}\" \
+         viewBox=\"0 0 {w:.0} {h:.0}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}\n</style>\n",
+        title(&picture)
+    );
+    edges(&layout, &mut out);
+    for (item, point) in picture.items.iter().zip(&layout.points) {
+        draw(item, point.x + EDGE, point.layer as f64 * ROW + EDGE, point.width, &mut out);
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+fn title(picture: &Picture) -> String {
+    let stages = picture.items.iter().filter(|item| matches!(item, Item::Stage { .. }));
+    format!("pipeline of {} stages", stages.count())
+}
+
+/// A width that holds the texts, measured generously: the font is the reader's.
+fn width(item: &Item) -> f64 {
+    let (name, small) = match item {
+        Item::Source { name, pattern } => (name, 6.9 * short(pattern).chars().count() as f64),
+        Item::Stage { name, kind } => (name, 6.4 * kind.chars().count() as f64),
+    };
+    (8.4 * name.chars().count() as f64).max(small).max(48.0) + 26.0
+}
+
+/// The end of a long path.
+fn short(path: &str) -> String {
+    let n = path.chars().count();
+    match n > 30 {
+        true => format!("…{}", path.chars().skip(n - 29).collect::<String>()),
+        false => path.to_owned(),
+    }
+}
+
+fn edges(layout: &Layout, out: &mut String) {
+    for &(a, b) in &layout.segments {
+        let (from, to) = (layout.points[a], layout.points[b]);
+        let (x1, x2) = (from.x + EDGE, to.x + EDGE);
+        // A bend is passed through from top to bottom of its layer.
+        let y1 = from.layer as f64 * ROW + EDGE + HEIGHT;
+        let head = if to.bend { 0.0 } else { 6.0 };
+        let y2 = to.layer as f64 * ROW + EDGE - head;
+        let middle = (y1 + y2) / 2.0;
+        out.push_str(&format!("<path class=\"edge\" d=\"M{x1:.1} {y1:.1}"));
+        match (x1 - x2).abs() < 0.5 {
+            true => out.push_str(&format!("V{y2:.1}")),
+            false => {
+                out.push_str(&format!("C{x1:.1} {middle:.1} {x2:.1} {middle:.1} {x2:.1} {y2:.1}"))
+            }
+        }
+        if to.bend {
+            out.push_str(&format!("V{:.1}\"/>\n", y2 + HEIGHT));
+        } else {
+            let tip = y2 + head;
+            out.push_str("\"/>\n");
+            out.push_str(&format!("<path class=\"head\" d=\"M{x2:.1} {tip:.1}l-4.5 -8h9z\"/>\n"));
+        }
+    }
+}
+
+fn draw(item: &Item, x: f64, y: f64, width: f64, out: &mut String) {
+    let (class, name, radius) = match item {
+        Item::Source { name, .. } => ("source", name, HEIGHT / 2.0),
+        Item::Stage { name, .. } => ("stage", name, 8.0),
+    };
+    let left = x - width / 2.0;
+    out.push_str(&format!(
+        "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" \
+         height=\"{HEIGHT:.1}\" rx=\"{radius:.1}\"/>\n"
+    ));
+    let (second, small) = match item {
+        Item::Source { name, pattern } if name == pattern => (None, "file"),
+        Item::Source { pattern, .. } => (Some(short(pattern)), "file"),
+        Item::Stage { name, kind } if name == kind => (None, "kind"),
+        Item::Stage { kind, .. } => (Some((*kind).to_owned()), "kind"),
+    };
+    let base = if second.is_some() { y + 20.0 } else { y + HEIGHT / 2.0 + 5.0 };
+    out.push_str(&format!(
+        "<text class=\"name\" x=\"{x:.1}\" y=\"{base:.1}\">{}</text>\n",
+        escape(name)
+    ));
+    if let Some(second) = second {
+        let base = y + 36.0;
+        let second = escape(&second);
+        out.push_str(&format!(
+            "<text class=\"{small}\" x=\"{x:.1}\" y=\"{base:.1}\">{second}</text>\n"
+        ));
+    }
+}
+
+/// Text as XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,180 @@
+//! The JSON Schema of a pipeline file: what an editor completes, explains and underlines.
+//!
+//! The file's own keys are spelt out here, beside their checks in `spec`; the parameters of each kind
+//! are the stage's own schema. Names, formats and circles are beyond a schema: `check` finds those.
+
+use quantmill_stages::Kind;
+use serde_json::{Map, Value, json};
+
+/// The schema, as JSON text with a newline at its end.
+pub fn text(kinds: &[Kind]) -> String {
+    format!("{:#}\n", sorted(schema(kinds)))
+}
+
+/// The schema of pipelines of these kinds.
+pub fn schema(kinds: &[Kind]) -> Value {
+    let mut defs = Map::new();
+    let conditions: Vec<Value> = kinds
+        .iter()
+        .map(|kind| {
+            let with = json!({ "$ref": format!("#/$defs/{}", kind.name) });
+            let mut then = json!({ "properties": { "with": with } });
+            let own = parameters(kind, &mut defs);
+            if own.get("required").is_some() {
+                then["required"] = json!(["with"]);
+            }
+            defs.insert(kind.name.to_owned(), own);
+            json!({ "if": { "properties": { "uses": { "const": kind.name } } }, "then": then })
+        })
+        .collect();
+    defs.insert("stage".to_owned(), stage(kinds, conditions));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Quantmill pipeline",
+        "description": "A pipeline: named stages, what feeds each, and its parameters.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["version", "stages"],
+        "properties": {
+            "version": { "description": "The version of this file's format.", "const": 1 },
+            "vars": {
+                "description": "Variables: `${name}` stands for their value anywhere in `inputs` and `stages`. `--set name=value` changes one for a run.",
+                "type": "object",
+            },
+            "seed": seed("The seed of every stage that has none of its own."),
+            "inputs": {
+                "description": "Source files: a name for each file, folder or glob, relative to this file. They are read and hashed, never written.",
+                "type": ["object", "null"],
+                "propertyNames": { "pattern": "^[a-z0-9_-]+$" },
+                "additionalProperties": { "type": "string", "minLength": 1 },
+            },
+            "stages": {
+                "description": "The stages, in any order. A name has lower-case letters, digits, `_` and `-`.",
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": { "pattern": "^[a-z0-9_-]+$" },
+                "additionalProperties": { "$ref": "#/$defs/stage" },
+            },
+        },
+        "$defs": defs,
+    })
+}
+
+fn seed(description: &str) -> Value {
+    let whole = json!({ "type": "integer", "minimum": 0 });
+    json!({ "description": description, "default": 0, "anyOf": [whole, variable()] })
+}
+
+/// A scalar that is one variable stands for any type.
+fn variable() -> Value {
+    json!({ "type": "string", "pattern": "^\\$\\{[^}]*\\}$" })
+}
+
+fn stage(kinds: &[Kind], conditions: Vec<Value>) -> Value {
+    let names: Vec<Value> =
+        kinds.iter().map(|kind| json!({ "const": kind.name, "description": kind.about })).collect();
+    let source =
+        "an input, a stage (its first output), `stage.output`, or a path that begins with `./`";
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["uses"],
+        "properties": {
+            "uses": { "description": "The kind of stage.", "oneOf": names },
+            "from": {
+                "description": format!("What feeds it: one source for its first port, or a source by port. A source is {source}."),
+                "type": ["string", "object"],
+                "additionalProperties": { "type": "string", "description": format!("A source: {source}.") },
+            },
+            "with": { "description": "Its parameters.", "type": ["object", "null"] },
+            "to": {
+                "description": "Where its output goes, relative to this file: a path for the first output, or paths by output. By default `out/<stage>/`.",
+                "type": ["string", "object"],
+                "additionalProperties": { "type": "string" },
+            },
+            "seed": seed("The seed of this stage."),
+            "env": {
+                "description": "Names of environment variables that it may see; their values count as inputs.",
+                "type": "array",
+                "items": { "type": "string" },
+            },
+        },
+        "allOf": conditions,
+    })
+}
+
+/// The schema of `with`; what it defines moves to the common definitions as `kind.name`.
+fn parameters(kind: &Kind, defs: &mut Map<String, Value>) -> Value {
+    let mut own = (kind.schema)().to_value();
+    let Some(map) = own.as_object_mut() else { return own };
+    map.remove("$schema");
+    map.remove("title");
+    map.insert("description".to_owned(), kind.about.into());
+    let inner = map.remove("$defs");
+    rewrite(&mut own, kind.name);
+    if let Some(Value::Object(inner)) = inner {
+        for (name, mut schema) in inner {
+            rewrite(&mut schema, kind.name);
+            defs.insert(format!("{}.{name}", kind.name), schema);
+        }
+    }
+    own
+}
+
+/// Points references at their new places, and lets each number and boolean be a variable.
+fn rewrite(schema: &mut Value, kind: &str) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(|item| rewrite(item, kind)),
+        Value::Object(map) => {
+            if let Some(Value::String(path)) = map.get_mut("$ref")
+                && let Some(name) = path.strip_prefix("#/$defs/")
+            {
+                *path = format!("#/$defs/{kind}.{name}");
+            }
+            map.values_mut().for_each(|value| rewrite(value, kind));
+            if map.contains_key("properties") {
+                for property in
+                    map.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+                {
+                    or_variable(property.1);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `"${max_tokens}"` may stand where a number or a boolean is meant.
+fn or_variable(property: &mut Value) {
+    let Some(map) = property.as_object_mut() else { return };
+    let scalar = |kind: &Value| matches!(kind.as_str(), Some("integer" | "number" | "boolean"));
+    let is_scalar = match map.get("type") {
+        Some(Value::Array(types)) => types.iter().any(scalar),
+        Some(kind) => scalar(kind),
+        None => false,
+    };
+    if !is_scalar {
+        return;
+    }
+    let mut own = Map::new();
+    for key in ["type", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"] {
+        if let Some(value) = map.remove(key) {
+            own.insert(key.to_owned(), value);
+        }
+    }
+    map.insert("anyOf".to_owned(), json!([own, variable()]));
+}
+
+/// Keys in order, whatever a dependency makes of `serde_json`'s maps.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> =
+                map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().collect())
+        }
+        value => value,
+    }
+}

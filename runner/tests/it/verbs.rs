@@ -1,0 +1,142 @@
+//! The verbs that read and draw: check, graph, schema, init.
+
+use quantmill::{report::dag, schema};
+
+use crate::bad::read;
+use crate::space::Space;
+use crate::toy::KINDS;
+
+const PIPELINE: &str = r#"
+version: 1
+inputs: { papers: "papers/*.pdf", bars: bars.csv }
+stages:
+  text: { uses: extract, from: papers }
+  chunks: { uses: chunk, from: text }
+  base: { uses: train, from: chunks }
+  pairs: { uses: pairs, from: { prompts: bars, features: bars }, with: { ticker: SPY } }
+  tuned: { uses: train, from: { base: base, pairs: pairs }, with: { method: dpo } }
+  report:
+    uses: command
+    from: { model: tuned, log: tuned.log, bars: bars, notes: ./notes.md }
+    with: { run: "cat {in.log} > {out.html}", outputs: { html: report.html } }
+"#;
+
+#[test]
+fn init_writes_a_pipeline_that_runs_and_never_overwrites() {
+    let space = Space::new("");
+    space.quantmill(&["init", "new"]).ok();
+    let ended = space.quantmill(&["check", "new"]).ok();
+    assert_eq!(ended.out, "ok: new/pipeline.yaml (1 input, 3 stages, 3 outputs)\n");
+    assert!(space.quantmill(&["run", "new"]).ok().ran(&["returns", "volatility", "summary"]));
+    assert!(space.read("new/out/summary.txt").starts_with("days with a return: 59\n"));
+    let again = space.quantmill(&["init", "new"]);
+    assert_eq!(again.code, 2);
+    assert!(again.err.contains("new/pipeline.yaml is there already"), "{}", again.err);
+    assert_eq!(space.quantmill(&["init"]).code, 2, "the folder has a pipeline");
+}
+
+#[test]
+fn check_reports_a_wrong_file_on_stderr_and_ends_with_2() {
+    let space = Space::new("version: 1\nstages: { a: { uses: comand } }\n");
+    let ended = space.quantmill(&["check"]);
+    assert_eq!((ended.code, ended.out.as_str()), (2, ""));
+    assert!(ended.err.contains("did you mean `command`?"), "{}", ended.err);
+    assert!(ended.err.contains("pipeline.yaml:2:22"), "{}", ended.err);
+    assert!(!ended.err.contains('\x1b'), "no colour in a pipe");
+    assert_eq!(space.quantmill(&["check", "elsewhere"]).code, 2);
+}
+
+#[test]
+fn check_names_every_missing_source() {
+    let space = Space::new(
+        r#"version: 1
+inputs: { a: a.csv, b: "b/*.csv" }
+stages:
+  x:
+    uses: command
+    from: { a: a, c: ./c.txt }
+    with: { run: "cat {in.a} > {out.x}", outputs: { x: x } }
+"#,
+    );
+    let ended = space.quantmill(&["check"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.contains("3 problems in"), "{}", ended.err);
+    space.write("a.csv", "");
+    space.write("b/1.csv", "");
+    space.write("c.txt", "");
+    space.quantmill(&["check"]).ok();
+}
+
+#[test]
+fn pictures_show_every_stage() {
+    let graph = read(std::path::Path::new("pipeline.yaml"), PIPELINE, &[]).unwrap();
+    insta::assert_snapshot!("text", dag::text::text(&graph, 100));
+    insta::assert_snapshot!("list", dag::text::text(&graph, 20));
+    insta::assert_snapshot!("mermaid", dag::markup::mermaid(&graph));
+    insta::assert_snapshot!("dot", dag::markup::dot(&graph));
+    let svg = dag::svg::svg(&graph);
+    for node in &graph.nodes {
+        assert!(svg.contains(&format!(">{}</text>", node.name)), "{}", node.name);
+    }
+    assert_eq!(svg.matches("class=\"head\"").count(), 9, "an arrow for each edge");
+    assert_eq!(svg, dag::svg::svg(&graph));
+}
+
+#[test]
+fn the_schema_knows_the_parameters_of_each_kind() {
+    let schema = schema::schema(KINDS);
+    let chunk = &schema["$defs"]["chunk"];
+    assert_eq!(chunk["properties"]["max_tokens"]["default"], 2000);
+    assert_eq!(chunk["properties"]["max_tokens"]["description"], "Most tokens of a chunk.");
+    assert_eq!(chunk["properties"]["encoding"]["$ref"], "#/$defs/chunk.Encoding");
+    let stage = &schema["$defs"]["stage"];
+    assert_eq!(stage["allOf"][1]["if"]["properties"]["uses"]["const"], "chunk");
+    assert_eq!(stage["allOf"][1]["then"]["properties"]["with"]["$ref"], "#/$defs/chunk");
+    let references = references(&schema);
+    assert!(references.len() >= 9);
+    for reference in references {
+        let place = reference.strip_prefix('#').unwrap();
+        assert!(schema.pointer(place).is_some(), "{reference} leads nowhere");
+    }
+}
+
+fn references(schema: &serde_json::Value) -> Vec<&str> {
+    match schema {
+        serde_json::Value::Array(items) => items.iter().flat_map(references).collect(),
+        serde_json::Value::Object(map) => {
+            let own = map.get("$ref").and_then(|reference| reference.as_str());
+            own.into_iter().chain(map.values().flat_map(references)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Without the models some stages are missing, and with them their parameters.
+#[cfg(feature = "models")]
+#[test]
+fn the_committed_schema_is_current() {
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/pipeline.schema.json");
+    let committed = fs_err::read_to_string(path).unwrap();
+    assert!(
+        committed == schema::text(quantmill_stages::ALL),
+        "run `quantmill schema > pipelines/pipeline.schema.json`"
+    );
+}
+
+#[test]
+fn every_pipeline_of_the_repository_is_right() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines");
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path().join("pipeline.yaml");
+        let Ok(text) = fs_err::read_to_string(&file) else { continue };
+        // A build without the models lacks kinds that pipelines name; `uses` then is all it minds.
+        let spec = quantmill::spec::parse(&file, &text, &[], quantmill_stages::ALL);
+        let built = spec.and_then(|spec| quantmill::graph::build(spec, quantmill_stages::ALL));
+        if let Err(problems) = built {
+            let all = cfg!(feature = "models");
+            let others = problems.iter().any(|p| all || p.code != "graph::unknown_kind");
+            assert!(!others, "{}", problems.render(false, 100));
+        }
+    }
+}
