@@ -7,11 +7,15 @@
 pub mod chunk;
 pub mod command;
 mod context;
+#[cfg(feature = "models")]
+pub mod device;
 pub mod encode;
 pub mod evaluate;
 pub mod extract;
 pub mod featurize;
 mod format;
+#[cfg(feature = "models")]
+pub mod model;
 pub mod pairs;
 mod stage;
 #[cfg(test)]

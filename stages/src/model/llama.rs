@@ -1,0 +1,374 @@
+//! A whole decoder of the Llama and Qwen2 layouts, top to bottom: shape, weights, cache, forward.
+//!
+//! Tokens go in as host integers, `[b, t]` row by row, because they come from a tokenizer or a
+//! sampler and are checked against the vocabulary. Inside, a row is a token: `[b * t, d]`. A batch
+//! needs sequences of one length; pad on the right, where a causal model cannot see it.
+//!
+//! It holds no optimizer, no loss beyond [`Llama::log_probs`], and no sampling (`generate.rs`).
+
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+use super::config::Config;
+use super::kernels::{Kernels, Span};
+use super::lora::Linear;
+use super::weights::Source;
+use crate::{Result, StageError};
+
+/// A model.
+#[derive(Module, Debug)]
+pub struct Llama<B: Backend> {
+    /// `[vocab, d]`.
+    pub embed: Param<Tensor<B, 2>>,
+    /// The blocks.
+    pub blocks: Vec<Block<B>>,
+    /// `[d]`, the last norm.
+    pub norm: Param<Tensor<B, 1>>,
+    /// `[d, vocab]`; none where the embedding serves.
+    pub head: Option<Linear<B>>,
+    cos: Tensor<B, 2>,
+    sin: Tensor<B, 2>,
+    /// The shape.
+    #[module(skip)]
+    pub config: Config,
+}
+
+/// Attention and a feed-forward layer, each on a normed copy of the stream and added to it.
+#[derive(Module, Debug)]
+pub struct Block<B: Backend> {
+    /// `[d]`.
+    pub input_norm: Param<Tensor<B, 1>>,
+    /// `[d, heads * size]`.
+    pub q: Linear<B>,
+    /// `[d, kv_heads * size]`.
+    pub k: Linear<B>,
+    /// `[d, kv_heads * size]`.
+    pub v: Linear<B>,
+    /// `[heads * size, d]`.
+    pub o: Linear<B>,
+    /// `[d]`.
+    pub post_norm: Param<Tensor<B, 1>>,
+    /// `[d, ffn]`.
+    pub gate: Linear<B>,
+    /// `[d, ffn]`.
+    pub up: Linear<B>,
+    /// `[ffn, d]`.
+    pub down: Linear<B>,
+}
+
+/// The linear layers of a block, by their HF names.
+pub const LINEARS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Keys and values of the tokens that a model has seen: memory for `capacity` positions, taken once.
+#[derive(Clone, Debug)]
+pub struct Cache<B: Backend> {
+    /// Keys and values of each block, `[b, kv_heads, capacity, size]`.
+    layers: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+    batch: usize,
+    len: usize,
+    capacity: usize,
+}
+
+impl<B: Backend> Cache<B> {
+    /// Tokens seen.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// True before the first token.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+    /// Tokens it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+    /// Forgets all but the first `len` tokens; costs nothing.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+    /// A cache of `batch` sequences that all begin as this one's only sequence does.
+    pub fn repeat(&self, batch: usize) -> Cache<B> {
+        let repeat = |t: &Tensor<B, 4>| t.clone().repeat_dim(0, batch);
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| layer.as_ref().map(|(k, v)| (repeat(k), repeat(v))));
+        Cache { layers: layers.collect(), batch: self.batch * batch, ..*self }
+    }
+}
+
+impl<B: Backend> Llama<B> {
+    /// A model of the given shape with the weights of `source`, ready to be trained in full.
+    pub fn build(config: &Config, source: &mut dyn Source, device: &B::Device) -> Result<Llama<B>> {
+        config.check().map_err(StageError::failed)?;
+        let (d, f, size) = (config.hidden_size, config.intermediate_size, config.head_size());
+        let (q, kv) = (config.num_attention_heads * size, config.kv_heads() * size);
+        let mut build = Build { source, device };
+        let embed = build.matrix("model.embed_tokens.weight", [config.vocab_size, d])?;
+        let mut blocks = Vec::new();
+        for i in 0..config.num_hidden_layers {
+            let at = |name: &str| format!("model.layers.{i}.{name}");
+            let (qkv_bias, o_bias, mlp_bias) =
+                (config.qkv_bias(), config.output_bias(), config.mlp_bias);
+            blocks.push(Block {
+                input_norm: build.vector(&at("input_layernorm.weight"), d)?,
+                q: build.linear(&at("self_attn.q_proj"), d, q, qkv_bias)?,
+                k: build.linear(&at("self_attn.k_proj"), d, kv, qkv_bias)?,
+                v: build.linear(&at("self_attn.v_proj"), d, kv, qkv_bias)?,
+                o: build.linear(&at("self_attn.o_proj"), q, d, o_bias)?,
+                post_norm: build.vector(&at("post_attention_layernorm.weight"), d)?,
+                gate: build.linear(&at("mlp.gate_proj"), d, f, mlp_bias)?,
+                up: build.linear(&at("mlp.up_proj"), d, f, mlp_bias)?,
+                down: build.linear(&at("mlp.down_proj"), f, d, mlp_bias)?,
+            });
+        }
+        let norm = build.vector("model.norm.weight", d)?;
+        let head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(build.linear("lm_head", d, config.vocab_size, false)?),
+        };
+        let (cos, sin) = angles(config, device);
+        Ok(Llama { embed, blocks, norm, head, cos, sin, config: config.clone() })
+    }
+
+    /// The linear layers with their HF names, such as `model.layers.0.self_attn.q_proj`.
+    pub fn linears(&self) -> impl Iterator<Item = (String, &Linear<B>)> {
+        self.blocks.iter().enumerate().flat_map(|(i, block)| {
+            let Block { q, k, v, o, gate, up, down, .. } = block;
+            let layers = [q, k, v, o, gate, up, down];
+            LINEARS.iter().zip(layers).map(move |(name, layer)| (linear_name(i, name), layer))
+        })
+    }
+
+    /// The same model with every linear layer of the blocks passed through `f`, with its HF name.
+    pub fn map_linears<E>(
+        mut self,
+        mut f: impl FnMut(&str, Linear<B>) -> std::result::Result<Linear<B>, E>,
+    ) -> std::result::Result<Llama<B>, E> {
+        let blocks = std::mem::take(&mut self.blocks).into_iter().enumerate();
+        for (i, mut block) in blocks {
+            block.q = f(&linear_name(i, "q_proj"), block.q)?;
+            block.k = f(&linear_name(i, "k_proj"), block.k)?;
+            block.v = f(&linear_name(i, "v_proj"), block.v)?;
+            block.o = f(&linear_name(i, "o_proj"), block.o)?;
+            block.gate = f(&linear_name(i, "gate_proj"), block.gate)?;
+            block.up = f(&linear_name(i, "up_proj"), block.up)?;
+            block.down = f(&linear_name(i, "down_proj"), block.down)?;
+            self.blocks.push(block);
+        }
+        Ok(self)
+    }
+
+    /// An empty cache for `batch` sequences of up to `capacity` tokens.
+    pub fn cache(&self, batch: usize, capacity: usize) -> Cache<B> {
+        let shape = [batch, self.config.kv_heads(), capacity, self.config.head_size()];
+        let zeros = || Tensor::zeros(shape, &self.embed.device());
+        let layers = self.blocks.iter().map(|_| Some((zeros(), zeros()))).collect();
+        Cache { layers, batch, len: 0, capacity }
+    }
+}
+
+impl<B: Kernels> Llama<B> {
+    /// Logits of the next token at every position: `[b, t]` to `[b, t, vocab]`.
+    pub fn forward(&self, tokens: &[u32], batch: usize) -> Result<Tensor<B, 3>> {
+        let logits = self.logits(self.hidden(tokens, batch)?);
+        let [rows, vocab] = logits.dims();
+        Ok(logits.reshape([batch, rows / batch, vocab]))
+    }
+
+    /// The stream after the last norm: `[b, t]` to `[b * t, d]`. [`Llama::logits`] of chosen rows
+    /// costs less than those of all.
+    pub fn hidden(&self, tokens: &[u32], batch: usize) -> Result<Tensor<B, 2>> {
+        let span = self.span(tokens, batch, 0)?;
+        self.run(tokens, span, None)
+    }
+
+    /// Logits of the next token for rows of [`Llama::hidden`]: `[n, d]` to `[n, vocab]`.
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.head {
+            Some(head) => head.forward(hidden),
+            None => hidden.matmul(self.embed.val().transpose()),
+        }
+    }
+
+    /// Log-probability, at a temperature, of the token after each position in `at`. A position is
+    /// an index into `tokens` (`[b, t]`), in any order, and never the last of its sequence.
+    pub fn log_probs(
+        &self,
+        tokens: &[u32],
+        batch: usize,
+        at: &[usize],
+        temperature: f32,
+    ) -> Result<Tensor<B, 1>> {
+        let len = tokens.len() / batch.max(1);
+        let next = |&i: &usize| match i < tokens.len() && i % len != len - 1 {
+            true => Ok(tokens[i + 1]),
+            false => Err(StageError::failed(format!("position {i} of {len} has no next token"))),
+        };
+        let targets = at.iter().map(next).collect::<Result<Vec<u32>>>()?;
+        let rows: Vec<i32> = at.iter().map(|&i| i as i32).collect();
+        let hidden = self.hidden(tokens, batch)?;
+        let rows = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &hidden.device());
+        Ok(B::log_probs(self.logits(hidden.select(0, rows)), &targets, temperature))
+    }
+
+    /// The stream for tokens that follow those of the cache: `[b, t]` to `[b * t, d]`. The cache
+    /// then holds them too.
+    pub fn forward_cached(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Tensor<B, 2>> {
+        let span = self.span(tokens, cache.batch, cache.len)?;
+        if span.start + span.len > cache.capacity {
+            return Err(StageError::failed(format!(
+                "{} tokens do not fit a cache of {}",
+                span.start + span.len,
+                cache.capacity
+            )));
+        }
+        let out = self.run(tokens, span, Some(cache))?;
+        cache.len += span.len;
+        Ok(out)
+    }
+
+    fn span(&self, tokens: &[u32], batch: usize, start: usize) -> Result<Span> {
+        let vocab = self.config.vocab_size;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(StageError::failed(format!("token {token} is not below {vocab}"))
+                .hint("use the tokenizer of this model"));
+        }
+        if batch == 0 || tokens.is_empty() || !tokens.len().is_multiple_of(batch) {
+            let n = tokens.len();
+            return Err(StageError::failed(format!("{n} tokens are not {batch} sequences")));
+        }
+        let (len, limit) = (tokens.len() / batch, self.config.max_position_embeddings);
+        if start + len > limit {
+            let message = format!("{} tokens are more than the model's {limit}", start + len);
+            return Err(StageError::failed(message));
+        }
+        Ok(Span { batch, len, start })
+    }
+
+    fn run(
+        &self,
+        tokens: &[u32],
+        span: Span,
+        cache: Option<&mut Cache<B>>,
+    ) -> Result<Tensor<B, 2>> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
+        let mut x = self.embed.val().select(0, ids);
+        let cos = self.cos.clone().narrow(0, span.start, span.len);
+        let sin = self.sin.clone().narrow(0, span.start, span.len);
+        let mut layers = cache.map(|cache| cache.layers.iter_mut());
+        for block in &self.blocks {
+            let layer = layers.as_mut().and_then(Iterator::next);
+            x = block.forward(x, &cos, &sin, span, layer, &self.config);
+        }
+        Ok(B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps as f32))
+    }
+}
+
+impl<B: Kernels> Block<B> {
+    fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        cos: &Tensor<B, 2>,
+        sin: &Tensor<B, 2>,
+        span: Span,
+        cache: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+        config: &Config,
+    ) -> Tensor<B, 2> {
+        let (eps, size, groups) =
+            (config.rms_norm_eps as f32, config.head_size(), config.kv_heads());
+        let shared = config.num_attention_heads / groups;
+        let Span { batch, len, .. } = span;
+
+        let normed = B::rms_norm(x.clone(), self.input_norm.val(), eps);
+        let q = B::rope(self.q.forward(normed.clone()), cos.clone(), sin.clone(), span);
+        let k = B::rope(self.k.forward(normed.clone()), cos.clone(), sin.clone(), span);
+        let v = self.v.forward(normed).reshape([batch, len, groups, size]).swap_dims(1, 2);
+        let (k, v) = match cache {
+            Some(cache) => remember(cache, k, v, span),
+            None => (k, v),
+        };
+        // The query heads of a group lie one after another: as rows of one product they share keys
+        // and values without a copy of them.
+        let q = q.reshape([batch, groups, shared * len, size]);
+        let scores = q.matmul(k.swap_dims(2, 3));
+        let probs = B::causal_softmax(scores, 1.0 / (size as f32).sqrt(), span);
+        let mixed = probs.matmul(v).reshape([batch, groups * shared, len, size]);
+        let mixed = mixed.swap_dims(1, 2).reshape([batch * len, groups * shared * size]);
+        let x = x + self.o.forward(mixed);
+
+        let normed = B::rms_norm(x.clone(), self.post_norm.val(), eps);
+        let inner = B::swiglu(self.gate.forward(normed.clone()), self.up.forward(normed));
+        x + self.down.forward(inner)
+    }
+}
+
+/// Writes new keys and values into the cache and returns all so far.
+fn remember<B: Backend>(
+    cache: &mut Option<(Tensor<B, 4>, Tensor<B, 4>)>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    span: Span,
+) -> (Tensor<B, 4>, Tensor<B, 4>) {
+    // Taken out, so that the write finds a tensor that nobody shares and happens in place.
+    let Some((keys, values)) = cache.take() else { return (k, v) };
+    let [batch, groups, _, size] = k.dims();
+    let end = span.start + span.len;
+    let place = [0..batch, 0..groups, span.start..end, 0..size];
+    let keys = keys.slice_assign(place.clone(), k);
+    let values = values.slice_assign(place, v);
+    let seen = (keys.clone().narrow(2, 0, end), values.clone().narrow(2, 0, end));
+    *cache = Some((keys, values));
+    seen
+}
+
+fn linear_name(block: usize, name: &str) -> String {
+    let part = if name.starts_with(['g', 'u', 'd']) { "mlp" } else { "self_attn" };
+    format!("model.layers.{block}.{part}.{name}")
+}
+
+/// Cosines and sines of the rotary angles, `[positions, size / 2]` each.
+fn angles<B: Backend>(config: &Config, device: &B::Device) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let (len, half) = (config.max_position_embeddings, config.head_size() / 2);
+    let angle = |i: usize| {
+        let (position, j) = (i / half, i % half);
+        // HF computes the frequencies and the products in f32.
+        let frequency = (1.0 / config.rope_theta.powf(j as f64 / half as f64)) as f32;
+        f64::from(position as f32 * frequency)
+    };
+    let table = |f: fn(f64) -> f64| {
+        let values: Vec<f32> = (0..len * half).map(|i| f(angle(i)) as f32).collect();
+        Tensor::from_data(TensorData::new(values, [len, half]), device)
+    };
+    (table(f64::cos), table(f64::sin))
+}
+
+struct Build<'a, B: Backend> {
+    source: &'a mut dyn Source,
+    device: &'a B::Device,
+}
+
+impl<B: Backend> Build<'_, B> {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {
+        let values = self.source.read(name, &[len])?;
+        Ok(Param::from_data(TensorData::new(values, [len]), self.device))
+    }
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
+        let values = self.source.read(name, &shape)?;
+        Ok(Param::from_data(TensorData::new(values, shape), self.device))
+    }
+    fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Linear<B>> {
+        let values = self.source.read(&format!("{name}.weight"), &[to, from])?;
+        let values = TensorData::new(super::weights::transpose(&values, to, from), [from, to]);
+        let bias = match bias {
+            true => Some(self.vector(&format!("{name}.bias"), to)?),
+            false => None,
+        };
+        Ok(Linear { weight: Param::from_data(values, self.device), bias, adapter: None })
+    }
+}

@@ -1,0 +1,216 @@
+//! The model against transformers and PEFT, on the tiny Qwen2 of `tests/data`.
+
+use std::path::{Path, PathBuf};
+
+use burn::prelude::Backend;
+use serde_json::Value;
+
+use super::*;
+use crate::device::{Back, Train, cpu};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-qwen2").join(name)
+}
+
+fn reference() -> Value {
+    serde_json::from_str(&fs_err::read_to_string(data("reference.json")).unwrap()).unwrap()
+}
+
+/// The numbers of nested arrays.
+fn floats(value: &Value) -> Vec<f32> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(floats).collect(),
+        number => vec![number.as_f64().unwrap() as f32],
+    }
+}
+
+fn tokens(value: &Value) -> Vec<u32> {
+    floats(value).into_iter().map(|x| x as u32).collect()
+}
+
+fn base<B: Backend<Device = crate::device::Place>>() -> Llama<B> {
+    let folder = Folder::of_dir(&data("base")).unwrap();
+    let config = Config::read(folder.need("config.json").unwrap()).unwrap();
+    load_model(&folder, config, &cpu()).unwrap()
+}
+
+fn adapted<B: Backend<Device = crate::device::Place>>(adapter: &str) -> Llama<B> {
+    lora::read(base(), &Folder::of_dir(&data(adapter)).unwrap()).unwrap()
+}
+
+fn far(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
+}
+
+fn logits<B: Kernels>(model: &Llama<B>, tokens: &[u32], batch: usize) -> Vec<f32> {
+    model.forward(tokens, batch).unwrap().into_data().to_vec().unwrap()
+}
+
+#[test]
+fn logits_are_those_of_transformers_and_peft() {
+    let reference = reference();
+    let input = tokens(&reference["input_ids"]);
+    let off = far(&logits(&base::<Back>(), &input, 2), &floats(&reference["base_logits"]));
+    assert!(off < 1e-5, "base: {off}");
+    for adapter in ["lora", "rslora"] {
+        let expected = floats(&reference[adapter]["logits"]);
+        let model = adapted::<Back>(adapter);
+        let off = far(&logits(&model, &input, 2), &expected);
+        assert!(off < 1e-5, "{adapter}: {off}");
+        let off = far(&logits(&model.clone().merge(), &input, 2), &expected);
+        assert!(off < 1e-5, "{adapter}, merged: {off}");
+        let off =
+            far(&logits(&model.without_adapter(), &input, 2), &floats(&reference["base_logits"]));
+        assert!(off < 1e-5, "{adapter}, off: {off}");
+    }
+}
+
+/// Positions whose next token is a label, as transformers shifts them.
+fn labelled(reference: &Value) -> Vec<usize> {
+    let labels = floats(&reference["labels"]);
+    (0..labels.len()).filter(|&i| i % 10 != 9 && labels[i + 1] >= 0.0).collect()
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_peft() {
+    let reference = reference();
+    let input = tokens(&reference["input_ids"]);
+    let at = labelled(&reference);
+    for adapter in ["lora", "rslora"] {
+        let expected = &reference[adapter];
+        let model = adapted::<Train>(adapter);
+        let loss = model.log_probs(&input, 2, &at, 1.0).unwrap().mean().neg();
+        let value: f32 = loss.clone().into_scalar();
+        let off = (f64::from(value) - expected["loss"].as_f64().unwrap()).abs();
+        assert!(off < 1e-5, "{adapter}: loss is off by {off}");
+        let grads = loss.backward();
+        let (mut square, mut compared) = (0.0, 0);
+        for (name, layer) in model.linears() {
+            assert!(layer.weight.val().grad(&grads).is_none(), "{name} is frozen");
+            let adapter = layer.adapter.as_ref().unwrap();
+            for (part, matrix) in [("A", &adapter.a), ("B", &adapter.b)] {
+                let grad = matrix.val().grad(&grads).unwrap();
+                square += grad.clone().powi_scalar(2).sum().into_scalar();
+                let key = format!("base_model.model.{name}.lora_{part}.default.weight");
+                if let Some(expected) = expected["grads_layer0_attn"].get(&key) {
+                    let grad: Vec<f32> = grad.transpose().into_data().to_vec().unwrap();
+                    let off = far(&grad, &floats(expected));
+                    assert!(off < 1e-5, "{key} is off by {off}");
+                    compared += 1;
+                }
+            }
+        }
+        assert_eq!(compared, 8);
+        let off = (f64::from(square.sqrt()) - expected["grad_norm"].as_f64().unwrap()).abs();
+        assert!(off < 1e-4, "{adapter}: the norm of the gradient is off by {off}");
+    }
+}
+
+#[test]
+fn greedy_decoding_is_that_of_transformers() {
+    let expected = tokens(&reference()["greedy_from_first_8_tokens"]);
+    let sampling = Sampling::greedy(expected.len() - 8, &[]);
+    let samples = generate(&base::<Back>(), &expected[..8], 2, &sampling, 0).unwrap();
+    assert_eq!(samples[0].tokens, expected[8..]);
+    assert_eq!(samples[0], samples[1]);
+}
+
+#[test]
+fn a_cached_prompt_in_parts_gives_the_logits_of_one_pass() {
+    let model = base::<Back>();
+    let input = tokens(&reference()["input_ids"])[..10].to_vec();
+    let whole = logits(&model, &input, 1);
+    let first = Prompt::read(&model, &input[..4], 6).unwrap();
+    for end in [5, 7, 10] {
+        let prompt = first.then(&model, &input[4..end]).unwrap();
+        let off = far(prompt.logits(), &whole[(end - 1) * 97..end * 97]);
+        assert!(off < 1e-5, "{end}: {off}");
+    }
+}
+
+#[test]
+fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
+    let model = base::<Back>();
+    let prompt = [5, 17, 33];
+    let sampling =
+        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, max_tokens: 6, stop: vec![44] };
+    let many = generate(&model, &prompt, 5, &sampling, 7).unwrap();
+    assert_eq!(many[..2], generate(&model, &prompt, 2, &sampling, 7).unwrap());
+    assert_ne!(many, generate(&model, &prompt, 5, &sampling, 8).unwrap());
+    for sample in &many {
+        let tokens = [&prompt[..], &sample.tokens].concat();
+        let at: Vec<usize> = (2..tokens.len() - 1).collect();
+        let again: Vec<f32> =
+            model.log_probs(&tokens, 1, &at, 0.7).unwrap().into_data().to_vec().unwrap();
+        assert!(far(&again, &sample.log_probs) < 1e-4);
+        assert_eq!(sample.stopped, sample.tokens.last() == Some(&44));
+    }
+}
+
+#[test]
+fn files_give_back_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = adapted::<Back>("lora");
+    weights::save(&model.without_adapter(), folder.path()).unwrap();
+    let spec = lora::Spec {
+        r: 4,
+        alpha: 16.0,
+        targets: llama::LINEARS.map(String::from).to_vec(),
+        rslora: false,
+    };
+    lora::write(&model, &spec, folder.path()).unwrap();
+    let written = Folder::of_dir(folder.path()).unwrap();
+    let config = Config::read(written.need("config.json").unwrap()).unwrap();
+    let again = load_model::<Back>(&written, config, &cpu()).unwrap();
+    let input = [5, 17, 33, 2];
+    assert_eq!(logits(&again, &input, 1), logits(&model, &input, 1));
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_and_leaves_only_itself_trainable() {
+    let spec = lora::Spec {
+        r: 2,
+        alpha: 4.0,
+        targets: vec!["q_proj".into(), "down_proj".into()],
+        rslora: false,
+    };
+    let model = base::<Train>().with_adapter(&spec, 3).unwrap();
+    let input = [5, 17, 33, 2];
+    assert_eq!(logits(&model, &input, 1), logits(&base::<Train>(), &input, 1));
+    let grads = model.log_probs(&input, 1, &[0, 1], 1.0).unwrap().sum().backward();
+    assert!(model.embed.val().grad(&grads).is_none());
+    for (name, layer) in model.linears() {
+        assert!(layer.weight.val().grad(&grads).is_none());
+        assert_eq!(
+            layer.adapter.is_some(),
+            name.ends_with("q_proj") || name.ends_with("down_proj")
+        );
+        if let Some(adapter) = &layer.adapter {
+            assert!(adapter.b.val().grad(&grads).is_some());
+        }
+    }
+}
+
+#[test]
+fn wrong_tokens_and_damaged_files_are_errors() {
+    let model = base::<Back>();
+    assert!(model.forward(&[97], 1).unwrap_err().to_string().contains("97"));
+    assert!(model.forward(&[1, 2, 3], 2).is_err());
+    assert!(model.forward(&vec![1; 257], 1).is_err());
+    let bytes = fs_err::read(data("base/model.safetensors")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut huge = u64::MAX.to_le_bytes().to_vec();
+    huge.extend(&bytes[8..]);
+    for damaged in [&[][..], &bytes[..7], &bytes[..200], &bytes[..bytes.len() - 1], &huge] {
+        fs_err::write(&path, damaged).unwrap();
+        let error = weights::Tensors::open(&path).err().expect("an error");
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+    }
+    let mut config = model.config.clone();
+    config.vocab_size = 1 << 20;
+    let mut tensors = weights::Tensors::open(&data("base/model.safetensors")).unwrap();
+    let error = Llama::<Back>::build(&config, &mut tensors, &cpu()).expect_err("an error");
+    assert!(error.to_string().contains("embed_tokens"), "{error}");
+}

@@ -1,0 +1,219 @@
+//! The tokenizer of a model: HF's `tokenizer.json`, read, applied, or trained.
+//!
+//! Training is byte-level BPE with GPT-2's pre-tokenizer, which loses no byte and which GGUF
+//! runtimes know by the name `gpt-2`. Chat templates are not applied: the pipelines train on plain
+//! text.
+
+use std::path::Path;
+
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, TokenizerImpl};
+
+use super::config::{Config, Ids};
+use super::weights::Folder;
+use crate::{Result, StageError};
+
+/// The token that ends a text in tokenizers that are trained here. It also begins one, and pads.
+pub const END: &str = "<|endoftext|>";
+
+/// Names under which models know their end of text, most specific first.
+const ENDS: [&str; 5] = [END, "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
+
+/// Text to tokens and back.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`. What begins and ends a text is what `config` says, or else the usual
+    /// name for it.
+    pub fn read(path: &Path, config: &Config) -> Result<Tokenizer> {
+        let inner = tokenizers::Tokenizer::from_bytes(fs_err::read(path)?).map_err(|e| {
+            StageError::bad(path, format!("not a tokenizer: {e}"))
+                .hint("tokenizer.json is what HF's tokenizers library writes")
+        })?;
+        let size = inner.get_vocab_size(true);
+        if size > config.vocab_size {
+            let message = format!("{size} tokens, but the model has {}", config.vocab_size);
+            return Err(StageError::bad(path, message)
+                .hint("take tokenizer.json and config.json of the same model"));
+        }
+        let mut eos = config.eos().to_vec();
+        if eos.is_empty() {
+            eos.extend(ENDS.iter().find_map(|name| inner.token_to_id(name)));
+        }
+        let bos = match &config.bos_token_id {
+            Some(Ids::One(id)) => Some(*id),
+            Some(Ids::Many(ids)) => ids.first().copied(),
+            None => None,
+        };
+        Ok(Tokenizer { inner, bos, eos })
+    }
+
+    /// Trains byte-level BPE of at most `vocab` tokens (at least 257). Depends on the texts and the
+    /// size alone.
+    pub fn train<'a>(
+        texts: impl Iterator<Item = &'a str> + Send,
+        vocab: usize,
+    ) -> Result<Tokenizer> {
+        let failed = |e| StageError::failed(format!("training the tokenizer: {e}"));
+        if vocab < 257 {
+            return Err(StageError::failed(format!("a vocabulary of {vocab} tokens is too small"))
+                .hint("byte-level BPE needs 257: one a byte, and the end of text"));
+        }
+        let mut trainer = BpeTrainerBuilder::new()
+            .vocab_size(vocab)
+            .show_progress(false)
+            .special_tokens(vec![AddedToken::from(END, true)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, ByteLevel, ByteLevel> =
+            TokenizerImpl::new(BPE::default());
+        let bytes = ByteLevel::new(false, true, true);
+        tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+        tokenizer.train(&mut trainer, texts).map_err(failed)?;
+        let inner = tokenizers::Tokenizer::from(tokenizer);
+        let end = inner.token_to_id(END).into_iter().collect::<Vec<_>>();
+        Ok(Tokenizer { inner, bos: end.first().copied(), eos: end })
+    }
+
+    /// Writes `tokenizer.json` into a folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text = self.json()?;
+        Ok(fs_err::write(folder.join("tokenizer.json"), text)?)
+    }
+
+    /// The text of `tokenizer.json`.
+    pub fn json(&self) -> Result<String> {
+        let text = self.inner.to_string(true);
+        text.map_err(|e| StageError::failed(format!("tokenizer.json: {e}")))
+    }
+
+    /// The tokens of a text, without any that begin or end it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| StageError::failed(format!("tokenizing: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of many texts, on all cores.
+    pub fn encode_all(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.inner.encode_batch_fast(texts.to_vec(), false);
+        let encodings = encodings.map_err(|e| StageError::failed(format!("tokenizing: {e}")))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// The text of tokens, without those that only mark its beginning or end.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let text = self.inner.decode(tokens, true);
+        text.map_err(|e| StageError::failed(format!("decoding tokens: {e}")))
+    }
+
+    /// Tokens that end a text; perhaps none.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+    /// The token that begins a text, where the model wants one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+    /// A token to pad with. It never counts, so it need not be one of its own.
+    pub fn pad(&self) -> u32 {
+        self.eos.first().copied().unwrap_or(0)
+    }
+    /// Number of tokens.
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+    /// Notes in `config` what begins and ends a text, and how many tokens there are.
+    pub fn describe(&self, config: &mut Config) {
+        config.vocab_size = self.size();
+        config.bos_token_id = self.bos.map(Ids::One);
+        config.eos_token_id = match self.eos.as_slice() {
+            [] => None,
+            [id] => Some(Ids::One(*id)),
+            ids => Some(Ids::Many(ids.to_vec())),
+        };
+    }
+
+    /// Tokens in order of their ids, merges in order of their ranks, and which tokens are special:
+    /// what a GGUF file wants. An error where the model is not BPE.
+    pub fn bpe(&self) -> Result<Bpe> {
+        let ModelWrapper::BPE(_) = self.inner.get_model() else {
+            return Err(StageError::failed("the tokenizer is not BPE")
+                .hint("GGUF export knows byte-level BPE only"));
+        };
+        let parsed: serde_json::Value = serde_json::from_str(&self.json()?)
+            .map_err(|e| StageError::failed(format!("tokenizer.json: {e}")))?;
+        let merges = parsed["model"]["merges"].as_array();
+        let merges = merges.into_iter().flatten().filter_map(|merge| match merge {
+            serde_json::Value::String(pair) => Some(pair.clone()),
+            pair => Some(format!("{} {}", pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)),
+        });
+        let added = self.inner.get_added_tokens_decoder();
+        let tokens = (0..self.size() as u32).map(|id| {
+            let name = self.inner.id_to_token(id).unwrap_or_else(|| format!("[PAD{id}]"));
+            (name, added.get(&id).is_some_and(|token| token.special))
+        });
+        let (tokens, special) = tokens.unzip();
+        Ok(Bpe { tokens, special, merges: merges.collect() })
+    }
+}
+
+/// The tables of byte-level BPE.
+pub struct Bpe {
+    /// Tokens by id, in GPT-2's spelling of bytes.
+    pub tokens: Vec<String>,
+    /// Whether each is a control token.
+    pub special: Vec<bool>,
+    /// Merges by rank, each `left right`.
+    pub merges: Vec<String>,
+}
+
+/// The tokenizer of a model folder.
+pub fn read(folder: &Folder, config: &Config) -> Result<Tokenizer> {
+    Tokenizer::read(folder.need("tokenizer.json")?, config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "The spread is 12 bps; the spread was 9 bps. Buy limit 10, sell limit 10.\n";
+
+    #[test]
+    fn a_trained_tokenizer_loses_nothing_and_is_the_same_each_time() {
+        let texts = vec![TEXT.repeat(20), "naïve – σ² ≤ 3 €, 日本".into()];
+        let train = || Tokenizer::train(texts.iter().map(String::as_str), 300).unwrap();
+        let tokenizer = train();
+        assert_eq!(tokenizer.size(), 300);
+        for text in &texts {
+            let tokens = tokenizer.encode(text).unwrap();
+            assert!(tokens.len() < text.len());
+            assert_eq!(&tokenizer.decode(&tokens).unwrap(), text);
+        }
+        for _ in 0..3 {
+            assert_eq!(train().json().unwrap(), tokenizer.json().unwrap());
+        }
+    }
+
+    #[test]
+    fn it_survives_its_file_with_the_end_of_text() {
+        let tokenizer = Tokenizer::train([TEXT].into_iter(), 280).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        tokenizer.write(folder.path()).unwrap();
+        let mut config = Config::llama(0, 8, 1, 1, 1, 8, 8);
+        tokenizer.describe(&mut config);
+        let again = Tokenizer::read(&folder.path().join("tokenizer.json"), &config).unwrap();
+        assert_eq!(again.eos(), tokenizer.eos());
+        assert_eq!(again.bos(), Some(again.eos()[0]));
+        assert_eq!(again.encode(TEXT).unwrap(), tokenizer.encode(TEXT).unwrap());
+        assert_eq!(again.encode(END).unwrap(), again.eos());
+        config.vocab_size = 100;
+        assert!(Tokenizer::read(&folder.path().join("tokenizer.json"), &config).is_err());
+    }
+}

@@ -1,0 +1,275 @@
+//! Weights from and to files: HF folders in safetensors.
+//!
+//! A [`Source`] gives tensors by their HF name in HF's layout (`[out, in]` for a linear layer); a
+//! model is built from one. Nothing is allocated by a number that only a file's header claims: the
+//! header is checked against the length of the file first. Pickled checkpoints are not read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, SafeTensors, TensorView};
+
+use super::llama::Llama;
+use crate::{Context, Result, StageError};
+
+/// What gives weights by name.
+pub trait Source {
+    /// The values of a tensor, row by row. An error where it is missing or has another shape.
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+}
+
+/// The files of a model: relative names, and where their bytes are.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    files: BTreeMap<String, PathBuf>,
+    called: String,
+}
+
+impl Folder {
+    /// Those of an input.
+    pub fn of_port(ctx: &Context, port: &str) -> Folder {
+        let files = ctx.files(port).map(|(name, path)| (name.to_owned(), path.to_owned()));
+        Folder { files: files.collect(), called: format!("input `{port}`") }
+    }
+    /// Those directly in a directory.
+    pub fn of_dir(dir: &Path) -> Result<Folder> {
+        let mut files = BTreeMap::new();
+        for entry in fs_err::read_dir(dir)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                files.insert(name, entry.path());
+            }
+        }
+        Ok(Folder { files, called: dir.display().to_string() })
+    }
+    /// A file, if it is there.
+    pub fn get(&self, name: &str) -> Option<&Path> {
+        self.files.get(name).map(PathBuf::as_path)
+    }
+    /// A file that must be there.
+    pub fn need(&self, name: &str) -> Result<&Path> {
+        self.get(name).ok_or_else(|| {
+            StageError::failed(format!("{} has no {name}", self.called))
+                .hint("a model is a folder of config.json, tokenizer.json and its weights")
+        })
+    }
+    /// All files.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.files.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+}
+
+/// Normal weights of standard deviation 0.02 around 0, unit norms and no biases: GPT-2's and
+/// Llama's initialisation.
+pub struct Normal {
+    rng: ChaCha8Rng,
+    std: f64,
+}
+
+impl Normal {
+    /// Weights drawn from a seed; the same on every device.
+    pub fn new(seed: u64) -> Normal {
+        Normal { rng: ChaCha8Rng::seed_from_u64(seed), std: 0.02 }
+    }
+}
+
+impl Source for Normal {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let len = shape.iter().product();
+        if name.ends_with("norm.weight") {
+            return Ok(vec![1.0; len]);
+        }
+        if name.ends_with(".bias") {
+            return Ok(vec![0.0; len]);
+        }
+        // Box and Muller: two normals of two uniforms in (0, 1].
+        let mut values = Vec::with_capacity(len + 1);
+        while values.len() < len {
+            let radius = (-2.0 * uniform(&mut self.rng).ln()).sqrt() * self.std;
+            let angle = uniform(&mut self.rng) * std::f64::consts::TAU;
+            values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
+        }
+        values.truncate(len);
+        Ok(values)
+    }
+}
+
+/// In (0, 1], of 53 bits.
+pub(crate) fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    ((rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64
+}
+
+/// Tensors of one or more safetensors files.
+pub struct Tensors {
+    files: Vec<File>,
+}
+
+struct File {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    header: Metadata,
+    start: usize,
+}
+
+impl Tensors {
+    /// Opens a file and checks its header.
+    pub fn open(path: &Path) -> Result<Tensors> {
+        let bytes = fs_err::read(path)?;
+        let (len, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
+            StageError::bad(path, format!("not a safetensors file: {e}"))
+                .hint("the file is damaged or cut off; fetch or write it again")
+        })?;
+        let start = len + 8;
+        let held = bytes.len().checked_sub(start);
+        if held.is_none_or(|held| held < header.data_len()) {
+            return Err(StageError::bad(path, "the file is shorter than its header says"));
+        }
+        Ok(Tensors { files: vec![File { path: path.to_owned(), bytes, header, start }] })
+    }
+
+    /// Opens `model.safetensors`, or its shards.
+    pub fn open_model(folder: &Folder) -> Result<Tensors> {
+        let shards = folder
+            .iter()
+            .filter(|(name, _)| name.starts_with("model-") && name.ends_with(".safetensors"));
+        let shards: Vec<&Path> = match folder.get("model.safetensors") {
+            Some(path) => vec![path],
+            None => shards.map(|(_, path)| path).collect(),
+        };
+        if shards.is_empty() {
+            folder.need("model.safetensors")?;
+        }
+        let mut files = Vec::new();
+        for path in shards {
+            files.extend(Tensors::open(path)?.files);
+        }
+        Ok(Tensors { files })
+    }
+
+    /// Names of all tensors, in order.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.files.iter().flat_map(|f| f.header.tensors().into_keys()).collect();
+        names.sort();
+        names
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.files.iter().find_map(|f| f.header.info(name)).map(|info| info.shape.as_slice())
+    }
+}
+
+impl Source for Tensors {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let found = self.files.iter().find_map(|f| Some((f, f.header.info(name)?)));
+        let Some((file, info)) = found else {
+            let path = self.files.first().map(|f| f.path.clone()).unwrap_or_default();
+            return Err(StageError::bad(path, format!("no tensor `{name}`"))
+                .hint("config.json and the weights must be of the same model"));
+        };
+        if info.shape != shape {
+            let message = format!("tensor `{name}` is {:?}, not {shape:?}", info.shape);
+            return Err(StageError::bad(&file.path, message)
+                .hint("config.json and the weights must be of the same model"));
+        }
+        let (from, to) = info.data_offsets;
+        let bytes = file.bytes.get(file.start + from..file.start + to);
+        let bytes = bytes.ok_or_else(|| StageError::bad(&file.path, "an offset past the end"))?;
+        let bits = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        Ok(match info.dtype {
+            Dtype::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::BF16 => bits.map(|b| half::bf16::from_bits(b).to_f32()).collect(),
+            Dtype::F16 => bits.map(|b| half::f16::from_bits(b).to_f32()).collect(),
+            other => {
+                let message = format!("tensor `{name}` has elements of type {other:?}");
+                return Err(StageError::bad(&file.path, message).hint("use f32, f16 or bf16"));
+            }
+        })
+    }
+}
+
+/// The transpose of a matrix of `rows` rows.
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (i, row) in values.chunks_exact(columns).enumerate() {
+        for (j, &x) in row.iter().enumerate() {
+            out[j * rows + i] = x;
+        }
+    }
+    out
+}
+
+/// A tensor on its way to a file: name, shape, values.
+pub struct Named {
+    /// The HF name.
+    pub name: String,
+    /// The shape, in HF's layout.
+    pub shape: Vec<usize>,
+    /// The values, row by row.
+    pub values: Vec<f32>,
+}
+
+impl Named {
+    pub(crate) fn of<B: Backend, const D: usize>(
+        name: String,
+        tensor: Tensor<B, D>,
+    ) -> Result<Named> {
+        let shape = tensor.dims().to_vec();
+        let values = tensor.into_data().convert::<f32>().into_vec();
+        let values = values.map_err(|e| StageError::failed(format!("{name}: {e:?}")))?;
+        Ok(Named { name, shape, values })
+    }
+}
+
+/// Every weight of a model by its HF name and in HF's layout. An adapter is not among them.
+pub fn tensors<B: Backend>(model: &Llama<B>) -> Result<Vec<Named>> {
+    let mut out = vec![
+        Named::of("model.embed_tokens.weight".into(), model.embed.val())?,
+        Named::of("model.norm.weight".into(), model.norm.val())?,
+    ];
+    for (i, block) in model.blocks.iter().enumerate() {
+        let norms = [("input", &block.input_norm), ("post_attention", &block.post_norm)];
+        for (name, norm) in norms {
+            out.push(Named::of(format!("model.layers.{i}.{name}_layernorm.weight"), norm.val())?);
+        }
+    }
+    let head = model.head.iter().map(|head| ("lm_head".to_owned(), head));
+    for (name, layer) in model.linears().chain(head) {
+        out.push(Named::of(format!("{name}.weight"), layer.weight.val().transpose())?);
+        if let Some(bias) = &layer.bias {
+            out.push(Named::of(format!("{name}.bias"), bias.val())?);
+        }
+    }
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(out)
+}
+
+/// Writes tensors as f32 in a safetensors file. The bytes depend on the tensors alone.
+pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let mut views = Vec::new();
+    for (tensor, bytes) in tensors.iter().zip(&bytes) {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes);
+        let view = view.map_err(|e| StageError::failed(format!("{}: {e}", tensor.name)))?;
+        views.push((tensor.name.as_str(), view));
+    }
+    let file = safetensors::serialize(views, None)
+        .map_err(|e| StageError::failed(format!("{}: {e}", path.display())))?;
+    Ok(fs_err::write(path, file)?)
+}
+
+/// Writes `config.json` and `model.safetensors` into a folder. An adapter is left out: merge it
+/// first, or write it beside with `lora::write`.
+pub fn save<B: Backend>(model: &Llama<B>, folder: &Path) -> Result<()> {
+    model.config.write(folder)?;
+    write(&folder.join("model.safetensors"), &tensors(model)?)
+}
