@@ -165,14 +165,22 @@ pub fn ends(text: &str) -> bool {
     loop {
         let before = rest.len();
         rest = rest.trim_end_matches(is_closer);
-        if let Some(open) = rest.strip_suffix(']').and_then(|r| r.rfind('[').map(|open| &r[..open]))
-        {
-            rest = open;
+        for (open, close) in MARKS {
+            if let Some(inside) = rest.strip_suffix(close) {
+                rest = inside.trim_end_matches(cites).strip_suffix(open).unwrap_or(rest);
+            }
         }
         if rest.len() == before {
             return rest.ends_with(is_end);
         }
     }
+}
+
+/// What may stand behind a full stop around the numbers of citations and footnotes.
+const MARKS: [(&str, &str); 2] = [("[", "]"), ("^{", "}")];
+
+fn cites(c: char) -> bool {
+    c.is_ascii_digit() || matches!(c, ',' | ' ' | '-' | '–' | '∗' | '†')
 }
 
 fn is_end(c: char) -> bool {
@@ -187,10 +195,9 @@ fn is_closer(c: char) -> bool {
 /// Skips closing quotes and brackets, footnote marks, and citations such as `[12, 13]`.
 fn behind_closers(text: &str, at: usize) -> usize {
     let mut rest = text[at..].trim_start_matches(is_closer);
-    if let Some(inside) = rest.strip_prefix('[') {
-        let cites = |c: char| c.is_ascii_digit() || matches!(c, ',' | ' ' | '-' | '–');
-        let behind = inside.trim_start_matches(cites);
-        if let Some(behind) = behind.strip_prefix(']') {
+    for (open, close) in MARKS {
+        let inside = rest.strip_prefix(open).map(|inside| inside.trim_start_matches(cites));
+        if let Some(behind) = inside.and_then(|behind| behind.strip_prefix(close)) {
             rest = behind.trim_start_matches(is_closer);
         }
     }
@@ -275,6 +282,7 @@ mod tests {
             ["Shown before.[12, 13]", "We go on."]
         );
         assert_eq!(split("A note.¹ Next one."), ["A note.¹", "Next one."]);
+        assert_eq!(split("A note.^{2} Next one."), ["A note.^{2}", "Next one."]);
         assert_eq!(split("Well... So it is."), ["Well...", "So it is."]);
         assert_eq!(split("In 2008. The crisis."), ["In 2008.", "The crisis."]);
         assert_eq!(split("这是一。这是二！"), ["这是一。", "这是二！"]);
@@ -310,10 +318,10 @@ mod tests {
 
     #[test]
     fn a_text_ends_as_a_sentence_or_not() {
-        for yes in ["So.", "So?\" ", "(So.)", "So.[3]", "So…", "所以。", "So. "] {
+        for yes in ["So.", "So?\" ", "(So.)", "So.[3]", "So.^{2}", "So…", "所以。", "So. "] {
             assert!(ends(yes), "{yes}");
         }
-        for no in ["So", "so:", "x = 1,", "see [3]", "", "a]"] {
+        for no in ["So", "so:", "x = 1,", "see [3]", "x^{2}", "", "a]", "}"] {
             assert!(!ends(no), "{no}");
         }
     }

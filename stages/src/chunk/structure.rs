@@ -99,12 +99,14 @@ fn between(text: &str, before: &Block, after: &Block) -> Level {
     if before.shape == Shape::Heading {
         return Level::Block;
     }
+    let ends = sentence::ends(&text[before.range.clone()]);
     if after.shape == Shape::Heading {
-        return Level::Section;
+        // A table or formula may end a section, but a chunk ends better with a sentence.
+        return if ends { Level::Section } else { Level::Sentence };
     }
     let words = matches!(after.shape, Shape::Prose | Shape::Item);
     let small = words && text[after.range.clone()].starts_with(char::is_lowercase);
-    match (sentence::ends(&text[before.range.clone()]), after.apart) {
+    match (ends, after.apart) {
         (true, true) if !small => Level::Paragraph,
         (true, false) if !small => Level::Sentence,
         // "it follows that", the formula, and "where x is": one sentence.
