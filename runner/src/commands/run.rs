@@ -29,8 +29,8 @@ pub struct Run {
     #[command(flatten)]
     which: Which,
     /// Actions at a time [default: the number of processors]
-    #[arg(short, long)]
-    jobs: Option<usize>,
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
 }
 
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
@@ -39,7 +39,7 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let opened = open(which, kinds)?;
     let plan = opened.plan(which)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = arguments.jobs.unwrap_or(cpus).max(1);
+    let jobs = arguments.jobs.map_or(cpus, usize::from);
     let setting = setting(&opened, &plan, which, cpus, jobs);
     let (events, listen) = mpsc::channel();
     let width = name_width(&opened.graph);
