@@ -200,3 +200,20 @@ fn a_features_file_that_is_none_is_refused() {
     let said = error.to_string();
     assert!(said.contains("features.csv:254: spread_bps is not a number: `x"), "{said}");
 }
+
+/// Where this text moves, raise `Encode::VERSION`, and put the new text here.
+#[test]
+fn golden() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = encode(json!({}), &features(dir.path(), 3));
+    let prompts = prompts(&ran);
+    let expected = "\
+Spread is average at 69.7 bps, 62nd percentile of the training span. Depth is thin at 22.61, 13th percentile. Price impact is very high at 1644 bps a billion, 94th percentile.
+Realised volatility is high at 37.0 % a year, 84th percentile. The probability of the high-volatility regime is 1.00.
+Momentum over one day is strongly positive at +2.3 standard deviations. Momentum over five days is negative at -0.4, over thirty days positive at +1.1. Long momentum is positive at +7.9 %. The close is below its average price at -116 bps. RSI is neutral at 54.
+Order imbalance is strongly positive at +0.98, order flow positive at +0.16. Trading is busy at +0.7 standard deviations. VPIN is very high at 0.48, 97th percentile.
+Last three days: -1.4 %, -1.3 %, +5.2 %.
+Decision:";
+    assert_eq!(prompts[100].prompt, expected);
+    assert_eq!(Encode::VERSION, 1);
+}

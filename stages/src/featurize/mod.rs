@@ -32,6 +32,9 @@
 //! An `index` (columns date and close) adds two columns at the end: `index_close`, the last at or
 //! before each date, and `corr_60`, the rolling correlation of returns with it.
 //!
+//! The regime model finds two states in any series; `regime_variance_ratio` and the stays among
+//! the metrics say whether they mean anything.
+//!
 //! It does not scale, fill gaps, or adjust for splits and dividends.
 
 pub mod bars;
@@ -188,6 +191,8 @@ impl Stage for Featurize {
         ctx.metric("regime_log_likelihood", fit.regime.log_likelihood);
         ctx.metric("regime_stay_calm", fit.regime.hmm.transition[0][0]);
         ctx.metric("regime_stay_volatile", fit.regime.hmm.transition[1][1]);
+        let [calm, volatile] = fit.regime.hmm.variance;
+        ctx.metric("regime_variance_ratio", volatile / calm);
         Ok(())
     }
 }
@@ -365,11 +370,15 @@ fn write(
     }
     out.flush()?;
     ctx.progress(scan.rows as u64, scan.rows as u64, "bars", "features")?;
-    let [(_, warmup), (_, train), ..] = counts;
+    let [_, (_, train), _, (_, test)] = counts;
     if train == 0 {
-        let message = format!("all rows of the training span are warm-up: {warmup} of them");
+        let message =
+            format!("every row of the training span ({} rows) is warm-up", scan.spans.train);
         return Err(StageError::bad(path, message)
             .hint("momentum_12_1 alone needs 253 bars before the first row; train on more"));
+    }
+    if test == 0 {
+        ctx.warn("no row is left to test on: `splits.train_end` is at the end of the file");
     }
     fit.scalers = scalers.finish();
     Ok(counts)

@@ -254,6 +254,8 @@ fn splits_are_purged_and_embargoed() {
     let fit: Fit = serde_json::from_str(&ran.text("fit")).unwrap();
     assert_eq!(fit.train, (day(0), day(595)));
     assert_eq!(fit.regime.returns, 595);
+    // What was fitted is used as it reads back.
+    assert_eq!(serde_json::to_string_pretty(&fit).unwrap() + "\n", ran.text("fit"));
     // The scaler is of the training rows alone.
     let rsi: Vec<f64> = rows
         .iter()
@@ -447,4 +449,51 @@ fn parameters_out_of_range_are_refused() {
         assert_eq!(resolve(&params).unwrap_err().path, path);
     }
     assert!(resolve(&json!({})).is_ok());
+}
+
+/// Where these numbers move, the bytes of a user's files do: raise `Featurize::VERSION`, and put
+/// the new numbers here.
+#[test]
+fn golden() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = bars_file(dir.path(), &simulated(700, 3));
+    let ran = testing::run::<Featurize>(params(), &[("bars", &path)]).unwrap();
+    let rows = table::read(&ran.outputs["features"]).unwrap();
+    let expected = [
+        109.73753392246931,
+        -0.7822167356149871,
+        22.755954951244966,
+        -1.2324440238247354,
+        -0.7024768268687187,
+        -0.6921828376827363,
+        0.3814033120926419,
+        36.98719385657442,
+        -0.00834961322817783,
+        -472.59721427544423,
+        -1.7493028708846143,
+        957.9947460778201,
+        0.4335841420310013,
+        41.958633389787664,
+        0.9999995815488333,
+    ];
+    for ((name, ours), expected) in FEATURES.iter().zip(rows[690].features).zip(expected) {
+        let apart = (ours - expected).abs() / expected.abs();
+        assert!(apart < 1e-9, "{name}: {ours}, not {expected}; {:?}", rows[690].features);
+    }
+    assert_eq!(Featurize::VERSION, 1);
+}
+
+#[test]
+fn a_file_without_test_rows_is_warned_of_and_one_without_training_rows_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = bars_file(dir.path(), &simulated(500, 3));
+    let run = |end: usize| {
+        let with = json!({ "splits": { "train_end": day(end) } });
+        testing::run::<Featurize>(with, &[("bars", &path)])
+    };
+    let warnings = run(900).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("no row is left to test on"), "{}", warnings[0]);
+    let error = run(200).err().unwrap().to_string();
+    assert!(error.ends_with("every row of the training span (196 rows) is warm-up"), "{error}");
 }

@@ -233,3 +233,31 @@ fn parameters_out_of_range_are_refused() {
     }
     assert!(resolve(&json!({})).is_ok());
 }
+
+/// Where these move, raise `Pairs::VERSION`, and put the new ones here.
+#[test]
+fn golden() {
+    let inputs = inputs();
+    let ran = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let spec = spec(&ran);
+    let pairs = pairs(&ran);
+    let heads: Vec<String> = pairs
+        .iter()
+        .step_by(60)
+        .map(|p| format!("{}{}/{} {:.6}", p.t0, p.chosen, p.rejected, p.reward_chosen))
+        .collect();
+    assert_eq!(pairs.len(), 342);
+    assert_eq!(
+        heads,
+        [
+            "2000-10-01 buy limit 25/ sell market 0.702730",
+            "2000-12-05 sell limit 100/ sell limit 25 0.698171",
+            "2001-02-09 sell limit 50/ sell market 0.703642",
+            "2001-04-13 sell limit 25/ sell limit 100 0.667461",
+            "2001-06-17 buy limit 100/ sell limit 10 0.584446",
+            "2001-08-21 sell limit 50/ buy limit 50 0.730971",
+        ]
+    );
+    assert_eq!(format!("{:.6} {:.6}", spec.fill.a, spec.fill.k), "2.370600 1.814463");
+    assert_eq!(Pairs::VERSION, 1);
+}
