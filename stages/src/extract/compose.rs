@@ -133,7 +133,8 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
             return Kind::Heading(if line.size > 1.35 * body.size { 2 } else { 3 });
         }
     }
-    let long_words = line.text.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() >= 4).count();
+    let long_words =
+        line.text.split(|c: char| !c.is_alphabetic()).filter(|w| w.chars().count() >= 4).count();
     let indented = line.left > column.left + 1.2 * line.size;
     let short = line.right < column.right - 2.0 * line.size;
     let symbols = letters * 2 < length || line.maths > 0.3;

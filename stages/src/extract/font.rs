@@ -27,6 +27,8 @@ pub struct Style {
     pub bold: bool,
     /// All glyphs are as wide: code.
     pub fixed: bool,
+    /// Its glyphs are pieces of drawings: lines, arrow heads, circles.
+    pub drawing: bool,
 }
 
 impl Style {
@@ -46,6 +48,10 @@ impl Style {
             fixed: any(&["mono", "cmtt", "courier", "typewriter", "sftt", "cmsltt", "consol"])
                 || any(&["inconsolata", "luxi", "beramono", "lmtt"])
                 || flags & 1 != 0,
+            drawing: ["line1", "linew1", "lcircle", "xyatip", "xybtip", "xybsql", "xycirc"]
+                .iter()
+                .chain(&["xycmat", "xycmbt", "xydash", "xyline", "xyluat", "xylubt"])
+                .any(|prefix| low.starts_with(prefix)),
         }
     }
 }
@@ -215,10 +221,6 @@ fn program(doc: &Document, descriptor: &Dictionary) -> Option<Program> {
 
 /// Text of each code of a simple font, as the program itself has it.
 fn builtin(program: &Program) -> Option<HashMap<u8, String>> {
-    let named = |name: &str| {
-        let mut text = String::new();
-        glyphs::push(name, &mut text).then_some(text)
-    };
     match program {
         Program::Type1(data) => {
             let codes = type1::encoding(data)?;
@@ -299,12 +301,12 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
     let map = map.filter(|map| !map.is_empty());
 
     let entry = get(doc, font, b"Encoding");
-    let (mut named, mut names) = (None, HashMap::new());
+    let (mut base_encoding, mut names) = (None, HashMap::new());
     match entry {
-        Some(Object::Name(name)) => named = Encoding::named(name),
+        Some(Object::Name(name)) => base_encoding = Encoding::named(name),
         Some(Object::Dictionary(encoding)) => {
             let name = get(doc, encoding, b"BaseEncoding").and_then(|name| name.as_name().ok());
-            named = name.and_then(Encoding::named);
+            base_encoding = name.and_then(Encoding::named);
             names = differences(doc, encoding);
         }
         _ => {}
@@ -315,53 +317,48 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         && names.values().all(|name| glyphs::code_of(name).is_some());
     if coded {
         let high = names.keys().any(|code| *code >= 128);
-        named = Some(if high { Encoding::T1 } else { Encoding::Ot1 });
+        base_encoding = Some(if high { Encoding::T1 } else { Encoding::Ot1 });
         names = names
             .into_iter()
             .filter_map(|(code, name)| Some((code, glyphs::code_of(&name)?)))
-            .filter_map(|(code, at)| Some((code, named?.table()[usize::from(at)]?)))
+            .filter_map(|(code, at)| Some((code, base_encoding?.table()[usize::from(at)]?)))
             .map(|(code, c)| (code, format!("uni{:04X}", c as u32)))
             .collect();
     }
-    let own = if named.is_none() { program.as_ref().and_then(builtin) } else { None };
-    let fallback = named.unwrap_or(match base.to_ascii_lowercase() {
+    let own = if base_encoding.is_none() { program.as_ref().and_then(builtin) } else { None };
+    let fallback = base_encoding.unwrap_or(match base.to_ascii_lowercase() {
         low if low.starts_with("symbol") => Encoding::Symbol,
         _ if kind == "TrueType" => Encoding::WinAnsi,
         _ => Encoding::Standard,
     });
     let chars = fallback.table();
+    let style = Style::of(&base, flags);
 
     let mut table = Simple { text: String::new(), spans: [None; 256], widths: [0.0; 256] };
     let widths = widths(doc, font, descriptor, &base, &chars);
     table.widths = widths;
     for code in 0..=255u8 {
         let at = usize::from(code);
-        let start = table.text.len();
-        let text = &mut table.text;
-        let found = map.as_ref().is_some_and(|map| map.push(u32::from(code), text))
-            || match (names.get(&code), &own) {
-                (Some(name), _) => glyphs::push(name, text),
-                (None, Some(own)) => own.get(&code).inspect(|own| text.push_str(own)).is_some(),
-                (None, None) => chars[at].inspect(|c| text.push(*c)).is_some(),
-            };
-        // A font's private characters are those of Symbol, moved up.
-        if let [private] = text[start..].chars().collect::<Vec<_>>()[..]
-            && glyphs::private(private)
-        {
-            let low = (private as u32).checked_sub(0xf000).and_then(|low| u8::try_from(low).ok());
-            let symbol = low.and_then(|low| Encoding::Symbol.table()[usize::from(low)]);
-            text.truncate(start);
-            text.extend(symbol.filter(|_| found));
-            if symbol.is_none() {
-                continue;
-            }
+        let mut said = String::new();
+        let mapped = map.as_ref().is_some_and(|map| map.push(u32::from(code), &mut said));
+        let mut shown = mapped.then(|| said.clone());
+        let own_text = match (names.get(&code), &own) {
+            (Some(name), _) => named(name),
+            (None, Some(own)) => own.get(&code).cloned(),
+            (None, None) => chars[at].map(String::from),
+        };
+        if shown.is_none() || named_better(shown.as_deref(), own_text.as_deref(), &names, code) {
+            shown = own_text.or(shown);
         }
-        if found {
-            table.spans[at] = Some((start as u32, table.text.len() as u32));
-        } else if code == 32 {
-            table.text.push(' ');
-            table.spans[at] = Some((start as u32, table.text.len() as u32));
+        if style.drawing {
+            shown = Some(String::new());
         }
+        let shown = shown.and_then(public).or((code == 32).then(|| " ".to_owned()));
+        table.spans[at] = shown.map(|shown| {
+            let start = table.text.len() as u32;
+            table.text.push_str(&shown);
+            (start, table.text.len() as u32)
+        });
     }
     let em = if kind == "Type3" { type3_em(doc, font, &table.widths) } else { 1.0 };
     if kind == "Type3" {
@@ -369,7 +366,7 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         table.widths.iter_mut().for_each(|width| *width *= scale);
     }
     Font {
-        style: Style::of(&base, flags),
+        style,
         name: base,
         to_unicode: map.is_some(),
         embedded: program.is_some() || kind == "Type3",
@@ -377,6 +374,42 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         em,
         codes: Table::Simple(Box::new(table)),
     }
+}
+
+/// Whether the glyph's name is to be believed rather than the ToUnicode map. Ghostscript writes maps
+/// that give the old code of a symbol or ligature as if it were Latin-1: `alpha` as `³`.
+fn named_better(
+    mapped: Option<&str>,
+    own: Option<&str>,
+    names: &HashMap<u8, String>,
+    code: u8,
+) -> bool {
+    let (Some(mapped), Some(own)) = (mapped, own) else { return false };
+    let upper_latin = |text: &str| text.chars().all(|c| matches!(c, '\u{80}'..='\u{ff}'));
+    let foreign = |text: &str| text.chars().all(|c| c > '\u{17f}') && !text.is_empty();
+    let private = |text: &str| text.chars().any(glyphs::private);
+    private(mapped) && !private(own)
+        || names.contains_key(&code) && upper_latin(mapped) && foreign(own)
+}
+
+/// Text without private characters: those of Symbol, moved up, and Adobe's.
+fn public(text: String) -> Option<String> {
+    let mut chars = text.chars();
+    let Some(private) = chars.next().filter(|c| chars.next().is_none() && glyphs::private(*c))
+    else {
+        return Some(text);
+    };
+    if let Some(whole) = glyphs::corporate(private) {
+        return Some(whole.to_owned());
+    }
+    let low = (private as u32).checked_sub(0xf000).and_then(|low| u8::try_from(low).ok())?;
+    Encoding::Symbol.table()[usize::from(low)].map(String::from)
+}
+
+/// Text of a glyph name.
+fn named(name: &str) -> Option<String> {
+    let mut text = String::new();
+    glyphs::push(name, &mut text).then_some(text)
 }
 
 /// Widths by code, in em: `/Widths`, else those of the standard font of that name.
@@ -487,10 +520,6 @@ fn cid_widths(doc: &Document, font: &Dictionary) -> Vec<(u32, u32, f32)> {
 
 /// Text by CID from the font program.
 fn cid_text(program: &Program, to_glyph: Option<&[u8]>) -> HashMap<u32, String> {
-    let named = |name: &str| {
-        let mut text = String::new();
-        glyphs::push(name, &mut text).then_some(text)
-    };
     match program {
         Program::Type1(_) => HashMap::new(),
         Program::Cff(data) => {

@@ -216,6 +216,97 @@ const TEX_NAMES: &[(&str, &str)] = &[
     ("approxorequal", "≊"),
     ("Digamma", "Ϝ"),
     ("epsiloninv", "϶"),
+    ("prime", "′"),
+    ("sharp", "♯"),
+    ("flat", "♭"),
+    ("natural", "♮"),
+    ("Ifractur", "ℑ"),
+    ("Rfractur", "ℜ"),
+    ("arrowvertex", "|"),
+    ("square", "□"),
+    ("frown", "⌢"),
+    ("smile", "⌣"),
+    ("between", "≬"),
+    ("Yen", "¥"),
+    ("circleR", "®"),
+    ("circleS", "Ⓢ"),
+    ("nand", "⊼"),
+    ("measuredangle", "∡"),
+    ("sphericalangle", "∢"),
+    ("lessequalgreater", "⋚"),
+    ("greaterlessequal", "⋛"),
+    ("lessdbleqlgreater", "⪋"),
+    ("greaterdbleqlless", "⪌"),
+    ("lessornotequal", "≨"),
+    ("greaterornotequal", "≩"),
+    ("lessornotsimilar", "⋦"),
+    ("greaterornotsimilar", "⋧"),
+    ("notlessorslnteql", "≰"),
+    ("notgreaterorslnteql", "≱"),
+    ("notlessdblequal", "≰"),
+    ("notgreaterdblequal", "≱"),
+    ("notprecedesoreql", "⋠"),
+    ("notfollowsoreql", "⋡"),
+    ("notsubsetoreql", "⊈"),
+    ("notsupersetoreql", "⊉"),
+    ("subsetornoteql", "⊊"),
+    ("supersetornoteql", "⊋"),
+    ("subsetdblequal", "⫅"),
+    ("supersetdblequal", "⫆"),
+    ("nottriangleleft", "⋪"),
+    ("nottriangleright", "⋫"),
+    ("nottriangeqlleft", "⋬"),
+    ("nottriangeqlright", "⋭"),
+    ("notarrowboth", "↮"),
+    ("notdblarrowboth", "⇎"),
+    ("notforces", "⊮"),
+    ("notshortbar", "∤"),
+    ("notshortparallel", "∦"),
+    ("harpoonleftright", "⇋"),
+    ("harpoonrightleft", "⇌"),
+    ("harpoonupright", "↾"),
+    ("harpoonupleft", "↿"),
+    ("harpoondownright", "⇂"),
+    ("harpoondownleft", "⇃"),
+    ("dblarrowup", "⇈"),
+    ("dblarrowdwn", "⇊"),
+    ("dblarrowheadright", "↠"),
+    ("dblarrowheadleft", "↞"),
+    ("arrowtailright", "↣"),
+    ("arrowtailleft", "↢"),
+    ("arrowtripleright", "⇛"),
+    ("arrowtripleleft", "⇚"),
+    ("arrowparrleftright", "⇆"),
+    ("arrowparrrightleft", "⇄"),
+    ("equaldotleftright", "≒"),
+    ("equaldotrightleft", "≓"),
+    ("ringinequal", "≖"),
+    ("equalorless", "⋜"),
+    ("equalorgreater", "⋝"),
+    ("equalorprecedes", "⋞"),
+    ("equalorfollows", "⋟"),
+    ("intersectiondbl", "⋒"),
+    ("uniondbl", "⋓"),
+    ("multiopenleft", "⋋"),
+    ("multiopenright", "⋌"),
+    ("revsimilar", "∽"),
+    ("revasymptequal", "⋍"),
+    ("shiftleft", "↰"),
+    ("shiftright", "↱"),
+    ("clockwise", "↻"),
+    ("anticlockwise", "↺"),
+    ("rightanglenw", "⌜"),
+    ("rightanglene", "⌝"),
+    ("rightanglesw", "⌞"),
+    ("rightanglese", "⌟"),
+    ("Finv", "Ⅎ"),
+    ("Gmir", "⅁"),
+    ("colonequal", "≔"),
+    ("nequal", "≠"),
+    ("nelement", "∉"),
+    ("iinteg", "∬"),
+    ("iiinteg", "∭"),
+    ("suppress", ""),
     ("visiblespace", " "),
     ("compwordmark", ""),
     ("perthousandzero", ""),
@@ -262,9 +353,10 @@ fn known(name: &str, out: &mut String) -> bool {
     if let Some(codes) = LIST.get(name) {
         let mark = out.len();
         out.extend(codes.split(' ').filter_map(hex));
-        if out[mark..].chars().any(private) {
+        if let Some(c) = out[mark..].chars().find(|c| private(*c)) {
             out.truncate(mark);
-            return small_capital(name, out);
+            let whole = corporate(c).inspect(|text| out.push_str(text)).is_some();
+            return whole || small_capital(name, out);
         }
         return out.len() > mark;
     }
@@ -304,6 +396,25 @@ fn hex(digits: &str) -> Option<char> {
 /// Whether the character means something in one font only.
 pub fn private(c: char) -> bool {
     matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..)
+}
+
+/// Adobe's private characters, for the pieces of tall delimiters and the marks in two styles; as
+/// with their names, the upper piece stands for the whole.
+pub fn corporate(c: char) -> Option<&'static str> {
+    Some(match c {
+        '\u{f8e6}' => "|",
+        '\u{f8e8}' | '\u{f6da}' => "®",
+        '\u{f8e9}' | '\u{f6d9}' => "©",
+        '\u{f8ea}' | '\u{f6db}' => "™",
+        '\u{f8eb}' => "(",
+        '\u{f8ee}' => "[",
+        '\u{f8f1}' => "{",
+        '\u{f8f6}' => ")",
+        '\u{f8f9}' => "]",
+        '\u{f8fc}' => "}",
+        '\u{f8e5}'..='\u{f8fe}' => "",
+        _ => return None,
+    })
 }
 
 /// The code that a name such as `a65`, `g12`, `C0041` or `char33` spells in decimal, for bitmap

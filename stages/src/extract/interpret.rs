@@ -400,7 +400,7 @@ impl<'a> Interpreter<'a> {
                 self.page.text.truncate(start);
                 return self.warn("it has too many glyphs; the rest was left out");
             }
-            if self.visible(origin, &glyph) {
+            if glyph.len > 0 && self.visible(origin, &glyph) {
                 self.page.glyphs.push(glyph);
             }
             let space = if shown.space { state.word_space } else { 0.0 };

@@ -45,16 +45,34 @@ pub struct Line {
 
 /// The lines of a page, in drawing order.
 pub fn lines(page: &Page) -> Vec<Line> {
-    let mut out = Vec::new();
+    let mut groups: Vec<Open> = Vec::new();
     let mut open = Open::default();
     for &glyph in &page.glyphs {
         if !open.takes(page, &glyph) {
-            open.close(page, &mut out);
+            close(std::mem::take(&mut open), &mut groups);
         }
         open.push(page, glyph);
     }
-    open.close(page, &mut out);
-    out
+    close(open, &mut groups);
+    let lines = groups.iter().filter_map(|group| write(page, group));
+    lines.filter(|line| !line.text.is_empty()).collect()
+}
+
+/// Ends a line. If the two before it are a fraction that it follows, the three become one line.
+fn close(line: Open, groups: &mut Vec<Open>) {
+    if let [.., above, below] = &groups[..]
+        && line.follows_fraction(above, below)
+        && let (Some(below), Some(above)) = (groups.pop(), groups.pop())
+    {
+        let mut whole = above;
+        whole.glyphs.extend(below.glyphs);
+        whole.glyphs.extend(line.glyphs);
+        groups.push(Open { anchor: line.anchor, end: line.end, whole: true, ..whole });
+        return;
+    }
+    if !line.glyphs.is_empty() {
+        groups.push(line);
+    }
 }
 
 fn text<'a>(page: &'a Page, glyph: &Glyph) -> &'a str {
@@ -66,7 +84,15 @@ fn extension(page: &Page, glyph: &Glyph) -> bool {
     page.fonts.get(usize::from(glyph.font)).is_some_and(|font| font.style.extension)
 }
 
-/// The line being gathered.
+/// The baseline of a large operator of the extension font, which hangs from its origin so that its
+/// middle is on the axis.
+fn operator_base(page: &Page, g: &Glyph) -> Option<f32> {
+    let sign =
+        matches!(text(page, g), "∑" | "∏" | "∐" | "∫" | "∮" | "⋃" | "⋂" | "⊕" | "⊗" | "∪" | "∩");
+    (sign && extension(page, g)).then_some(g.y - 0.85 * g.size)
+}
+
+/// A line being gathered.
 #[derive(Default)]
 struct Open {
     glyphs: Vec<Glyph>,
@@ -76,6 +102,8 @@ struct Open {
     main_end: f32,
     /// End of all.
     end: f32,
+    /// Made of a fraction and what follows it: the anchor is its baseline.
+    whole: bool,
 }
 
 impl Open {
@@ -118,8 +146,14 @@ impl Open {
         let hangs = extension(page, &g);
         let drop = self.glyphs.len() == 1
             && self.anchor.is_some_and(|(y, size)| size > 1.8 * g.size && g.y - y > 0.1 * size);
+        // Limits come before the sign that they stand on.
+        let limits = self.anchor.is_none_or(|(_, size)| size < 0.85 * g.size);
         match self.anchor {
-            _ if hangs => {}
+            _ if hangs => {
+                if let Some(base) = operator_base(page, &g).filter(|_| limits) {
+                    self.anchor = Some((base, g.size));
+                }
+            }
             None => self.anchor = Some((g.y, g.size)),
             Some((_, size)) if drop || g.size > 1.15 * size => self.anchor = Some((g.y, g.size)),
             _ => {}
@@ -135,18 +169,32 @@ impl Open {
         self.glyphs.push(g);
     }
 
-    fn close(&mut self, page: &Page, out: &mut Vec<Line>) {
-        let line = write(page, &self.glyphs);
-        out.extend(line.filter(|line| !line.text.is_empty()));
-        self.glyphs.clear();
-        self.anchor = None;
+    /// Whether `above` and `below` are the parts of a fraction to the left of this line, whose
+    /// baseline runs between theirs.
+    fn follows_fraction(&self, above: &Open, below: &Open) -> bool {
+        let parts = (above.anchor, below.anchor, self.anchor);
+        let (Some((up, size)), Some((down, _)), Some((y, em))) = parts else { return false };
+        let left = |open: &Open| open.glyphs.iter().fold(f32::MAX, |left, g| left.min(g.x));
+        let turn = |open: &Open| open.glyphs.first().map(|g| g.turn);
+        let middle = |open: &Open| (left(open) + open.end) / 2.0;
+        let step = 0.3 * em..1.15 * em;
+        let end = above.end.max(below.end);
+        let start = left(self);
+        turn(above) == turn(self)
+            && turn(below) == turn(self)
+            && step.contains(&(up - y))
+            && step.contains(&(y - down))
+            && size < 1.1 * em
+            && (middle(above) - middle(below)).abs() < em
+            && (end - 0.3 * em..end + 1.2 * em).contains(&start)
     }
 }
 
-/// The baseline and the size that carry most of the line.
-fn main_baseline(page: &Page, glyphs: &[Glyph]) -> (f32, f32) {
+/// The baseline and the size that carry most of the line, of glyphs that are not smaller than
+/// `least`.
+fn main_baseline(page: &Page, glyphs: &[Glyph], least: f32) -> (f32, f32) {
     let mut seen: Vec<(f32, f32, f32)> = Vec::new();
-    for g in glyphs {
+    for g in glyphs.iter().filter(|g| g.size >= least) {
         let weight = (g.end - g.x).max(0.1) * g.size * if extension(page, g) { 0.01 } else { 1.0 };
         let same = |s: &&mut (f32, f32, f32)| (s.0 - g.y).abs() < 0.1 && (s.1 - g.size).abs() < 0.1;
         if let Some(entry) = seen.iter_mut().find(same) {
@@ -196,12 +244,16 @@ fn tracking(glyphs: &[Glyph]) -> f32 {
     if low > 0.04 { middle.min(low * 1.5) } else { 0.0 }
 }
 
-fn write(page: &Page, glyphs: &[Glyph]) -> Option<Line> {
+fn write(page: &Page, group: &Open) -> Option<Line> {
+    let glyphs = &group.glyphs[..];
     let is_space = |g: &Glyph| text(page, g).chars().all(char::is_whitespace) && g.len > 0;
     let first = glyphs.iter().position(|g| !is_space(g))?;
     let last = glyphs.iter().rposition(|g| !is_space(g))?;
     let glyphs = &glyphs[first..=last];
-    let (y, size) = main_baseline(page, glyphs);
+    let (y, size) = match group.anchor {
+        Some(anchor) if group.whole => anchor,
+        anchor => main_baseline(page, glyphs, anchor.map_or(0.0, |(_, size)| 0.85 * size)),
+    };
     let apart = tracking(glyphs);
     let mut writer = Writer { out: String::new(), level: Level::Main, accent: None };
     let mut line = Line {
@@ -236,18 +288,26 @@ fn write(page: &Page, glyphs: &[Glyph]) -> Option<Line> {
         let em = g.size.max(before.size);
         let gap = g.x - end;
         let level = level(page, g, shelf, size);
-        let hangs = extension(page, g) || extension(page, &before);
-        let step = if level == Level::Main && !hangs { g.y - shelf } else { 0.0 };
-        let jump = step.abs() > 0.45 * size;
-        if step < -size && gap < 0.0 && shelf > y {
+        let hangs = extension(page, g);
+        let base = match (level, hangs) {
+            (Level::Main, false) => Some(g.y),
+            // An estimate: of use only where it is far off.
+            (Level::Main, true) => {
+                operator_base(page, g).filter(|base| (base - shelf).abs() > 0.4 * size)
+            }
+            _ => None,
+        };
+        let step = base.map_or(0.0, |base| base - shelf);
+        let jump = step.abs() > 0.45 * size && writer.level == Level::Main;
+        if step < -size && gap < 0.0 {
             writer.space_before(Level::Main);
             writer.out.push('/');
         }
-        if level == Level::Main && !extension(page, g) {
-            shelf = g.y;
-        }
+        shelf = base.unwrap_or(shelf);
         let drop = at == 1 && before.size > 1.8 * g.size;
-        let wide = gap > (WORD_GAP + apart) * em;
+        // Slanted letters lean towards their scripts.
+        let slack = if level == writer.level { 0.0 } else { 0.12 };
+        let wide = gap > (WORD_GAP + apart + slack) * em;
         if at > 0 && !drop && (blank || wide || jump) {
             if gap > CELL_GAP * size && level == Level::Main {
                 writer.enter(Level::Main);
@@ -274,6 +334,9 @@ fn write(page: &Page, glyphs: &[Glyph]) -> Option<Line> {
     let share = |count: u32| count as f32 / line.glyphs.max(1) as f32;
     (line.bold, line.fixed, line.maths) = (share(bold), share(fixed), share(maths));
     line.text = composed(writer.out);
+    while let Some(at) = line.text.find(". . .") {
+        line.text.replace_range(at..at + 5, "...");
+    }
     let kept = line.text.trim_end().len();
     line.text.truncate(kept);
     let len = line.text.len();
