@@ -40,8 +40,8 @@ pub struct Chunk {
 
 /// The cost of a chunk that is out of bounds.
 const OUT_OF_BOUNDS: f64 = 1000.0;
-/// A longer piece is weighed in parts of half of this many bytes, so that it can be cut.
-const LONG_PIECE: usize = 512;
+/// A piece of so many bytes is weighed whole: few words are longer.
+const WHOLE_PIECE: usize = 64;
 
 fn cost(level: Level) -> f64 {
     match level {
@@ -57,7 +57,8 @@ fn cost(level: Level) -> f64 {
 
 /// Divides a text at some of its cuts (those of `structure::cuts`). Every chunk is within the bounds
 /// where the text has `min` tokens and `max` is at least twice `min` and `overlap`; a shorter text is
-/// one chunk. `tick` hears now and then how many tokens are counted, and may stop it.
+/// one chunk. Only a text that is little but an unbroken run of signs, whose tokens change wherever it
+/// is cut, may give others. `tick` hears now and then how many tokens are counted, and may stop it.
 pub fn divide<E>(
     text: &str,
     cuts: Vec<Cut>,
@@ -67,7 +68,9 @@ pub fn divide<E>(
 ) -> Result<Vec<Chunk>, E> {
     let (Some(first), Some(last)) = (cuts.first(), cuts.last()) else { return Ok(Vec::new()) };
     let whole = first.start..last.end;
-    let weights = Weights::new(text, counter, &mut tick)?;
+    let slack = bounds.max.saturating_sub(bounds.overlap).saturating_sub(2 * bounds.min);
+    let step = (slack / 4).clamp(1, 64);
+    let weights = Weights::new(text, step, counter, &mut tick)?;
     let all = weights.sums.last().copied().unwrap_or(0);
     if all <= bounds.target || all < 2 * bounds.min {
         let tokens = counter.count(&text[whole.clone()]);
@@ -75,8 +78,6 @@ pub fn divide<E>(
             return Ok(vec![Chunk { range: whole, tokens }]);
         }
     }
-    let slack = bounds.max.saturating_sub(bounds.overlap).saturating_sub(2 * bounds.min);
-    let step = (slack / 4).clamp(1, 64);
     let long = bounds.max.saturating_sub(bounds.overlap);
     let coarse = refine(text, &cuts, &weights, long, step.max(16));
     let chunks = choose(text, &coarse, &weights, bounds, bounds, counter);
@@ -86,7 +87,7 @@ pub fn divide<E>(
     let fine = refine(text, &cuts, &weights, step, step);
     let mut best = chunks;
     // The sums of long pieces are a little high. Where that matters, stay off the bounds.
-    for margin in [0, slack / 8] {
+    for margin in [0, slack / 8, slack / 4] {
         let inner = Bounds { min: bounds.min + margin, max: bounds.max - margin, ..bounds };
         let chunks = choose(text, &fine, &weights, inner, bounds, counter);
         let better = outside(&chunks, bounds) < outside(&best, bounds);
@@ -95,6 +96,12 @@ pub fn divide<E>(
         }
         if outside(&best, bounds) == 0 {
             break;
+        }
+    }
+    if outside(&best, bounds) > 0 {
+        let one = vec![Chunk { tokens: counter.count(&text[whole.clone()]), range: whole }];
+        if outside(&one, bounds) == 0 {
+            return Ok(one);
         }
     }
     Ok(best)
@@ -108,6 +115,8 @@ fn outside(chunks: &[Chunk], bounds: Bounds) -> usize {
 struct Weights {
     ends: Vec<usize>,
     sums: Vec<u32>,
+    /// A longer piece is weighed in parts of so many bytes, so that it can be cut.
+    part: usize,
     /// Where the last search ended: the next one is mostly a little further on.
     near: Cell<usize>,
 }
@@ -115,14 +124,17 @@ struct Weights {
 impl Weights {
     fn new<E>(
         text: &str,
+        step: u32,
         counter: &mut Counter,
         tick: &mut impl FnMut(u32) -> Result<(), E>,
     ) -> Result<Weights, E> {
-        let mut weights = Weights { ends: Vec::new(), sums: Vec::new(), near: Cell::default() };
+        let part = (step as usize).max(16);
+        let mut weights =
+            Weights { ends: Vec::new(), sums: Vec::new(), part, near: Cell::default() };
         weights.ends.reserve(text.len() / 4);
         weights.sums.reserve(text.len() / 4);
         let mut sum = 0;
-        for (i, (range, tokens)) in Pieces::new(text, 0, counter).enumerate() {
+        for (i, (range, tokens)) in Pieces::new(text, 0, part, counter).enumerate() {
             sum += tokens;
             weights.ends.push(range.end);
             weights.sums.push(sum);
@@ -154,7 +166,8 @@ impl Weights {
     fn up_to(&self, text: &str, at: usize, counter: &mut Counter) -> i64 {
         let pieces = self.before(at);
         let from = pieces.checked_sub(1).map_or(0, |last| self.ends[last]);
-        let rest: u32 = Pieces::new(&text[..at], from, counter).map(|(_, tokens)| tokens).sum();
+        let rest: u32 =
+            Pieces::new(&text[..at], from, self.part, counter).map(|(_, tokens)| tokens).sum();
         self.sum(pieces) + i64::from(rest)
     }
 
@@ -164,7 +177,7 @@ impl Weights {
         let mut pieces = self.before(at);
         let mut extra = 0;
         let mut reached = at;
-        let mut own = Pieces::new(text, at, counter);
+        let mut own = Pieces::new(text, at, self.part, counter);
         loop {
             while self.ends.get(pieces).is_some_and(|end| *end <= reached) {
                 pieces += 1;
@@ -184,14 +197,15 @@ impl Weights {
 struct Pieces<'a> {
     text: &'a str,
     at: usize,
+    part: usize,
     /// Where the piece ends whose parts are under way.
     end: usize,
     counter: &'a mut Counter,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(text: &'a str, at: usize, counter: &'a mut Counter) -> Pieces<'a> {
-        Pieces { text, at, end: at, counter }
+    fn new(text: &'a str, at: usize, part: usize, counter: &'a mut Counter) -> Pieces<'a> {
+        Pieces { text, at, part, end: at, counter }
     }
 }
 
@@ -205,8 +219,8 @@ impl Iterator for Pieces<'_> {
         if self.end == self.at {
             self.end = self.counter.next(self.text, self.at);
         }
-        let end = match self.end - self.at > LONG_PIECE {
-            true => self.text.floor_char_boundary(self.at + LONG_PIECE / 2),
+        let end = match self.end - self.at > WHOLE_PIECE + self.part {
+            true => self.text.floor_char_boundary(self.at + self.part),
             false => self.end,
         };
         let range = self.at..end;

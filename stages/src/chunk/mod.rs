@@ -134,22 +134,18 @@ impl Stage for Chunking {
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let documents = documents(ctx)?;
-        let mut bytes_left = 0;
-        for document in &documents {
-            bytes_left += fs_err::metadata(document.path)?.len();
-        }
+        let mut bytes_left: u64 = documents.iter().map(|document| document.bytes).sum();
         let counters = Counters::new(params.encoding);
         let mut writer = Writer::new(params, ctx)?;
-        // So many at once that all cores have work, and few enough to hold in memory.
-        for batch in documents.chunks(32) {
+        for batch in batches(&documents) {
             let read: Vec<Result<Cut>> = batch
                 .par_iter()
                 .map(|document| counters.with(|counter| document.cut(params, counter, ctx)))
                 .collect();
             for (document, cut) in batch.iter().zip(read) {
-                let cut = cut?;
-                writer.document(document.stem, &cut)?;
-                bytes_left = bytes_left.saturating_sub(cut.bytes);
+                writer.document(document.stem, &cut?)?;
+                writer.totals.bytes += document.bytes;
+                bytes_left -= document.bytes;
                 writer.progress(bytes_left, document.stem)?;
             }
         }
@@ -161,13 +157,13 @@ impl Stage for Chunking {
 struct Document<'a> {
     stem: &'a str,
     path: &'a Path,
+    bytes: u64,
     sidecar: Option<&'a Path>,
 }
 
 /// A document that is read and cut.
 struct Cut {
     text: String,
-    bytes: u64,
     sidecar: Sidecar,
     chunks: Vec<Chunk>,
     warning: Option<String>,
@@ -181,7 +177,8 @@ fn documents<'a>(ctx: &'a Context) -> Result<Vec<Document<'a>>> {
     for name in files.keys().copied().filter(text) {
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
         let sidecar = files.get(format!("{stem}.json").as_str()).copied();
-        documents.push(Document { stem, path: files[name], sidecar });
+        let bytes = fs_err::metadata(files[name])?.len();
+        documents.push(Document { stem, path: files[name], bytes, sidecar });
     }
     if documents.is_empty() {
         return Err(StageError::failed("there is no text: no file ends in `.txt` or `.md`")
@@ -190,16 +187,34 @@ fn documents<'a>(ctx: &'a Context) -> Result<Vec<Document<'a>>> {
     Ok(documents)
 }
 
+/// Cuts a list into parts that all cores can work on and that fit into memory.
+fn batches<'a>(documents: &'a [Document<'a>]) -> impl Iterator<Item = &'a [Document<'a>]> {
+    let mut rest = documents;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(64).take_while(|document| {
+            bytes += document.bytes;
+            bytes <= 64 << 20
+        });
+        let count = fits.count().max(1).min(rest.len());
+        let (batch, after) = rest.split_at(count);
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
 impl Document<'_> {
     fn cut(&self, params: &Params, counter: &mut Counter, ctx: &Context) -> Result<Cut> {
         let raw = fs_err::read(self.path)?;
-        let bytes = raw.len() as u64;
-        let text = String::from_utf8(raw).map_err(|e| {
+        let mut text = String::from_utf8(raw).map_err(|e| {
             let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
             let name = Path::new(self.stem);
             StageError::bad(name, "the text is not UTF-8").at(line).hint("convert it to UTF-8")
         })?;
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
         let known = match self.sidecar {
             Some(path) => Some(serde_json::from_slice::<Sidecar>(&fs_err::read(path)?)),
             None => None,
@@ -219,7 +234,7 @@ impl Document<'_> {
             false => Ok(()),
         };
         let chunks = divide::divide(&text, cuts, params.bounds(), counter, alive)?;
-        Ok(Cut { text, bytes, sidecar, chunks, warning })
+        Ok(Cut { text, sidecar, chunks, warning })
     }
 }
 
@@ -312,7 +327,6 @@ impl<'a> Writer<'a> {
             self.ctx.warn(warning);
         }
         self.totals.documents += 1;
-        self.totals.bytes += cut.bytes;
         match cut.chunks.as_slice() {
             [] => self.totals.empty.push(stem.into()),
             [one] if one.tokens < self.params.min_tokens => {

@@ -217,6 +217,25 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
+fn a_byte_order_mark_and_windows_lines_are_no_text() {
+    let text = format!("\u{feff}{}", paper(4, 1).replace('\n', "\r\n"));
+    let ran = run(json!({}), &[("a.txt", &text)]).unwrap();
+    assert!(texts(&ran)[0].starts_with("# 0 Section"));
+    assert_eq!(lines(&ran, "index")[0]["section"], json!(["0 Section of 1"]));
+    assert_eq!(ran.metrics["share_at_sentence"], 1.0);
+}
+
+#[test]
+fn many_documents_keep_their_order() {
+    let files: Vec<(String, String)> =
+        (0..150).map(|i| (format!("{i:03}.txt"), format!("Document {i}. Short."))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let ran = run(json!({}), &files).unwrap();
+    let expected: Vec<&str> = files.iter().map(|(_, text)| *text).collect();
+    assert_eq!(texts(&ran), expected);
+}
+
+#[test]
 fn parameters_that_cannot_hold_are_refused() {
     let resolve = |params: Value| (Kind::of::<Chunking>().resolve)(&params);
     let wrong = |params: Value| resolve(params).unwrap_err().path;
