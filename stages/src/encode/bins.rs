@@ -63,9 +63,8 @@ pub fn level(name: &str, value: f64, percentile: usize) -> &'static str {
     let signed = |small: f64, large: f64| pick(value, [-large, -small, small, large], SIGN);
     let ranked = |words| pick(percentile as f64, [10.0, 30.0, 70.0, 90.0], words);
     match name {
-        "spread_bps" => ranked(["very narrow", "narrow", "average", "wide", "very wide"]),
-        "depth" => ranked(["very thin", "thin", "average", "deep", "very deep"]),
-        "trade_intensity" => ranked(["very quiet", "quiet", "average", "busy", "very busy"]),
+        "spread_bps" => ranked(["very narrow", "narrow", "typical", "wide", "very wide"]),
+        "depth" => ranked(["very thin", "thin", "typical", "deep", "very deep"]),
         "imbalance" => signed(0.1, 0.6),
         "order_flow_imbalance" => signed(0.02, 0.2),
         "momentum_1" | "momentum_5" | "momentum_30" => signed(0.25, 1.5),
@@ -78,14 +77,14 @@ pub fn level(name: &str, value: f64, percentile: usize) -> &'static str {
         "rsi_14" => pick(
             value,
             [30.0, 45.0, 55.0, 70.0],
-            ["oversold", "weak", "neutral", "strong", "overbought"],
+            ["very low", "low", "typical", "high", "very high"],
         ),
         "p_high_vol" => pick(
             value,
             [0.1, 0.4, 0.6, 0.9],
             ["calm", "mostly calm", "undecided", "mostly volatile", "volatile"],
         ),
-        _ => ranked(["very low", "low", "average", "high", "very high"]),
+        _ => ranked(["very low", "low", "typical", "high", "very high"]),
     }
 }
 
@@ -113,6 +112,6 @@ mod tests {
         assert_eq!(level("momentum_5", 0.0, 1), "neutral");
         assert_eq!(level("spread_bps", 3.5, 20), "narrow");
         assert_eq!(level("realised_vol", 3.5, 90), "very high");
-        assert_eq!(level("rsi_14", 70.0, 1), "overbought");
+        assert_eq!(level("rsi_14", 70.0, 1), "very high");
     }
 }

@@ -114,7 +114,7 @@ pub struct Encode;
 
 impl Stage for Encode {
     const NAME: &'static str = "encode";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "the market state as a prompt in words";
     type Params = Params;
 

@@ -56,8 +56,8 @@ fn the_narrative_reads_back() {
             (value("realised_vol"), 0.05),
             (rank("realised_vol"), 0.0),
             (value("p_high_vol"), 0.005),
-            (value("momentum_1"), 0.05),
             (value("momentum_5"), 0.05),
+            (value("momentum_1"), 0.05),
             (value("momentum_30"), 0.05),
             (100.0 * value("momentum_12_1"), 0.05),
             (value("vwap_dev_bps"), 0.5),
@@ -208,12 +208,12 @@ fn golden() {
     let ran = encode(json!({}), &features(dir.path(), 3));
     let prompts = prompts(&ran);
     let expected = "\
-Spread is average at 69.7 bps, 62nd percentile of the training span. Depth is thin at 22.61, 13th percentile. Price impact is very high at 1644 bps a billion, 94th percentile.
+Spread is typical at 69.7 bps, 62nd percentile of the training span. Depth is thin at 22.61, 13th percentile. Price impact is very high at 1644 bps a billion, 94th percentile.
 Realised volatility is high at 37.0 % a year, 84th percentile. The probability of the high-volatility regime is 1.00.
-Momentum over one day is strongly positive at +2.3 standard deviations. Momentum over five days is negative at -0.4, over thirty days positive at +1.1. Long momentum is positive at +7.9 %. The close is below its average price at -116 bps. RSI is neutral at 54.
-Order imbalance is strongly positive at +0.98, order flow positive at +0.16. Trading is busy at +0.7 standard deviations. VPIN is very high at 0.48, 97th percentile.
+Momentum over five days is negative at -0.4 standard deviations, over one day strongly positive at 2.3, over thirty days positive at 1.1. The twelve-month momentum is positive at 7.9 %. The close is below its average price at -116 bps. The relative strength index is typical at 54.
+Order imbalance is strongly positive at 0.98. Order flow imbalance is positive at 0.16. Trade intensity is high at 0.7 standard deviations. VPIN is very high at 0.48, 97th percentile.
 Last three days: -1.4 %, -1.3 %, +5.2 %.
 Decision:";
     assert_eq!(prompts[100].prompt, expected);
-    assert_eq!(Encode::VERSION, 1);
+    assert_eq!(Encode::VERSION, 2);
 }
