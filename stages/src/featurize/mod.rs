@@ -180,7 +180,7 @@ impl Stage for Featurize {
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let path = ctx.file("bars")?;
         let scan = scan(path, params, ctx)?;
-        let mut fit = learn(path, &scan, params)?;
+        let mut fit = learn(path, &scan, params, ctx)?;
         let counts = write(path, &scan, &mut fit, params, ctx)?;
         let mut json = serde_json::to_string_pretty(&fit).map_err(std::io::Error::from)?;
         json.push('\n');
@@ -294,12 +294,16 @@ fn scan(path: &Path, params: &Params, ctx: &Context) -> Result<Scan> {
     Ok(Scan { rows, spans, train: (first, last), returns, mean_volume })
 }
 
-fn learn(path: &Path, scan: &Scan, params: &Params) -> Result<Fit> {
+fn learn(path: &Path, scan: &Scan, params: &Params, ctx: &Context) -> Result<Fit> {
     if scan.mean_volume <= 0.0 {
         return Err(StageError::bad(path, "volume is 0 throughout the training span")
             .hint("six of the features need it; use bars with traded volume"));
     }
-    let regime = regime::fit(&scan.returns, &params.regime).ok_or_else(|| {
+    let restarts = params.regime.restarts as u64;
+    let fitted = regime::fit(&scan.returns, &params.regime, |restart| {
+        ctx.progress(restart as u64, restarts, "starts", "fitting the regimes")
+    })?;
+    let regime = fitted.ok_or_else(|| {
         let (n, restarts) = (scan.returns.len(), params.regime.restarts);
         StageError::failed(format!(
             "the regime model found no two lasting states in {n} training returns ({restarts} starts)"

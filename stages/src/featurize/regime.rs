@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fit::short;
+use crate::Result;
 
 /// How the regime model is fitted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -69,12 +70,20 @@ pub struct Fitted {
 }
 
 /// Fits two regimes to returns in percent. `None` where no start ended in two persistent states.
-pub fn fit(returns: &[f64], how: &Regime) -> Option<Fitted> {
+/// `tick` hears the number of the start at each step of EM.
+///
+/// # Errors
+/// What `tick` says to stop.
+pub fn fit(
+    returns: &[f64],
+    how: &Regime,
+    mut tick: impl FnMut(usize) -> Result<()>,
+) -> Result<Option<Fitted>> {
     let n = returns.len() as f64;
     let mean = returns.iter().sum::<f64>() / n;
     let variance = returns.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
     if returns.len() < 20 || variance <= 0.0 {
-        return None;
+        return Ok(None);
     }
     let mut rng = ChaCha8Rng::seed_from_u64(how.seed);
     let mut best: Option<(f64, Fitted)> = None;
@@ -95,30 +104,39 @@ pub fn fit(returns: &[f64], how: &Regime) -> Option<Fitted> {
             ],
             variance: [variance * draw(0.1, 0.9, 0.4), variance * draw(1.2, 5.0, 2.5)],
         };
-        let Some((objective, fitted)) = maximise(start, returns, variance, how) else { continue };
+        let found = maximise(start, returns, variance, how, || tick(restart))?;
+        let Some((objective, fitted)) = found else { continue };
         accepted += 1;
         if best.as_ref().is_none_or(|(kept, _)| objective > *kept) {
             best = Some((objective, fitted));
         }
     }
-    let (_, mut fitted) = best?;
-    fitted.accepted = accepted;
-    fitted.hmm = fitted.hmm.shortened();
-    fitted.log_likelihood = short(fitted.log_likelihood);
-    Some(fitted)
+    Ok(best.map(|(_, fitted)| Fitted {
+        accepted,
+        hmm: fitted.hmm.shortened(),
+        log_likelihood: short(fitted.log_likelihood),
+        ..fitted
+    }))
 }
 
 /// EM from one start; the posterior's logarithm and the model, or `None` where it is rejected.
-fn maximise(start: Hmm, x: &[f64], variance: f64, how: &Regime) -> Option<(f64, Fitted)> {
+fn maximise(
+    start: Hmm,
+    x: &[f64],
+    variance: f64,
+    how: &Regime,
+    mut tick: impl FnMut() -> Result<()>,
+) -> Result<Option<(f64, Fitted)>> {
     let mut hmm = start;
     let mut last = f64::NEG_INFINITY;
     let mut buffers = (Vec::with_capacity(x.len()), Vec::with_capacity(x.len()));
     let mut log_likelihood = f64::NEG_INFINITY;
     for _ in 0..how.max_steps {
+        tick()?;
         let (next, ll) = step(&hmm, x, variance * 1e-4, how.stickiness, &mut buffers);
         let prior: f64 = (0..2).map(|i| how.stickiness * hmm.transition[i][i].ln()).sum();
         if !(ll + prior).is_finite() {
-            return None;
+            return Ok(None);
         }
         log_likelihood = ll;
         // The model that `ll` is of is kept, not the one a step further on.
@@ -135,7 +153,7 @@ fn maximise(start: Hmm, x: &[f64], variance: f64, how: &Regime) -> Option<(f64, 
     let stays = (0..2).all(|i| hmm.transition[i][i] >= how.min_stay);
     let fitted =
         Fitted { hmm, log_likelihood, returns: x.len(), accepted: 0, restarts: how.restarts };
-    stays.then_some((last, fitted))
+    Ok(stays.then_some((last, fitted)))
 }
 
 /// One step of EM: the next model, and the log-likelihood of this one.

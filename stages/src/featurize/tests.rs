@@ -167,10 +167,14 @@ fn filtered_probabilities_agree_with_prefixes_of_the_reference() {
     }
 }
 
+fn fitted(returns: &[f64], how: &Regime) -> Option<regime::Fitted> {
+    regime::fit(returns, how, |_| Ok(())).unwrap()
+}
+
 #[test]
 fn the_fitted_regimes_agree_with_the_reference() {
     let (expected, theirs, returns) = regime_reference();
-    let fitted = regime::fit(&returns, &Regime { stickiness: 0.0, ..Regime::default() }).unwrap();
+    let fitted = fitted(&returns, &Regime { stickiness: 0.0, ..Regime::default() }).unwrap();
     // statsmodels maximises the same likelihood: [stay 0, go 1 -> 0, means, variances].
     let best = &expected["statsmodels"];
     let of = |name: &str| best[name].as_f64().unwrap();
@@ -188,6 +192,17 @@ fn the_fitted_regimes_agree_with_the_reference() {
 }
 
 #[test]
+fn a_fit_can_be_stopped() {
+    let (_, _, returns) = regime_reference();
+    let mut steps = 0;
+    let stopped = regime::fit(&returns, &Regime::default(), |_| {
+        steps += 1;
+        if steps == 3 { Err(StageError::Cancelled) } else { Ok(()) }
+    });
+    assert!(matches!(stopped, Err(StageError::Cancelled)));
+}
+
+#[test]
 fn a_state_of_outliers_is_rejected() {
     // Single large returns in a calm series: the second state would never last.
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -195,8 +210,8 @@ fn a_state_of_outliers_is_rejected() {
         .map(|t| (rng.random::<f64>() - 0.5) * if t % 40 == 7 { 40.0 } else { 1.0 })
         .collect();
     let none = Regime { stickiness: 0.0, ..Regime::default() };
-    assert_eq!(regime::fit(&returns, &none), None);
-    assert_eq!(regime::fit(&[0.0; 500], &none), None);
+    assert_eq!(fitted(&returns, &none), None);
+    assert_eq!(fitted(&[0.0; 500], &none), None);
 }
 
 /// Bars with two regimes, dated by the day from 2000-01-01 in years of twelve months of 28 days.

@@ -208,6 +208,7 @@ impl Stage for Pairs {
         })?;
         let span = rows.get(..=last).unwrap_or_default();
         let r = &params.reward;
+        ctx.progress(0, 0, "prompts", "fitting the fill model")?;
         let (fill, log_likelihood) = fit_fill(span, params).ok_or_else(|| {
             StageError::bad(path, "no fill model: limit orders at these offsets never fill")
                 .hint("choose `offsets_bps` within the range of a bar")
@@ -293,13 +294,17 @@ fn check(params: &Params) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Rows that determine the two numbers of the fill model well enough.
+const FILL_ROWS: usize = 20_000;
+
 /// Rests a limit on each side, at each offset, at each training row, and sees when it fills.
-/// Orders whose time would pass the end of the span are left out. The model and its
-/// log-likelihood.
+/// Orders whose time would pass the end of the span are left out; a long span is represented by
+/// [`FILL_ROWS`] rows spread evenly. The model and its log-likelihood.
 fn fit_fill(span: &[Row], params: &Params) -> Option<(FillModel, f64)> {
     let r = &params.reward;
     let mut waits: Vec<BarWaits> = Vec::new();
-    for (at, row) in span.iter().enumerate() {
+    for at in evenly(span.len(), FILL_ROWS) {
+        let Some(row) = span.get(at) else { break };
         let Some(ahead) = span.get(at + 1..at + 1 + r.horizon_bars) else { break };
         let sigma = sigma(span, at, r.horizon_bars, r.sigma_window);
         let (Some(sigma), Split::Train) = (sigma, row.split) else { continue };
