@@ -66,7 +66,7 @@ impl Body {
         let leading = mode(steps, 0.05).unwrap_or(1.2);
         let first = pages.first().into_iter().flatten().filter(|l| l.turn == 0 && l.glyphs >= 4);
         let largest = first.fold(0.0f32, |most, line| most.max(line.size));
-        Body { size, leading, title: if largest > 1.25 * size { largest } else { f32::MAX } }
+        Body { size, leading, title: if largest > 1.15 * size { largest } else { f32::MAX } }
     }
 }
 
@@ -112,14 +112,18 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
     if line.fixed > 0.7 {
         return Kind::Code;
     }
-    let plain = letters >= 2 && letters * 2 > length && line.maths < 0.4 && line.gaps.is_empty();
+    let plain = letters >= 2
+        && letters * 2 > length
+        && line.maths < 0.4
+        && line.gaps.is_empty()
+        && !line.leader;
     if plain && length < 160 {
         let depth = numbered(&line.text);
         if first_page && line.size > 0.97 * body.title {
             return Kind::Heading(1);
         }
         let large = line.size > 1.13 * body.size;
-        let bold = line.bold > 0.9 && line.size > 0.95 * body.size;
+        let bold = line.bold > 0.9 && line.size > 0.85 * body.size;
         let small_capitals = !line.text.chars().any(char::is_lowercase) && letters >= 4;
         if let Some(depth) = depth
             && (large || bold || small_capitals && line.left > column.left + line.size)
@@ -143,7 +147,7 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
     {
         return Kind::Equation;
     }
-    if !line.gaps.is_empty() && (line.gaps.len() > 1 || indented || short) {
+    if line.leader || !line.gaps.is_empty() && (line.gaps.len() > 1 || indented || short) {
         return Kind::Row;
     }
     Kind::Prose
@@ -297,13 +301,22 @@ impl Writer<'_> {
 /// ends are kept where there is no vocabulary.
 pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
     let body = Body::of(pages);
-    let mut placed = Vec::new();
+    let mut placed: Vec<Placed<'_>> = Vec::new();
     for (page, lines) in pages.iter().enumerate() {
         let columns = columns(lines);
         placed.extend(lines.iter().map(|line| {
             let column = column_of(line, &columns);
             Placed { line, column, kind: kind(line, column, body, page == 0), page }
         }));
+    }
+    // A brace on a line of its own may come from another font than the code around it.
+    for at in 1..placed.len() {
+        if placed[at].line.glyphs <= 2
+            && placed[at - 1].kind == Kind::Code
+            && placed[at - 1].page == placed[at].page
+        {
+            placed[at].kind = Kind::Code;
+        }
     }
     let mut writer = Writer { out: Composed::default(), chars: 0, words };
     let mut first = true;
@@ -334,6 +347,19 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             writer.out.sections.push(Section { title, level, offset });
             let marks = format!("{} ", "#".repeat(level));
             writer.push(&marks);
+        }
+        match here.kind {
+            Kind::Heading(_) => {}
+            // Indented as in Markdown, so that a comment is no heading.
+            Kind::Code => {
+                let width = here.line.right - here.line.left;
+                let width = width / here.line.text.chars().count().max(1) as f32;
+                let inward = (here.line.left - here.column.left) / width.max(0.1);
+                let spaces = 4 + inward.round().clamp(0.0, 60.0) as usize;
+                writer.push(&" ".repeat(spaces));
+            }
+            _ if here.line.text.starts_with('#') => writer.push("\\"),
+            _ => {}
         }
         writer.push(&here.line.text);
     }

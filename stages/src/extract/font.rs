@@ -45,8 +45,17 @@ impl Style {
             bold: any(&[
                 "bold", "cmbx", "cmb1", "sfbx", "black", "demi", "medi", "heavy", "cmssbx",
             ]) || flags & 1 << 18 != 0,
-            fixed: any(&["mono", "cmtt", "courier", "typewriter", "sftt", "cmsltt", "consol"])
-                || any(&["inconsolata", "luxi", "beramono", "lmtt"])
+            fixed: any(&[
+                "mono",
+                "cmtt",
+                "courier",
+                "typewriter",
+                "sftt",
+                "cmsltt",
+                "cmitt",
+                "cmtcsc",
+                "consol",
+            ]) || any(&["inconsolata", "luxi", "beramono", "lmtt"])
                 || flags & 1 != 0,
             drawing: ["line1", "linew1", "lcircle", "xyatip", "xybtip", "xybsql", "xycirc"]
                 .iter()

@@ -163,7 +163,9 @@ pub fn interpret(doc: &Document, fonts: &Fonts, id: ObjectId, budget: Budget) ->
     let content = match doc.get_page_content_with_limit(id, budget.bytes as usize) {
         Ok(content) => content,
         Err(error) => {
-            run.page.warnings.push(format!("its content was left out: {error}"));
+            let why = std::error::Error::source(&error).map(|why| format!(", {why}"));
+            let why = why.unwrap_or_default();
+            run.page.warnings.push(format!("its content was left out: {error}{why}"));
             return run.page;
         }
     };

@@ -39,6 +39,8 @@ pub struct Line {
     pub maths: f32,
     /// Wide gaps: byte offset in `text` after the gap, end of the left part, start of the right.
     pub gaps: Vec<(usize, f32, f32)>,
+    /// Dots lead from one part to the other, as in a table of contents.
+    pub leader: bool,
     /// A header, footer or watermark, by the file's own marks.
     pub artifact: bool,
 }
@@ -207,6 +209,11 @@ fn main_baseline(page: &Page, glyphs: &[Glyph], least: f32) -> (f32, f32) {
     (best.0, best.1)
 }
 
+fn both_fixed(page: &Page, a: &Glyph, b: &Glyph) -> bool {
+    let fixed = |g: &Glyph| page.fonts.get(usize::from(g.font)).is_some_and(|f| f.style.fixed);
+    fixed(a) && fixed(b)
+}
+
 /// Raised, lowered or neither.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
@@ -229,9 +236,10 @@ fn level(page: &Page, g: &Glyph, y: f32, size: f32) -> Level {
 }
 
 /// Letters apart by habit (tracking): the usual gap between neighbours, as a share of the em.
-fn tracking(glyphs: &[Glyph]) -> f32 {
+fn tracking(page: &Page, glyphs: &[Glyph]) -> f32 {
     let mut gaps: Vec<f32> = glyphs
         .windows(2)
+        .filter(|pair| pair.iter().all(|g| text(page, g) != "."))
         .map(|pair| (pair[1].x - pair[0].end) / pair[1].size.max(pair[0].size))
         .filter(|gap| (-0.1..0.6).contains(gap))
         .collect();
@@ -254,7 +262,7 @@ fn write(page: &Page, group: &Open) -> Option<Line> {
         Some(anchor) if group.whole => anchor,
         anchor => main_baseline(page, glyphs, anchor.map_or(0.0, |(_, size)| 0.85 * size)),
     };
-    let apart = tracking(glyphs);
+    let apart = tracking(page, glyphs);
     let mut writer = Writer { out: String::new(), level: Level::Main, accent: None };
     let mut line = Line {
         left: glyphs[0].x,
@@ -309,12 +317,17 @@ fn write(page: &Page, group: &Open) -> Option<Line> {
         let slack = if level == writer.level { 0.0 } else { 0.12 };
         let wide = gap > (WORD_GAP + apart + slack) * em;
         if at > 0 && !drop && (blank || wide || jump) {
-            if gap > CELL_GAP * size && level == Level::Main {
+            if gap > CELL_GAP * size && level == Level::Main && !both_fixed(page, &before, g) {
                 writer.enter(Level::Main);
                 writer.space();
                 line.gaps.push((writer.out.len(), end, g.x));
             } else {
                 writer.space_before(level);
+                if both_fixed(page, &before, g) {
+                    // Code is aligned by its spaces.
+                    let spaces = (gap / (g.end - g.x).max(0.1)).round().clamp(1.0, 40.0) as usize;
+                    writer.out.extend(std::iter::repeat_n(' ', spaces - 1));
+                }
             }
         }
         blank = false;
@@ -334,15 +347,46 @@ fn write(page: &Page, group: &Open) -> Option<Line> {
     let share = |count: u32| count as f32 / line.glyphs.max(1) as f32;
     (line.bold, line.fixed, line.maths) = (share(bold), share(fixed), share(maths));
     line.text = composed(writer.out);
-    while let Some(at) = line.text.find(". . .") {
-        line.text.replace_range(at..at + 5, "...");
+    if line.text.contains("L^{A}T") {
+        line.text = line.text.replace("L^{A}TEX", "LaTeX").replace("L^{A}T_{E}X", "LaTeX");
     }
+    shorten_dots(&mut line);
     let kept = line.text.trim_end().len();
     line.text.truncate(kept);
     let len = line.text.len();
     let on_boundary = |at: usize| at < len && line.text.is_char_boundary(at);
     line.gaps.retain(|gap| on_boundary(gap.0));
     Some(line)
+}
+
+/// Writes dots apart (`. . .`) together, and the dots that lead to a page number as ` ... `.
+fn shorten_dots(line: &mut Line) {
+    let mut from = 0;
+    while let Some(start) = line.text[from..].find("..").or(line.text[from..].find(". .")) {
+        let start = from + start;
+        let run = line.text[start..].bytes().take_while(|b| matches!(b, b'.' | b' ')).count();
+        let run = line.text[start..start + run].trim_end().len();
+        let dots = line.text[start..start + run].bytes().filter(|b| *b == b'.').count();
+        let end = start + run;
+        if dots < 3 {
+            from = end;
+            continue;
+        }
+        let leader = dots > 4;
+        let left = line.text[..start].trim_end().len();
+        let (from_dots, short) = if leader { (left, " ... ") } else { (start, "...") };
+        let after = line.text[end..].len() - line.text[end..].trim_start().len();
+        let end = if leader { end + after } else { end };
+        line.text.replace_range(from_dots..end, short);
+        line.leader |= leader;
+        line.gaps.retain_mut(|gap| {
+            if gap.0 >= end {
+                gap.0 = gap.0 - end + from_dots + short.len();
+            }
+            gap.0 <= from_dots || gap.0 >= from_dots + short.len()
+        });
+        from = from_dots + short.len();
+    }
 }
 
 /// Signs that prose does not use.
@@ -443,5 +487,26 @@ impl Writer {
             }
             None => push_clean(shown, &mut self.out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_are_shortened_and_gaps_keep_their_place() {
+        let text = "1.2 Model objects . . . . . . . . 7 next".to_owned();
+        let gap = text.find("next").expect("next");
+        let mut line = Line { text, gaps: vec![(gap, 0.0, 20.0)], ..Line::default() };
+        shorten_dots(&mut line);
+        assert_eq!(line.text, "1.2 Model objects ... 7 next");
+        assert_eq!(&line.text[line.gaps[0].0..], "next");
+        assert!(line.leader);
+        let mut line =
+            Line { text: "x_{1}, . . . , x_{n}. . and e.g. so".into(), ..Line::default() };
+        shorten_dots(&mut line);
+        assert_eq!(line.text, "x_{1}, ... , x_{n}. . and e.g. so");
+        assert!(!line.leader);
     }
 }
