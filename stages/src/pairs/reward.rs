@@ -20,6 +20,10 @@
 //! does, the fill that `P` still allows is taken to happen in bar H, so that its markout is that
 //! of t + H + tau.
 //!
+//! P stays the modelled probability where the bars show whether the order filled (`filled` among
+//! the components): an order that was lucky to fill is still charged (1 - P) OC. This keeps one
+//! path from deciding how far away to rest.
+//!
 //! What it deliberately is not: a profit. PI credits a limit against the order that would have
 //! crossed the spread, whatever the price does next, and only losses beyond p come back, as AS.
 //! R ranks ways to send an order; the backtest in `evaluate` says what holding it earned.
