@@ -20,6 +20,8 @@ pub mod pairs;
 mod stage;
 #[cfg(test)]
 mod testing;
+#[cfg_attr(not(feature = "models"), allow(dead_code))]
+mod train;
 
 pub use context::{Cancel, Context, Device, Input, Job, Progress, Sink};
 pub use format::Format;

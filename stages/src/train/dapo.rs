@@ -1,0 +1,289 @@
+//! Reinforcement learning from the reward of sampled answers: DAPO (Yu et al., arXiv 2503.14476).
+//!
+//! A step samples groups of completions, scores them, and makes several updates, each on its own
+//! part of the groups, as the paper does. Completions are sampled freely: no grammar, no top-p, so
+//! that the probabilities of sampling are those of the loss, at the same temperature.
+//!
+//! Dynamic sampling: a group whose rewards (before the length penalty) are all equal teaches
+//! nothing and is replaced by another prompt's, until the batch is full or `max_rounds` batches
+//! have been sampled. verl then stops with an error. Here a smaller batch trains as long as one
+//! group is left, and the log counts what was dropped; with none left, the first step is an error
+//! and a later one ends the training with a warning, since a policy that always answers alike has
+//! nothing more to learn from its own answers.
+//!
+//! There is no KL term and no reference model, as in the paper.
+
+use super::data::Shuffle;
+use super::logps::{Group, backward, group, numbers};
+use super::losses::{Clip, advantages, dapo, informative, soft_overlong};
+use super::params::Dapo;
+use super::steps::{Gradients, Run, Steps, recent};
+use crate::device::Train;
+use crate::model::Llama;
+use crate::{Result, StageError};
+
+/// Rewards of a group that differ by less are equal.
+const TOLERANCE: f64 = 1e-6;
+/// Added to the standard deviation of a group.
+const EPSILON: f64 = 1e-6;
+
+/// A sampled completion.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Its tokens, the end-of-text token included where it came to one.
+    pub tokens: Vec<u32>,
+    /// Their log-probabilities when they were sampled.
+    pub logp: Vec<f64>,
+    /// False where it was cut off at the limit.
+    pub ended: bool,
+}
+
+/// What an answer is worth.
+#[derive(Clone, Copy, Debug)]
+pub struct Scored {
+    /// The reward.
+    pub reward: f64,
+    /// Whether it could be read at all.
+    pub parsed: bool,
+}
+
+/// Where samples and rewards come from; a test may put its own in place.
+pub trait World {
+    /// The prompt of question `at`, as tokens.
+    fn prompt(&self, at: usize) -> &[u32];
+    /// How many questions there are; at least one.
+    fn questions(&self) -> usize;
+    /// Samples `count` completions of question `at`.
+    fn sample(&mut self, model: &Llama<Train>, at: usize, count: usize) -> Result<Vec<Sample>>;
+    /// Scores a completion of question `at`.
+    fn score(&self, at: usize, sample: &Sample) -> Scored;
+}
+
+/// A group that will be trained on.
+struct Rollout {
+    group: Group,
+    /// One a token, completion by completion, as are those that follow.
+    old: Vec<f64>,
+    advantage: Vec<f64>,
+    /// False for the tokens of completions that are left out of the loss.
+    counts: Vec<bool>,
+}
+
+/// Trains the adapter of `model` in `world`.
+pub fn run(
+    mut model: Llama<Train>,
+    world: &mut dyn World,
+    settings: &Dapo,
+    run: &mut Run,
+) -> Result<Llama<Train>> {
+    let mut steps = Steps::new(run, settings.updates);
+    let mut order = Shuffle::new(world.questions(), run.ctx.seed());
+    let mut rewards = Vec::new();
+    let mut failures = Vec::new();
+    let mut tokens = 0;
+    for step in 1..=run.params.steps {
+        let mut seen = Seen::default();
+        let rollouts = roll(&model, world, settings, run, &mut order, &mut seen, step, &rewards)?;
+        rewards.push(seen.mean());
+        failures.push(seen.failures as f64 / seen.rewards.len().max(1) as f64);
+        if rollouts.is_empty() && step == 1 {
+            let count = seen.dropped;
+            return Err(StageError::failed(format!("all {count} groups have equal rewards"))
+                .hint("raise `dapo.temperature`, `dapo.group` or `dapo.max_rounds`, or teach the \
+                       base the form of an answer first (dpo with `nll`)"));
+        }
+        let mut done = Done::default();
+        let per_update = rollouts.len().div_ceil(settings.updates).max(1);
+        for (i, part) in rollouts.chunks(per_update).enumerate() {
+            run.tell(step - 1, note(&rewards))?;
+            let moved = update(model, &mut steps, part, settings, i == 0, &mut done)?;
+            model = moved;
+        }
+        tokens += seen.tokens;
+        run.log.line(step, &line(&seen, &done, rollouts.len(), tokens))?;
+        if rollouts.is_empty() {
+            let message = "every group has equal rewards: the policy answers alike";
+            run.ctx.warn(format!("stopped at step {step} of {}: {message}", run.params.steps));
+            break;
+        }
+    }
+    run.ctx.metric("steps", rewards.len() as f64);
+    run.ctx.metric("reward_first", recent(&rewards[..rewards.len().min(10)]));
+    run.ctx.metric("reward_last", recent(&rewards));
+    run.ctx.metric("parse_failure_rate_first", recent(&failures[..failures.len().min(10)]));
+    run.ctx.metric("parse_failure_rate_last", recent(&failures));
+    run.tell(run.params.steps, note(&rewards))?;
+    Ok(model)
+}
+
+fn note(rewards: &[f64]) -> String {
+    rewards.last().map(|reward| format!("reward {reward:.3}")).unwrap_or_default()
+}
+
+/// What sampling saw in a step: all of it, also what was dropped.
+#[derive(Default)]
+struct Seen {
+    rewards: Vec<f64>,
+    failures: usize,
+    cut: usize,
+    dropped: usize,
+    tokens: usize,
+    /// Sum of the log-probabilities of all tokens.
+    logp: f64,
+}
+
+impl Seen {
+    fn mean(&self) -> f64 {
+        self.rewards.iter().sum::<f64>() / self.rewards.len().max(1) as f64
+    }
+    fn std(&self) -> f64 {
+        let mean = self.mean();
+        let squares: f64 = self.rewards.iter().map(|r| (r - mean).powi(2)).sum();
+        (squares / self.rewards.len().max(1) as f64).sqrt()
+    }
+}
+
+/// What the updates of a step did.
+#[derive(Default)]
+struct Done {
+    updates: usize,
+    loss: f64,
+    rate: f64,
+    norm: f64,
+    tokens: usize,
+    clipped: usize,
+    /// Largest difference between a log-probability when sampled and in the first update, before
+    /// any weight has moved: rollout and trainer must agree.
+    gap: f64,
+}
+
+fn line(seen: &Seen, done: &Done, groups: usize, tokens: usize) -> [(&'static str, f64); 15] {
+    let samples = seen.rewards.len().max(1) as f64;
+    let updates = done.updates.max(1) as f64;
+    [
+        ("loss", done.loss / updates),
+        ("lr", done.rate),
+        ("grad_norm", done.norm / updates),
+        ("tokens", tokens as f64),
+        ("reward_mean", seen.mean()),
+        ("reward_std", seen.std()),
+        ("samples", seen.rewards.len() as f64),
+        ("parse_failures", seen.failures as f64),
+        ("truncated", seen.cut as f64),
+        ("groups", groups as f64),
+        ("groups_dropped", seen.dropped as f64),
+        ("response_length", seen.tokens as f64 / samples),
+        ("entropy", -seen.logp / seen.tokens.max(1) as f64),
+        ("clip_share", done.clipped as f64 / done.tokens.max(1) as f64),
+        ("logp_gap", done.gap),
+    ]
+}
+
+/// Samples until the batch is full of groups that teach something, or the bound is reached.
+#[allow(clippy::too_many_arguments)]
+fn roll(
+    model: &Llama<Train>,
+    world: &mut dyn World,
+    settings: &Dapo,
+    run: &Run,
+    order: &mut Shuffle,
+    seen: &mut Seen,
+    step: usize,
+    rewards: &[f64],
+) -> Result<Vec<Rollout>> {
+    let mut rollouts = Vec::new();
+    for at in order.by_ref().take(run.params.batch * settings.max_rounds) {
+        run.tell(step - 1, note(rewards))?;
+        let samples = world.sample(model, at, settings.group)?;
+        let scored: Vec<Scored> = samples.iter().map(|sample| world.score(at, sample)).collect();
+        let rewards: Vec<f64> = scored.iter().map(|scored| scored.reward).collect();
+        seen.failures += scored.iter().filter(|scored| !scored.parsed).count();
+        seen.cut += samples.iter().filter(|sample| !sample.ended).count();
+        seen.tokens += samples.iter().map(|sample| sample.tokens.len()).sum::<usize>();
+        seen.logp += samples.iter().flat_map(|sample| &sample.logp).sum::<f64>();
+        seen.rewards.extend_from_slice(&rewards);
+        if !informative(&rewards, TOLERANCE) {
+            seen.dropped += 1;
+            continue;
+        }
+        rollouts.push(rollout(world.prompt(at), samples, rewards, settings));
+        if rollouts.len() == run.params.batch {
+            break;
+        }
+    }
+    Ok(rollouts)
+}
+
+fn rollout(
+    prompt: &[u32],
+    samples: Vec<Sample>,
+    mut rewards: Vec<f64>,
+    settings: &Dapo,
+) -> Rollout {
+    for (reward, sample) in rewards.iter_mut().zip(&samples) {
+        *reward += soft_overlong(sample.tokens.len(), settings.max_tokens, settings.overlong_cache);
+    }
+    let advantages = advantages(&rewards, EPSILON);
+    let mut out = Rollout {
+        group: Group { prompt: prompt.to_vec(), completions: Vec::new() },
+        old: Vec::new(),
+        advantage: Vec::new(),
+        counts: Vec::new(),
+    };
+    for (sample, advantage) in samples.into_iter().zip(advantages) {
+        let upto = out.old.len() + sample.tokens.len();
+        out.old.extend(&sample.logp);
+        out.advantage.resize(upto, advantage);
+        out.counts.resize(upto, sample.ended || !settings.overlong_filter);
+        out.group.completions.push(sample.tokens);
+    }
+    out
+}
+
+/// One update on some groups.
+fn update(
+    model: Llama<Train>,
+    steps: &mut Steps,
+    part: &[Rollout],
+    settings: &Dapo,
+    fresh: bool,
+    done: &mut Done,
+) -> Result<Llama<Train>> {
+    let count = part.iter().flat_map(|r| &r.counts).filter(|counts| **counts).count();
+    if count == 0 {
+        return Ok(model);
+    }
+    let clip = Clip {
+        low: settings.clip_low,
+        high: settings.clip_high,
+        dual: settings.dual_clip,
+    };
+    let mut gradients = Gradients::new();
+    let mut loss = 0.0;
+    for rollout in part {
+        let logp = group(&model, &rollout.group, settings.temperature as f32)?;
+        let now = numbers(&logp);
+        if fresh {
+            let gaps = now.iter().zip(&rollout.old).map(|(now, old)| (now - old).abs());
+            done.gap = gaps.fold(done.gap, f64::max);
+        }
+        let kept = |values: &[f64]| -> Vec<f64> {
+            let pairs = values.iter().zip(&rollout.counts);
+            pairs.filter(|(_, counts)| **counts).map(|(value, _)| *value).collect()
+        };
+        let part = dapo(&kept(&now), &kept(&rollout.old), &kept(&rollout.advantage), clip, count);
+        let mut slopes = part.loss.grad.into_iter();
+        let slope = |counts: &bool| if *counts { slopes.next().unwrap_or(0.0) } else { 0.0 };
+        let grad: Vec<f64> = rollout.counts.iter().map(slope).collect();
+        backward(logp, &grad, &model, &mut gradients);
+        loss += part.loss.value;
+        done.clipped += part.clipped;
+    }
+    let (model, moved) = steps.update(model, &mut gradients, loss)?;
+    done.updates += 1;
+    done.tokens += count;
+    done.loss += loss;
+    done.norm += moved.norm;
+    done.rate = moved.rate;
+    Ok(model)
+}
