@@ -21,7 +21,7 @@ mod stage;
 #[cfg(test)]
 mod testing;
 #[cfg_attr(not(feature = "models"), allow(dead_code))]
-mod train;
+pub mod train;
 
 pub use context::{Cancel, Context, Device, Input, Job, Progress, Sink};
 pub use format::Format;
@@ -34,5 +34,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<featurize::Featurize>(),
     Kind::of::<encode::Encode>(),
     Kind::of::<pairs::Pairs>(),
+    #[cfg(feature = "models")]
+    Kind::of::<train::Train>(),
     Kind::of::<command::Command>(),
 ];

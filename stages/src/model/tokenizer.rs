@@ -100,6 +100,13 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens of a prompt: of its text, after the token that begins a text where there is one.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
+        tokens.extend(self.encode(text)?);
+        Ok(tokens)
+    }
+
     /// The tokens of many texts, on all cores.
     pub fn encode_all(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts.to_vec(), false);

@@ -88,9 +88,10 @@ pub fn run(
         failures.push(seen.failures as f64 / seen.rewards.len().max(1) as f64);
         if rollouts.is_empty() && step == 1 {
             let count = seen.dropped;
-            return Err(StageError::failed(format!("all {count} groups have equal rewards"))
-                .hint("raise `dapo.temperature`, `dapo.group` or `dapo.max_rounds`, or teach the \
-                       base the form of an answer first (dpo with `nll`)"));
+            return Err(StageError::failed(format!("all {count} groups have equal rewards")).hint(
+                "raise `dapo.temperature`, `dapo.group` or `dapo.max_rounds`, or teach the \
+                       base the form of an answer first (dpo with `nll`)",
+            ));
         }
         let mut done = Done::default();
         let per_update = rollouts.len().div_ceil(settings.updates).max(1);
@@ -253,11 +254,7 @@ fn update(
     if count == 0 {
         return Ok(model);
     }
-    let clip = Clip {
-        low: settings.clip_low,
-        high: settings.clip_high,
-        dual: settings.dual_clip,
-    };
+    let clip = Clip { low: settings.clip_low, high: settings.clip_high, dual: settings.dual_clip };
     let mut gradients = Gradients::new();
     let mut loss = 0.0;
     for rollout in part {

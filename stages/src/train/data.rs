@@ -86,11 +86,9 @@ pub fn rng(seed: u64, stream: u64) -> ChaCha8Rng {
 
 /// Which stream serves what.
 pub mod stream {
-    /// Fresh weights.
-    pub const WEIGHTS: u64 = 0;
-    /// The order of the data.
+    /// The order of the data. Stream 0 is that of fresh weights.
     pub const ORDER: u64 = 1;
-    /// Sampled completions.
+    /// Sampled completions: this and all after it, one a group.
     pub const SAMPLES: u64 = 2;
 }
 
@@ -239,7 +237,7 @@ mod tests {
     #[test]
     fn windows_cover_the_stream_and_step_by_their_length() {
         let mut windows = Windows::new((0..103).collect(), 10, 0);
-        let mut seen = vec![false; 103];
+        let mut seen = [false; 103];
         for _ in 0..40 {
             let window = windows.draw();
             assert_eq!(window.len(), 11);

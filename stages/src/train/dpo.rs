@@ -11,9 +11,9 @@ use super::logps::{Group, backward, group, numbers};
 use super::losses::{Preference, dpo};
 use super::params::Dpo;
 use super::steps::{Gradients, Run, Steps, note, recent};
+use crate::Result;
 use crate::device::{Back, Train};
 use crate::model::{Kernels, Llama};
-use crate::Result;
 
 /// Pairs as groups of two completions, the chosen one first.
 pub struct Pairs {
@@ -60,9 +60,10 @@ pub fn run(
             let mut grad = vec![pair_loss.grad_chosen * share; chosen];
             grad.resize(chosen + rejected, pair_loss.grad_rejected * share);
             backward(logp, &grad, &model, &mut gradients);
-            mean.add(share, pair_loss.value, pair_loss.margin, policy);
+            mean.add(pair_loss.value, pair_loss.margin, policy);
             tokens += pair.prompt.len() + pair.tokens();
         }
+        let mean = mean.over(params.batch);
         let moved;
         (model, moved) = steps.update(model, &mut gradients, mean.loss)?;
         run.log.line(
@@ -89,7 +90,7 @@ pub fn run(
     Ok(model)
 }
 
-/// Means over pairs.
+/// Sums over pairs, and then their means.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
     loss: f64,
@@ -101,12 +102,24 @@ struct Mean {
 }
 
 impl Mean {
-    fn add(&mut self, share: f64, loss: f64, margin: f64, (chosen, rejected): Sums) {
-        self.loss += share * loss;
-        self.margin += share * margin;
-        self.accuracy += share * f64::from(u8::from(margin > 0.0));
-        self.chosen += share * chosen;
-        self.rejected += share * rejected;
+    fn add(&mut self, loss: f64, margin: f64, (chosen, rejected): Sums) {
+        self.loss += loss;
+        self.margin += margin;
+        self.accuracy += f64::from(u8::from(margin > 0.0));
+        self.chosen += chosen;
+        self.rejected += rejected;
+    }
+
+    /// The means of what was added for `count` pairs.
+    fn over(self, count: usize) -> Mean {
+        let n = count.max(1) as f64;
+        Mean {
+            loss: self.loss / n,
+            margin: self.margin / n,
+            accuracy: self.accuracy / n,
+            chosen: self.chosen / n,
+            rejected: self.rejected / n,
+        }
     }
 }
 
@@ -125,8 +138,9 @@ fn validate(
         run.tell(run.params.steps, "validation")?;
         let (policy, reference) = (sums(model, pair)?, sums(reference, pair)?);
         let loss = dpo(&preference(pair, policy, reference), settings.beta, settings.nll);
-        mean.add(1.0 / pairs.len() as f64, loss.value, loss.margin, policy);
+        mean.add(loss.value, loss.margin, policy);
     }
+    let mean = mean.over(pairs.len());
     run.ctx.metric("valid_loss", mean.loss);
     run.ctx.metric("valid_accuracy", mean.accuracy);
     run.ctx.metric("valid_margin", mean.margin);

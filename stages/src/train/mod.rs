@@ -1,9 +1,48 @@
-//! Trains language models.
+//! Trains language models: on a corpus (`sft`), on preference pairs (`dpo`), or on the reward of
+//! its own answers (`dapo`).
+//!
+//! | method | reads | changes |
+//! |---|---|---|
+//! | `sft` | `corpus`, perhaps `base` | all weights of a new model or of the base, or an adapter |
+//! | `dpo` | `base`, `pairs` | a low-rank adapter |
+//! | `dapo` | `base`, `pairs`, `reward` | a low-rank adapter |
+//!
+//! The output is a model folder: `config.json`, `tokenizer.json`, `model.safetensors`, and the
+//! adapter in PEFT's layout beside it. An adapter that the base came with is merged first. With it
+//! goes `log.jsonl`, a line a step.
+//!
+//! Losses, schedule, optimizer settings and data are plain Rust on numbers ([`losses`],
+//! [`schedule`], [`data`]); the loops ([`sft`], [`dpo`], [`dapo`]) bring them together with the
+//! model. On the CPU the same seed gives the same bytes of every file, whatever the number of
+//! threads. What a step costs in time is the runner's to measure.
+//!
+//! Not here: checkpoints to resume from, mixed precision, more than one device.
 
+#[cfg(feature = "models")]
+mod dapo;
 mod data;
+#[cfg(feature = "models")]
+mod dpo;
 mod log;
+#[cfg(feature = "models")]
+mod logps;
 mod losses;
 #[cfg(feature = "models")]
 mod optim;
 mod params;
+#[cfg(feature = "models")]
+mod prepare;
 mod schedule;
+#[cfg(feature = "models")]
+mod sft;
+#[cfg(feature = "models")]
+mod stage;
+#[cfg(feature = "models")]
+mod steps;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod tests;
+
+pub use params::Params;
+#[cfg(feature = "models")]
+pub use stage::Train;

@@ -6,9 +6,9 @@ use super::data::Windows;
 use super::logps::{backward, numbers};
 use super::losses::cross_entropy;
 use super::steps::{Gradients, Run, Steps, note, recent};
+use crate::Result;
 use crate::device::{Back, Train};
 use crate::model::{Kernels, Llama};
-use crate::Result;
 
 /// Trains on `train` for the steps of the parameters, and validates on `valid` at the end.
 pub fn run(
@@ -39,7 +39,12 @@ pub fn run(
         losses.push(loss);
         run.log.line(
             step,
-            &[("loss", loss), ("lr", moved.rate), ("grad_norm", moved.norm), ("tokens", seen as f64)],
+            &[
+                ("loss", loss),
+                ("lr", moved.rate),
+                ("grad_norm", moved.norm),
+                ("tokens", seen as f64),
+            ],
         )?;
     }
     run.ctx.metric("train_loss", recent(&losses));
@@ -54,10 +59,7 @@ pub fn run(
 }
 
 /// Log-probabilities of every token but the first of every window; windows are of one length.
-fn log_probs<B: Kernels>(
-    model: &Llama<B>,
-    windows: &[Vec<u32>],
-) -> Result<burn::Tensor<B, 1>> {
+fn log_probs<B: Kernels>(model: &Llama<B>, windows: &[Vec<u32>]) -> Result<burn::Tensor<B, 1>> {
     let len = windows.first().map_or(0, Vec::len);
     let at: Vec<usize> = (0..windows.len() * len).filter(|i| i % len != len - 1).collect();
     model.log_probs(&windows.concat(), windows.len(), &at, 1.0)
