@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use quantmill_cache::Digest;
 use serde_json::{Value, json};
 
 use super::divide::{Bounds, divide};
 use super::{Chunking, Counter, Encoding, structure};
 use crate::testing::{self, Ran};
-use crate::{Kind, Result};
+use crate::{Kind, Result, Stage};
 
 fn space(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -78,6 +79,16 @@ fn chunks_are_in_range_and_end_at_sentences() {
     assert!(ran.warnings.is_empty(), "{:?}", ran.warnings);
     // Sections are preferred.
     assert!(texts.iter().filter(|text| text.starts_with("# ")).count() * 2 > texts.len());
+}
+
+/// Whoever changes these bytes raises `Chunking::VERSION`, or caches keep the old ones.
+#[test]
+fn the_bytes_of_this_version() {
+    let files = [("one.txt", paper(9, 1)), ("two.md", paper(4, 2)), ("three.txt", "Short.".into())];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let ran = run(json!({ "overlap": 60 }), &files).unwrap();
+    let digests = ["chunks", "index"].map(|name| Digest::of(ran.text(name).as_bytes()).short());
+    assert_eq!((Chunking::VERSION, digests), (1, ["4ec057eb", "9b5247bf"].map(String::from)));
 }
 
 #[test]
