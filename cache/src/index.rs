@@ -136,8 +136,7 @@ impl Index {
     pub fn put(&self, key: &ActionKey, result: &ActionResult) -> Result<()> {
         let record = Record { key: key.clone(), result: result.clone() };
         let mut temp = tempfile::NamedTempFile::new_in(&self.actions)?;
-        serde_json::to_writer(&mut temp, &record).map_err(std::io::Error::from)?;
-        temp.flush()?;
+        temp.write_all(&serde_json::to_vec(&record).map_err(std::io::Error::from)?)?;
         temp.persist(self.actions.join(format!("{}.json", key.digest()))).map_err(|e| e.error)?;
         self.insert(&record)
     }

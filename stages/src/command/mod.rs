@@ -217,19 +217,25 @@ fn failure(label: &str, what: String, code: Option<i32>, tail: &[String]) -> Sta
 #[cfg(unix)]
 fn start(words: &[String], label: &str, ctx: &Context) -> Result<()> {
     use std::io::ErrorKind;
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
 
     let Some((program, arguments)) = words.split_first() else {
         return Err(StageError::failed("nothing to run"));
     };
-    let mut command = std::process::Command::new(program);
-    command.args(arguments).current_dir(&ctx.job().dir).env_clear();
+    // A path of our own, because with a bare name and a PATH of the child's own the standard library
+    // forks, which copies the page tables of a process that may hold a model.
+    let dir = std::path::absolute(&ctx.job().dir)?;
+    let path = std::env::var_os("PATH");
+    let found = process::find(program, &dir, path.as_deref());
+    let mut command = std::process::Command::new(found);
+    command.arg0(program);
+    command.args(arguments).current_dir(&dir).env_clear();
     for name in ["PATH", "HOME", "LANG"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
-    command.env("TMPDIR", ctx.scratch()).envs(&ctx.job().env);
+    command.env("TMPDIR", std::path::absolute(ctx.scratch())?).envs(&ctx.job().env);
     let ended = process::run(command, ctx).map_err(|e| match e {
         StageError::Io(e) => {
             let code = match e.kind() {

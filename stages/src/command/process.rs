@@ -6,8 +6,11 @@
 //! that are hashed by then. A process that leaves the group (`setsid`) is not followed.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -31,6 +34,21 @@ pub struct Ended {
     pub status: ExitStatus,
     /// The last lines that it wrote.
     pub tail: Vec<String>,
+}
+
+/// Where a program is: as it stands if it has a `/` (relative to `dir`), else in a folder of `path`.
+/// One that is nowhere stays a bare name, for the system to refuse.
+pub fn find(program: &str, dir: &Path, path: Option<&OsStr>) -> PathBuf {
+    if program.contains('/') {
+        return dir.join(program);
+    }
+    let runs = |file: &PathBuf| {
+        let meta = fs_err::metadata(file);
+        meta.is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let folders = path.map(std::env::split_paths).into_iter().flatten();
+    let found = folders.map(|folder| dir.join(folder).join(program)).find(runs);
+    found.unwrap_or_else(|| program.into())
 }
 
 /// Runs a command to its end, prints its lines through `ctx`, stops it when cancelled.
