@@ -99,3 +99,29 @@ fn ten_thousand_stages_in_a_chain_are_in_order() {
     assert_eq!(graph.nodes.len(), 10_000);
     assert!(graph.nodes.iter().enumerate().all(|(i, node)| node.name == format!("s{i}")));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, ..Default::default() })]
+
+    /// Whatever a hand does to a pipeline file, it is read or refused, and every place that a
+    /// problem names lies in its text.
+    #[test]
+    fn no_edit_makes_it_panic(
+        edits in proptest::collection::vec((0usize..1000, 0usize..12, "[ -~éß\t\n]{0,4}"), 1..6)
+    ) {
+        let mut text: Vec<char> = CORPUS.chars().collect();
+        for (at, drop, insert) in edits {
+            let at = at % text.len();
+            let end = (at + drop).min(text.len());
+            text.splice(at..end, insert.chars());
+            if text.is_empty() {
+                text.push('a');
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(drawn) = read(Path::new("pipeline.yaml"), &text, &["most=3"]) {
+            proptest::prop_assert!(drawn.contains(" in pipeline.yaml"));
+            proptest::prop_assert!(!drawn.contains("[Failed to read contents"), "{}", drawn);
+        }
+    }
+}

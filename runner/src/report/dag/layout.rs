@@ -143,24 +143,24 @@ fn place(layout: &mut Layout, above: &[Vec<usize>], below: &[Vec<usize>], gap: f
     for layer in layout.layers.clone() {
         settle(layout, &layer, gap, |layout, point| layout.points[point].x);
     }
-    for sweep in 0..24 {
+    let depth = layout.layers.len();
+    for sweep in 0..32 {
         let down = sweep % 2 == 0;
-        let depth = layout.layers.len();
         for step in 0..depth {
             let layer = layout.layers[if down { step } else { depth - 1 - step }].clone();
             settle(layout, &layer, gap, |layout, point| {
-                let mean = |near: &[usize]| {
-                    let sum: f64 = near.iter().map(|&p| layout.points[p].x).sum();
-                    (!near.is_empty()).then(|| sum / near.len() as f64)
-                };
                 let (first, second) = match down {
-                    true => (mean(&above[point]), mean(&below[point])),
-                    false => (mean(&below[point]), mean(&above[point])),
+                    true => {
+                        (mean(layout, point, &above[point]), mean(layout, point, &below[point]))
+                    }
+                    false => {
+                        (mean(layout, point, &below[point]), mean(layout, point, &above[point]))
+                    }
                 };
                 match (first, second) {
                     // The last sweeps weigh both sides, for symmetry.
-                    (Some(a), Some(b)) if sweep > 15 => (a + b) / 2.0,
-                    (Some(x), _) | (None, Some(x)) => x,
+                    (Some((a, v)), Some((b, w))) if sweep > 15 => (a * v + b * w) / (v + w),
+                    (Some((x, _)), _) | (None, Some((x, _))) => x,
                     (None, None) => layout.points[point].x,
                 }
             });
@@ -170,28 +170,41 @@ fn place(layout: &mut Layout, above: &[Vec<usize>], below: &[Vec<usize>], gap: f
     layout.points.iter_mut().for_each(|point| point.x -= left);
 }
 
+/// The mean place of neighbours and its weight: long edges pull hardest, so that they run straight.
+fn mean(layout: &Layout, point: usize, near: &[usize]) -> Option<(f64, f64)> {
+    let weight = |other: usize| match (layout.points[point].bend, layout.points[other].bend) {
+        (true, true) => 8.0,
+        (true, false) | (false, true) => 2.0,
+        (false, false) => 1.0,
+    };
+    let sum: f64 = near.iter().map(|&other| layout.points[other].x * weight(other)).sum();
+    let weights: f64 = near.iter().map(|&other| weight(other)).sum();
+    (!near.is_empty()).then(|| (sum / weights, weights))
+}
+
 /// The places nearest to those wished for, in least squares, that keep order and gap: isotonic
 /// regression by pooling neighbours.
 fn settle(layout: &mut Layout, layer: &[usize], gap: f64, wish: impl Fn(&Layout, usize) -> f64) {
     let mut offset = 0.0;
     let mut offsets = Vec::with_capacity(layer.len());
-    // Blocks of points pressed together: their sum of wishes, and how many they are.
-    let mut blocks: Vec<(f64, usize)> = Vec::new();
+    // Blocks of points pressed together: the weighted sum of wishes, the weight, how many.
+    let mut blocks: Vec<(f64, f64, usize)> = Vec::new();
     for (i, &point) in layer.iter().enumerate() {
         if let Some(&left) = i.checked_sub(1).and_then(|i| layer.get(i)) {
             offset += (layout.points[left].width + layout.points[point].width) / 2.0 + gap;
         }
         offsets.push(offset);
-        blocks.push((wish(layout, point) - offset, 1));
-        while let [.., (a, n), (b, m)] = blocks[..] {
-            if a / (n as f64) <= b / (m as f64) {
+        let weight = if layout.points[point].bend { 4.0 } else { 1.0 };
+        blocks.push(((wish(layout, point) - offset) * weight, weight, 1));
+        while let [.., (a, v, n), (b, w, m)] = blocks[..] {
+            if a / v <= b / w {
                 break;
             }
             blocks.truncate(blocks.len() - 2);
-            blocks.push((a + b, n + m));
+            blocks.push((a + b, v + w, n + m));
         }
     }
-    let places = blocks.iter().flat_map(|&(sum, n)| std::iter::repeat_n(sum / n as f64, n));
+    let places = blocks.iter().flat_map(|&(sum, weight, n)| std::iter::repeat_n(sum / weight, n));
     for ((&point, offset), place) in layer.iter().zip(offsets).zip(places) {
         layout.points[point].x = place + offset;
     }

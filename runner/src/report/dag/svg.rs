@@ -68,9 +68,10 @@ fn short(path: &str) -> String {
 }
 
 fn edges(layout: &Layout, out: &mut String) {
-    for &(a, b) in &layout.segments {
+    let entries = entries(layout);
+    for (&(a, b), entry) in layout.segments.iter().zip(entries) {
         let (from, to) = (layout.points[a], layout.points[b]);
-        let (x1, x2) = (from.x + EDGE, to.x + EDGE);
+        let (x1, x2) = (from.x + EDGE, entry + EDGE);
         // A bend is passed through from top to bottom of its layer.
         let y1 = from.layer as f64 * ROW + EDGE + HEIGHT;
         let head = if to.bend { 0.0 } else { 6.0 };
@@ -91,6 +92,24 @@ fn edges(layout: &Layout, out: &mut String) {
             out.push_str(&format!("<path class=\"head\" d=\"M{x2:.1} {tip:.1}l-4.5 -8h9z\"/>\n"));
         }
     }
+}
+
+/// Where each segment ends: side by side at the top of a box, from left to right as they come.
+fn entries(layout: &Layout) -> Vec<f64> {
+    let mut ends: Vec<f64> = layout.segments.iter().map(|&(_, b)| layout.points[b].x).collect();
+    let mut order: Vec<usize> = (0..ends.len()).collect();
+    let from = |segment: usize| layout.points[layout.segments[segment].0].x;
+    order.sort_by(|&a, &b| {
+        layout.segments[a].1.cmp(&layout.segments[b].1).then(from(a).total_cmp(&from(b)))
+    });
+    for group in order.chunk_by(|&a, &b| layout.segments[a].1 == layout.segments[b].1) {
+        let width = group.first().map_or(0.0, |&s| layout.points[layout.segments[s].1].width);
+        let step = (width * 0.7 / group.len() as f64).min(14.0);
+        for (i, &segment) in group.iter().enumerate() {
+            ends[segment] += (i as f64 - (group.len() - 1) as f64 / 2.0) * step;
+        }
+    }
+    ends
 }
 
 fn draw(item: &Item, x: f64, y: f64, width: f64, out: &mut String) {
