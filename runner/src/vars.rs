@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Problem, Sources, Span, suggest};
-use crate::yaml::{Key, Value, Yaml};
+use crate::yaml::{self, Key, Value, Yaml};
 
 /// The variables of a pipeline, and the problems met while filling them in.
 pub struct Vars<'a> {
@@ -15,9 +15,15 @@ pub struct Vars<'a> {
     done: BTreeMap<String, Yaml>,
     /// Variables being filled in: one that comes up again is a circle.
     open: Vec<String>,
+    /// How much variables may still bring in: a bomb of variables stops here.
+    left: usize,
     sources: &'a Sources,
     problems: &'a mut Vec<Problem>,
 }
+
+/// How much variables may bring in, in characters; a node counts as some.
+const MOST: usize = 32_000_000;
+const NODE: usize = 16;
 
 impl<'a> Vars<'a> {
     /// The variables of `vars:`.
@@ -35,7 +41,7 @@ impl<'a> Vars<'a> {
                 Vec::new()
             }
         };
-        Vars { raw, done: BTreeMap::new(), open: Vec::new(), sources, problems }
+        Vars { raw, done: BTreeMap::new(), open: Vec::new(), left: MOST, sources, problems }
     }
 
     /// Fills in every text of a tree.
@@ -130,6 +136,16 @@ impl<'a> Vars<'a> {
             };
             value = member.clone();
         }
+        let size = NODE * yaml::size(&value) + value.text().map_or(0, str::len);
+        if size > self.left && self.left > 0 {
+            let problem = Problem::new("vars::size", at, "variables grow without bound");
+            self.problems.push(problem.help("a variable repeats another too often"));
+            self.left = 0;
+        }
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= size;
         move_to(&mut value, at);
         Some(value)
     }

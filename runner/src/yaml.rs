@@ -99,6 +99,14 @@ impl Yaml {
 /// `problems`; `None` where there is no tree.
 pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Yaml> {
     let options = serde_yaml::options! {
+        // Large pipelines are welcome; a bomb of aliases is stopped by the limits on aliases.
+        budget: serde_yaml::budget! {
+            max_events: 100_000_000,
+            max_nodes: 50_000_000,
+            max_total_scalar_bytes: 1 << 30,
+            enforce_alias_anchor_ratio: false,
+        },
+        emit_comments: false,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         strict_booleans: true,
@@ -114,6 +122,15 @@ pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Ya
             problems.push(syntax(text, source, at, &error));
             None
         }
+    }
+}
+
+/// How many nodes a tree has.
+pub fn size(yaml: &Yaml) -> usize {
+    1 + match &yaml.value {
+        Value::Seq(items) => items.iter().map(size).sum(),
+        Value::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum::<usize>(),
+        _ => 0,
     }
 }
 

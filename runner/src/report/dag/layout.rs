@@ -53,13 +53,14 @@ fn layers(picture: &Picture, widths: &[f64]) -> Layout {
         layer[*to] = layer[*to].max(layer[*from] + 1);
     }
     // What nothing feeds stands right above what it feeds first.
-    for item in 0..n {
-        if !picture.edges.iter().any(|(_, to, _)| *to == item) {
-            let fed = picture.edges.iter().filter(|(from, ..)| *from == item);
-            if let Some(first) = fed.map(|(_, to, _)| layer[*to]).min() {
-                layer[item] = first - 1;
-            }
-        }
+    let mut fed = vec![false; n];
+    let mut first = vec![usize::MAX; n];
+    for (from, to, _) in &picture.edges {
+        fed[*to] = true;
+        first[*from] = first[*from].min(layer[*to]);
+    }
+    for item in (0..n).filter(|&item| !fed[item] && first[item] != usize::MAX) {
+        layer[item] = first[item] - 1;
     }
     let depth = layer.iter().max().map_or(0, |deepest| deepest + 1);
     let mut points: Vec<Point> = (0..n)

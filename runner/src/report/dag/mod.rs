@@ -6,6 +6,8 @@ pub mod text;
 
 mod layout;
 
+use std::collections::BTreeMap;
+
 use crate::graph::{From, Graph};
 
 /// Something that is drawn.
@@ -25,7 +27,7 @@ struct Picture<'a> {
 
 fn picture(graph: &Graph) -> Picture<'_> {
     let mut items: Vec<Item> = Vec::new();
-    let mut sources: Vec<&From> = Vec::new();
+    let mut sources: BTreeMap<&From, usize> = BTreeMap::new();
     for from in graph.nodes.iter().flat_map(|node| node.inputs.values()) {
         let item = match from {
             From::Input(name) => {
@@ -35,10 +37,10 @@ fn picture(graph: &Graph) -> Picture<'_> {
             From::Path(path) => Item::Source { name: path, pattern: path },
             From::Output { .. } => continue,
         };
-        if !sources.contains(&from) {
-            sources.push(from);
+        sources.entry(from).or_insert_with(|| {
             items.push(item);
-        }
+            items.len() - 1
+        });
     }
     let first = items.len();
     items.extend(
@@ -50,8 +52,8 @@ fn picture(graph: &Graph) -> Picture<'_> {
         for (port, from) in &node.inputs {
             let from = match from {
                 From::Output { node, .. } => first + node,
-                source => match sources.iter().position(|s| *s == source) {
-                    Some(place) => place,
+                source => match sources.get(source) {
+                    Some(place) => *place,
                     None => continue,
                 },
             };
