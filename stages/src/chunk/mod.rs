@@ -117,7 +117,7 @@ impl Stage for Chunking {
         }
         let need = 2 * least + u64::from(params.overlap);
         if most < need {
-            let why = format!("{most} is less than twice `min_tokens` and `overlap`, {need}");
+            let why = format!("{most} is less than twice `min_tokens` plus `overlap`, {need}");
             return Err(Invalid::new("max_tokens", why).help(format!(
                 "a text of {} tokens could not be divided: raise `max_tokens` to {need} or lower the others",
                 most + 1
