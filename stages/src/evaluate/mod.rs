@@ -17,12 +17,16 @@ pub mod assess;
 pub mod backtest;
 pub mod baselines;
 pub mod charts;
+#[cfg(feature = "models")]
+pub mod decide;
 pub mod inference;
 pub mod input;
 pub mod metrics;
 pub mod numbers;
 pub mod params;
 pub mod report;
+#[cfg(feature = "models")]
+pub mod stage;
 #[cfg(test)]
 mod testdata;
 pub mod verdict;
@@ -32,6 +36,8 @@ use std::path::Path;
 use crate::{Result, StageError};
 pub use assess::Assessment;
 pub use params::Params;
+#[cfg(feature = "models")]
+pub use stage::Evaluate;
 
 /// Writes the three outputs.
 ///

@@ -1,0 +1,104 @@
+//! The stage itself: reads the inputs, asks the models, writes the outputs.
+
+use super::assess::{Given, assess};
+use super::decide::{Count, decide};
+use super::{Params, input, write};
+use crate::{Context, Format, Invalid, Port, Result, Stage};
+
+/// The stage `evaluate`.
+pub struct Evaluate;
+
+impl Stage for Evaluate {
+    const NAME: &'static str = "evaluate";
+    const VERSION: u32 = 1;
+    const ABOUT: &'static str =
+        "decide on the test span, backtest against baselines, and report honestly";
+    const SEEDED: bool = true;
+    const DEVICE: bool = true;
+    type Params = Params;
+
+    fn inputs(_: &Params) -> Vec<Port> {
+        vec![
+            Port::input("model", Format::Model),
+            Port::input("prompts", Format::Prompts),
+            Port::input("features", Format::Features),
+            Port::optional("base", Format::Model),
+            Port::optional("log", Format::Log),
+        ]
+    }
+
+    fn outputs(_: &Params) -> Vec<Port> {
+        vec![
+            Port::file("report", Format::Report, "report.html"),
+            Port::file("metrics", Format::Metrics, "metrics.json"),
+            Port::file("decisions", Format::Any, "decisions.csv"),
+        ]
+    }
+
+    fn check(params: &Params) -> std::result::Result<(), Invalid> {
+        params.check()
+    }
+
+    fn run(params: &Params, ctx: &Context) -> Result<()> {
+        let table = input::features(ctx.file("features")?)?;
+        let mut prompts = input::prompts(ctx.file("prompts")?, &table)?;
+        let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
+        let available = prompts.len();
+        prompts.truncate(params.max_prompts.unwrap_or(available));
+        let models = if ctx.has("base") { 2 } else { 1 };
+        let total = prompts.len() * models;
+        let model = decide(ctx, "model", &prompts, params, Count { done: 0, total })?;
+        let mut about = vec![model.about];
+        let mut base = None;
+        if ctx.has("base") {
+            let done = prompts.len();
+            let decided = decide(ctx, "base", &prompts, params, Count { done, total })?;
+            about.push(decided.about);
+            base = Some(decided.answers);
+        }
+        ctx.progress(total as u64, total as u64, "prompts", "backtest")?;
+        let found = assess(Given {
+            params,
+            seed: ctx.seed(),
+            table: &table,
+            prompts: &prompts,
+            available,
+            model: model.answers,
+            base,
+            log,
+            about,
+        })?;
+        say(&found, ctx);
+        write(&found, ctx.output("report")?, ctx.output("metrics")?, ctx.output("decisions")?)
+    }
+}
+
+/// Keeps the numbers that a run is compared by, and warns of answers that are no decision.
+fn say(found: &super::Assessment, ctx: &Context) {
+    let Some(model) = found.strategies.first() else { return };
+    let m = &model.metrics;
+    let numbers = [
+        ("sharpe", m.sharpe),
+        ("sharpe_low", model.sampled.sharpe.map(|i| i.low)),
+        ("sharpe_high", model.sampled.sharpe.map(|i| i.high)),
+        ("cagr", m.cagr),
+        ("max_drawdown", Some(m.max_drawdown)),
+        ("hit_rate", m.hits.map(|h| h.rate)),
+        ("trades", Some(m.trades as f64)),
+        ("turnover", Some(m.turnover)),
+        ("percentile_random", found.random.percentile_sharpe),
+        ("parse_failure_rate", found.answers.first().map(|t| t.failure_rate)),
+        ("parse_failure_rate_base", found.answers.get(1).map(|t| t.failure_rate)),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            ctx.metric(name, value);
+        }
+    }
+    for tally in &found.answers {
+        if let (true, Some((action, share))) = (tally.always_one, &tally.top) {
+            let share = super::numbers::percent(*share);
+            ctx.warn(format!("{} answers `{action}` to {share} of the prompts", tally.source));
+        }
+    }
+}
