@@ -336,16 +336,13 @@ impl Assessment {
     }
 }
 
-/// The last bar of the backtest: the last of the test split, or, where prompts were left out, the
-/// one by which the last decision has had as long as the others.
+/// The last bar of the backtest: that by which the last decision has had as long as the others,
+/// within the test split. Bars after the last prompt would only show a position left alone.
 fn last_row(given: &Given) -> usize {
     let end = given.table.split.iter().rposition(|s| s == "test").unwrap_or(0);
     let last = given.prompts.last().map_or(0, |p| p.row);
-    if given.prompts.len() == given.available {
-        return end;
-    }
     let step = given.prompts.windows(2).map(|w| w[1].row - w[0].row).max().unwrap_or(1);
-    end.min(last + step.max(given.params.latency))
+    end.min(last + step.max(given.params.latency).max(given.params.horizon))
 }
 
 fn rows(

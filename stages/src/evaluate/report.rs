@@ -306,11 +306,13 @@ fn limits(a: &Assessment) -> Vec<String> {
     if a.log.iter().any(|s| s.contains_key("reward_mean")) {
         limits.push("Reward in training is not profit: it scores how an order was sent, on the training span. A rising curve says that the model learned the reward, nothing about the test span.".into());
     }
-    if p.prompts < p.available {
+    let test = p.splits.iter().find(|(name, _)| name == "test").map_or(0, |(_, n)| *n);
+    if p.bars < test {
         limits.push(format!(
-            "Only the first {} of {} test prompts were answered; the rest of the test span is unseen.",
-            count(p.prompts),
-            count(p.available)
+            "The backtest ends with the prompts that were answered, on {}: {} of the {} bars of the test span are not in it.",
+            p.last,
+            count(test - p.bars),
+            count(test)
         ));
     }
     limits

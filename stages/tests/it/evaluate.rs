@@ -209,6 +209,12 @@ fn a_model_that_always_says_one_thing_is_found_out() {
     assert!(said.contains("“buy market” in 100% of the cases"), "{said}");
     assert!(said.contains("no timing to compare"), "{said}");
     assert!(said.contains("the same as the model"), "{said}");
+    // In at the open after the first decision, with one fee and half a spread.
+    let rows = &case.table.bars[case.prompts[0].row..];
+    let entry = rows[1].open;
+    let want = rows[rows.len() - 1].close / entry - 2e-4;
+    let got = found.strategy("buy and hold").unwrap().path.equity[rows.len() - 1];
+    assert!((got - want).abs() < 1e-12, "{got} is not {want}");
     assert!(found.random.degenerate);
 }
 
@@ -266,5 +272,5 @@ fn leaving_prompts_out_ends_the_backtest_with_them() {
     })
     .unwrap();
     assert_eq!(found.dates.len(), 61);
-    assert!(page(&case, &found).contains("Only the first 60 of"));
+    assert!(page(&case, &found).contains("442 of the 503 bars of the test span are not in it"));
 }
