@@ -97,6 +97,9 @@ pub struct Random {
     pub sharpe: Option<[f64; 3]>,
     /// 5th, 50th and 95th percentile of their returns.
     pub total_return: Option<[f64; 3]>,
+    /// Sharpe ratio to expect of the best of 10 of them, and of the best of 100: what trying that
+    /// often yields without skill.
+    pub best_of: Option<[f64; 2]>,
     /// All of them are the same portfolio: the model's position hardly ever changes, so that there
     /// is no timing to compare.
     pub degenerate: bool,
@@ -151,6 +154,7 @@ pub fn random(
         percentile_return: percentile(&ends, mine.1),
         sharpe: three(&sharpes),
         total_return: three(&ends),
+        best_of: best_of(&sharpes, 10).zip(best_of(&sharpes, 100)).map(|(a, b)| [a, b]),
         degenerate: curves.iter().all(|c| c == first),
         band,
     }
@@ -158,6 +162,13 @@ pub fn random(
 
 fn three(sorted: &[f64]) -> Option<[f64; 3]> {
     Some([quantile(sorted, 0.05)?, quantile(sorted, 0.5)?, quantile(sorted, 0.95)?])
+}
+
+/// Mean of the largest of `n` draws, with replacement, from sorted values.
+fn best_of(sorted: &[f64], n: i32) -> Option<f64> {
+    let m = sorted.len() as f64;
+    let weight = |i: usize| ((i + 1) as f64 / m).powi(n) - (i as f64 / m).powi(n);
+    (m > 0.0).then(|| sorted.iter().enumerate().map(|(i, v)| v * weight(i)).sum())
 }
 
 /// Share of sorted values below `value`, ties counted half.
@@ -301,6 +312,14 @@ mod tests {
         let p = random.percentile_sharpe.unwrap();
         assert!((0.0..=1.0).contains(&p));
         assert_eq!(random.band.len(), 200);
+    }
+
+    #[test]
+    fn the_best_of_many_is_better() {
+        assert_eq!(best_of(&[1.0, 2.0], 1), Some(1.5));
+        // The larger of two tosses: 2 in three of four cases.
+        assert_eq!(best_of(&[1.0, 2.0], 2), Some(1.75));
+        assert_eq!(best_of(&[], 10), None);
     }
 
     #[test]

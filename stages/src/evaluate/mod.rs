@@ -27,6 +27,8 @@ pub mod params;
 pub mod report;
 #[cfg(feature = "models")]
 pub mod stage;
+#[cfg(all(test, feature = "models"))]
+mod stage_tests;
 #[cfg(test)]
 mod testdata;
 pub mod verdict;

@@ -281,6 +281,22 @@ fn random(a: &Assessment) -> String {
     )
 }
 
+/// What trying often does to the best result.
+fn selection(a: &Assessment) -> String {
+    let mut text = "Selection is not corrected. How many models, prompts and settings were tried before this one is not recorded here, so that there is no deflated Sharpe ratio and no probability of overfitting. The best of many tries looks good by chance".to_string();
+    match a.random.best_of.filter(|_| !a.random.degenerate) {
+        Some([ten, hundred]) => {
+            text += &format!(
+                ": of 10 random portfolios like the model’s the best would have a Sharpe ratio of {}, of 100 one of {}.",
+                ratio(ten),
+                ratio(hundred)
+            );
+        }
+        None => text.push('.'),
+    }
+    text
+}
+
 /// What the numbers do not show.
 fn limits(a: &Assessment) -> Vec<String> {
     let p = &a.provenance;
@@ -297,7 +313,7 @@ fn limits(a: &Assessment) -> Vec<String> {
     };
     let mut limits = vec![
         contamination,
-        "Selection is not corrected. How many models, prompts and settings were tried before this one is not recorded here, so that there is no deflated Sharpe ratio and no probability of overfitting. The best of many tries looks good by chance.".into(),
+        selection(a),
         "One run: one seed, one market, one test span. Another seed may answer otherwise.".into(),
         "Whether the prices could be traded. If they are those of an index or another computed series, nobody quotes them, and every fill here is a fiction that only exercises the machinery.".into(),
         "Fills come from bars. A bar says that a price was traded, not that our order stood first; market impact, partial fills, borrow fees, interest, dividends and margin are left out.".into(),
