@@ -5,12 +5,13 @@
 use serde::Serialize;
 
 use super::answers::{Answer, Tally, tally};
-use super::backtest::{Bar, Fill, Path, Rules, run};
+use super::backtest::{Bar, Path, Rules, run};
 use super::baselines::{RULES, Random, majority, random};
 use super::inference::{Sampled, block_length, bootstrap};
 use super::input::{Prompt, Step, Table};
-use super::metrics::{Metrics, measure, sharpe};
+use super::metrics::{Metrics, measure};
 use super::params::Params;
+use super::sensitivity::{Scenario, Slice, break_even, scenarios, slices};
 use super::verdict::{self, Target};
 use crate::pairs::action::{Action, Side};
 use crate::{Result, StageError};
@@ -119,32 +120,6 @@ pub struct Strategy {
     pub path: Path,
 }
 
-/// The model under other assumptions.
-#[derive(Clone, Debug, Serialize)]
-pub struct Scenario {
-    /// What is different.
-    pub name: String,
-    /// Compound growth a year.
-    pub cagr: Option<f64>,
-    /// Sharpe ratio a year.
-    pub sharpe: Option<f64>,
-    /// Deepest fall.
-    pub max_drawdown: f64,
-    /// Whole return.
-    pub total_return: f64,
-}
-
-/// A part of the bars: returns and Sharpe ratios of the model, buy and hold, and the base model.
-#[derive(Clone, Debug, Serialize)]
-pub struct Slice {
-    /// Which part.
-    pub name: String,
-    /// Returns in it.
-    pub returns: usize,
-    /// For each strategy shown: compounded return and Sharpe ratio a year.
-    pub rows: Vec<(f64, Option<f64>)>,
-}
-
 /// A row of `decisions.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision {
@@ -180,8 +155,15 @@ pub const BASE: &str = "base model";
 /// Name of buy and hold.
 pub const HOLD: &str = "buy and hold";
 
-/// Decisions on the bars of the backtest.
+/// A decision for each bar, where one was taken.
 type Decided = Vec<Option<Action>>;
+
+/// A strategy before its replay.
+struct Plan {
+    name: String,
+    about: String,
+    decided: Decided,
+}
 
 /// Replays, compares and judges.
 ///
@@ -205,64 +187,35 @@ pub fn assess(given: Given) -> Result<Assessment> {
         StageError::failed("the dates do not say how many bars a year has")
             .hint("set `periods_per_year`")
     })?;
-    let read = |raws: Vec<String>| -> Vec<Answer> {
-        given.prompts.iter().zip(raws).map(|(p, raw)| Answer::new(p.row, raw)).collect()
+    let read = |raws: &Vec<String>| -> Vec<Answer> {
+        let each = given.prompts.iter().zip(raws);
+        each.map(|(p, raw)| Answer::new(p.row, raw.clone())).collect()
     };
-    let model = read(given.model);
-    let base = given.base.map(read);
-    let on_bars = |decide: &dyn Fn(usize) -> Action| -> Decided {
-        let mut decided = vec![None; bars.len()];
-        for prompt in given.prompts {
-            if let Some(slot) = decided.get_mut(prompt.row - first) {
-                *slot = Some(decide(prompt.row));
-            }
-        }
-        decided
-    };
-    let said = |answers: &[Answer]| -> Decided {
-        let mut decided = vec![None; bars.len()];
-        for answer in answers {
-            if let Some(slot) = decided.get_mut(answer.row - first) {
-                *slot = Some(answer.action.unwrap_or(Action::Flat));
-            }
-        }
-        decided
-    };
-    let mine = said(&model);
-    let mut plans: Vec<(String, String, Decided)> =
-        vec![(MODEL.into(), "the model's answers".into(), mine.clone())];
-    if let Some(base) = &base {
-        plans.push((BASE.into(), "the answers of the model before tuning".into(), said(base)));
-    }
-    let hold = on_bars(&|_| Action::Market(Side::Buy));
-    plans.push((HOLD.into(), "long from the first decision to the end".into(), hold));
-    let actions: Vec<Action> = mine.iter().flatten().copied().collect();
-    if let Some(action) = majority(&actions) {
-        let about = format!("always the model's most frequent action, “{action}”");
-        plans.push(("always majority".into(), about, on_bars(&|_| action)));
-    }
-    for rule in RULES {
-        let decided = on_bars(&|row| (rule.decide)(table, row));
-        plans.push((rule.name.into(), rule.about.into(), decided));
-    }
+    let model = read(&given.model);
+    let base = given.base.as_ref().map(read);
+    let plans = plans(&given, first, bars.len(), &model, base.as_deref());
     // Buy and hold is the index: unlike a model it is never closed by the horizon.
     let rules_of = |name: &str| if name == HOLD { Rules { horizon: 0, ..rules } } else { rules };
     let index: Vec<f64> = bars.windows(2).map(|w| w[1].close / w[0].close - 1.0).collect();
     let paths: Vec<Path> =
-        plans.iter().map(|(name, _, decided)| run(&bars, decided, &rules_of(name))).collect();
+        plans.iter().map(|p| run(&bars, &p.decided, &rules_of(&p.name))).collect();
     let returns: Vec<Vec<f64>> = paths.iter().map(Path::returns).collect();
     let series: Vec<&[f64]> = returns.iter().map(Vec::as_slice).collect();
-    // The index's dependence, so that the blocks do not hang on how the model happened to trade.
-    let block = block_length(&index);
+    // The longer memory of the two: too short a block makes an interval too narrow.
+    let block = block_length(&index).max(block_length(&returns[0]));
     let sampled = bootstrap(&series, per_year, block, params.draws, given.seed);
+    let (other, even) = {
+        let mine = &plans[0].decided;
+        (scenarios(&bars, mine, &rules, per_year), break_even(&bars, mine, &rules))
+    };
     let strategies: Vec<Strategy> = plans
         .into_iter()
         .zip(paths)
         .zip(sampled)
-        .map(|(((name, about, _), path), sampled)| Strategy {
+        .map(|((plan, path), sampled)| Strategy {
             metrics: measure(&path, &index, per_year),
-            name,
-            about,
+            name: plan.name,
+            about: plan.about,
             sampled,
             path,
         })
@@ -286,31 +239,10 @@ pub fn assess(given: Given) -> Result<Assessment> {
     if let (Some(base), Some(strategy)) = (&base, strategies.iter().find(|s| s.name == BASE)) {
         decisions.extend(rows(base, "base", &strategy.path, first, rules.latency, &dates));
     }
-    let splits = ["warmup", "train", "gap", "test"]
-        .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()));
-    let trained = || {
-        let is_train = |s: &String| s == "train";
-        let (a, b) =
-            (table.split.iter().position(is_train)?, table.split.iter().rposition(is_train)?);
-        Some((table.dates.get(a)?.clone(), table.dates.get(b)?.clone()))
-    };
-    let provenance = Provenance {
-        seed: given.seed,
-        first: dates.first().cloned().unwrap_or_default(),
-        last: dates.last().cloned().unwrap_or_default(),
-        bars: bars.len(),
-        per_year,
-        splits: splits.into(),
-        trained: trained(),
-        prompts: given.prompts.len(),
-        available: given.available,
-        block,
-        models: given.about,
-        params: params.clone(),
-    };
+    let provenance = provenance(&given, &dates, per_year, block);
     let mut assessment = Assessment {
-        scenarios: scenarios(&bars, &mine, &rules, per_year),
-        break_even_bps: break_even(&bars, &mine, &rules),
+        scenarios: other,
+        break_even_bps: even,
         years: slices(&shown, per_year, year),
         regimes: slices(&shown, per_year, regime),
         samples: samples(params.samples, given.prompts, &model, base.as_deref(), table),
@@ -327,6 +259,81 @@ pub fn assess(given: Given) -> Result<Assessment> {
     assessment.targets = verdict::targets(&assessment);
     assessment.verdict = verdict::sentences(&assessment);
     Ok(assessment)
+}
+
+/// What each strategy decides on the bars of the backtest; the model first.
+fn plans(
+    given: &Given,
+    first: usize,
+    bars: usize,
+    model: &[Answer],
+    base: Option<&[Answer]>,
+) -> Vec<Plan> {
+    let on_bars = |decide: &dyn Fn(usize) -> Action| -> Decided {
+        let mut decided = vec![None; bars];
+        for prompt in given.prompts {
+            if let Some(slot) = decided.get_mut(prompt.row - first) {
+                *slot = Some(decide(prompt.row));
+            }
+        }
+        decided
+    };
+    let said = |answers: &[Answer]| -> Decided {
+        let mut decided = vec![None; bars];
+        for answer in answers {
+            if let Some(slot) = decided.get_mut(answer.row - first) {
+                *slot = Some(answer.action.unwrap_or(Action::Flat));
+            }
+        }
+        decided
+    };
+    let plan = |name: &str, about: &str, decided: Decided| Plan {
+        name: name.into(),
+        about: about.into(),
+        decided,
+    };
+    let mine = said(model);
+    let actions: Vec<Action> = mine.iter().flatten().copied().collect();
+    let mut plans = vec![plan(MODEL, "the model’s answers", mine)];
+    if let Some(base) = base {
+        plans.push(plan(BASE, "the answers of the model before tuning", said(base)));
+    }
+    let hold = on_bars(&|_| Action::Market(Side::Buy));
+    plans.push(plan(HOLD, "long from the first decision to the end", hold));
+    if let Some(action) = majority(&actions) {
+        let about = format!("always the model’s most frequent action, “{action}”");
+        plans.push(plan("always majority", &about, on_bars(&|_| action)));
+    }
+    plans.extend(
+        RULES.iter().map(|rule| {
+            plan(rule.name, rule.about, on_bars(&|row| (rule.decide)(given.table, row)))
+        }),
+    );
+    plans
+}
+
+fn provenance(given: &Given, dates: &[String], per_year: f64, block: f64) -> Provenance {
+    let table = given.table;
+    let splits = ["warmup", "train", "gap", "test"]
+        .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()));
+    let is_train = |s: &String| s == "train";
+    let date = |row: Option<usize>| table.dates.get(row?).cloned();
+    let from = date(table.split.iter().position(is_train));
+    let to = date(table.split.iter().rposition(is_train));
+    Provenance {
+        seed: given.seed,
+        first: dates.first().cloned().unwrap_or_default(),
+        last: dates.last().cloned().unwrap_or_default(),
+        bars: dates.len(),
+        per_year,
+        splits: splits.into(),
+        trained: from.zip(to),
+        prompts: given.prompts.len(),
+        available: given.available,
+        block,
+        models: given.about.clone(),
+        params: given.params.clone(),
+    }
 }
 
 impl Assessment {
@@ -366,79 +373,6 @@ fn rows(
             .unwrap_or(0),
     };
     answers.iter().map(row).collect()
-}
-
-fn scenarios(bars: &[Bar], decided: &Decided, rules: &Rules, per_year: f64) -> Vec<Scenario> {
-    let other = match rules.fill {
-        Fill::Penetrate => ("limits fill when touched", Fill::Touch),
-        Fill::Touch => ("limits fill when traded through", Fill::Penetrate),
-    };
-    let mut cases = vec![
-        ("gross: no costs", rules.scaled(0.0)),
-        ("0.5x costs", rules.scaled(0.5)),
-        ("1x costs", *rules),
-        ("2x costs", rules.scaled(2.0)),
-        ("5x costs", rules.scaled(5.0)),
-        ("one more bar of latency", Rules { latency: rules.latency + 1, ..*rules }),
-    ];
-    if decided.iter().flatten().any(|a| matches!(a, Action::Limit(..))) {
-        cases.push((other.0, Rules { fill: other.1, ..*rules }));
-    }
-    cases
-        .into_iter()
-        .map(|(name, rules)| {
-            let metrics = measure(&run(bars, decided, &rules), &[], per_year);
-            Scenario {
-                name: name.into(),
-                cagr: metrics.cagr,
-                sharpe: metrics.sharpe,
-                max_drawdown: metrics.max_drawdown,
-                total_return: metrics.total_return,
-            }
-        })
-        .collect()
-}
-
-/// The cost of each side at which nothing is left, by bisection. `None` where the model does not
-/// trade, loses without costs, or gains at 1,000 bps.
-fn break_even(bars: &[Bar], decided: &Decided, rules: &Rules) -> Option<f64> {
-    let left = |bps: f64| {
-        let rules = Rules { taker_bps: bps, maker_bps: bps, half_spread_bps: 0.0, ..*rules };
-        run(bars, decided, &rules).equity.last().map_or(0.0, |e| e - 1.0)
-    };
-    let (mut low, mut high) = (0.0, 1000.0);
-    if left(low) <= 0.0 || left(high) > 0.0 {
-        return None;
-    }
-    for _ in 0..40 {
-        let middle = (low + high) / 2.0;
-        if left(middle) > 0.0 { low = middle } else { high = middle }
-    }
-    Some(low)
-}
-
-/// Groups returns (return i leads to bar i + 1) by a name, in the order in which names appear.
-fn slices(
-    series: &[Vec<f64>],
-    per_year: f64,
-    name: impl Fn(usize) -> Option<String>,
-) -> Vec<Slice> {
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    for i in 0..series.first().map_or(0, Vec::len) {
-        let Some(name) = name(i) else { continue };
-        match groups.iter_mut().find(|g| g.0 == name) {
-            Some(group) => group.1.push(i),
-            None => groups.push((name, vec![i])),
-        }
-    }
-    let slice = |(name, at): (String, Vec<usize>)| {
-        let row = |s: &Vec<f64>| {
-            let part: Vec<f64> = at.iter().filter_map(|i| s.get(*i).copied()).collect();
-            (part.iter().map(|r| 1.0 + r).product::<f64>() - 1.0, sharpe(&part, per_year))
-        };
-        Slice { returns: at.len(), rows: series.iter().map(row).collect(), name }
-    };
-    groups.into_iter().map(slice).collect()
 }
 
 /// Prompts at even distances, with what was answered.

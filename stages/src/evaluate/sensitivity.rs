@@ -1,0 +1,113 @@
+//! How much of a result hangs on assumptions and on stretches of time: other costs, one bar more
+//! of latency, other fills; years and regimes.
+
+use serde::Serialize;
+
+use super::backtest::{Bar, Fill, Rules, run};
+use super::metrics::{measure, sharpe};
+use crate::pairs::action::Action;
+
+/// The model under other assumptions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scenario {
+    /// What is different.
+    pub name: String,
+    /// Compound growth a year.
+    pub cagr: Option<f64>,
+    /// Sharpe ratio a year.
+    pub sharpe: Option<f64>,
+    /// Deepest fall.
+    pub max_drawdown: f64,
+    /// Whole return.
+    pub total_return: f64,
+}
+
+/// A part of the bars: returns and Sharpe ratios of the model, buy and hold, and the base model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slice {
+    /// Which part.
+    pub name: String,
+    /// Returns in it.
+    pub returns: usize,
+    /// For each strategy shown: compounded return and Sharpe ratio a year.
+    pub rows: Vec<(f64, Option<f64>)>,
+}
+
+/// Replays the model's decisions under other costs, latency and fills.
+pub fn scenarios(
+    bars: &[Bar],
+    decided: &[Option<Action>],
+    rules: &Rules,
+    per_year: f64,
+) -> Vec<Scenario> {
+    let other = match rules.fill {
+        Fill::Penetrate => ("limits fill when touched", Fill::Touch),
+        Fill::Touch => ("limits fill when traded through", Fill::Penetrate),
+    };
+    let mut cases = vec![
+        ("gross: no costs", rules.scaled(0.0)),
+        ("0.5x costs", rules.scaled(0.5)),
+        ("1x costs", *rules),
+        ("2x costs", rules.scaled(2.0)),
+        ("5x costs", rules.scaled(5.0)),
+        ("one more bar of latency", Rules { latency: rules.latency + 1, ..*rules }),
+    ];
+    if decided.iter().flatten().any(|a| matches!(a, Action::Limit(..))) {
+        cases.push((other.0, Rules { fill: other.1, ..*rules }));
+    }
+    cases
+        .into_iter()
+        .map(|(name, rules)| {
+            let metrics = measure(&run(bars, decided, &rules), &[], per_year);
+            Scenario {
+                name: name.into(),
+                cagr: metrics.cagr,
+                sharpe: metrics.sharpe,
+                max_drawdown: metrics.max_drawdown,
+                total_return: metrics.total_return,
+            }
+        })
+        .collect()
+}
+
+/// The cost of each side, in basis points, at which nothing is left, by bisection. `None` where the model does not
+/// trade, loses without costs, or gains at 1,000 bps.
+pub fn break_even(bars: &[Bar], decided: &[Option<Action>], rules: &Rules) -> Option<f64> {
+    let left = |bps: f64| {
+        let rules = Rules { taker_bps: bps, maker_bps: bps, half_spread_bps: 0.0, ..*rules };
+        run(bars, decided, &rules).equity.last().map_or(0.0, |e| e - 1.0)
+    };
+    let (mut low, mut high) = (0.0, 1000.0);
+    if left(low) <= 0.0 || left(high) > 0.0 {
+        return None;
+    }
+    for _ in 0..40 {
+        let middle = (low + high) / 2.0;
+        if left(middle) > 0.0 { low = middle } else { high = middle }
+    }
+    Some(low)
+}
+
+/// Groups returns (return i leads to bar i + 1) by a name, in the order in which names appear.
+pub fn slices(
+    series: &[Vec<f64>],
+    per_year: f64,
+    name: impl Fn(usize) -> Option<String>,
+) -> Vec<Slice> {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for i in 0..series.first().map_or(0, Vec::len) {
+        let Some(name) = name(i) else { continue };
+        match groups.iter_mut().find(|g| g.0 == name) {
+            Some(group) => group.1.push(i),
+            None => groups.push((name, vec![i])),
+        }
+    }
+    let slice = |(name, at): (String, Vec<usize>)| {
+        let row = |s: &Vec<f64>| {
+            let part: Vec<f64> = at.iter().filter_map(|i| s.get(*i).copied()).collect();
+            (part.iter().map(|r| 1.0 + r).product::<f64>() - 1.0, sharpe(&part, per_year))
+        };
+        Slice { returns: at.len(), rows: series.iter().map(row).collect(), name }
+    };
+    groups.into_iter().map(slice).collect()
+}
