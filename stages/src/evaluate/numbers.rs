@@ -9,8 +9,8 @@ pub fn percent(share: f64) -> String {
     let x = share * 100.0;
     let digits = match x.abs() {
         a if !a.is_finite() => return NONE.into(),
-        a if a >= 99.95 => 0,
-        a if a >= 0.995 || a == 0.0 => 1,
+        a if a >= 99.95 || a == 0.0 => 0,
+        a if a >= 0.995 => 1,
         a if a < 0.005 => return "≈0%".into(),
         _ => 2,
     };
@@ -57,6 +57,11 @@ pub fn count(n: usize) -> String {
     text
 }
 
+/// A count with its noun: `1 trade`, `2 trades`.
+pub fn many(n: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// An ordinal: `1st`, `43rd`, `97th`.
 pub fn ordinal(n: usize) -> String {
     let end = match (n % 10, n % 100) {
@@ -92,7 +97,7 @@ mod tests {
         let percents = [0.12345, 0.0482, 0.00341, -0.5, 1.234, 0.0, -0.00001, 0.9999, f64::NAN];
         assert_eq!(
             percents.map(percent),
-            ["12.3%", "4.8%", "0.34%", "−50.0%", "123%", "0.0%", "≈0%", "100%", "–"]
+            ["12.3%", "4.8%", "0.34%", "−50.0%", "123%", "0%", "≈0%", "100%", "–"]
         );
         assert_eq!([1.234, -0.001, 12.34, 1234.5].map(ratio), ["1.23", "0.00", "12.3", "1234"]);
         assert_eq!([0, 999, 1000, 1234567].map(count), ["0", "999", "1,000", "1,234,567"]);
@@ -100,6 +105,7 @@ mod tests {
             [1, 2, 3, 11, 43, 112].map(ordinal),
             ["1st", "2nd", "3rd", "11th", "43rd", "112th"]
         );
+        assert_eq!([many(1, "trade"), many(2000, "trade")], ["1 trade", "2,000 trades"]);
         assert_eq!([signed_percent(0.1), signed_percent(-0.1)], ["+10.0%", "−10.0%"]);
     }
 }

@@ -10,7 +10,7 @@ use statrs::distribution::{Beta, ContinuousCDF};
 use super::answers::FAILURE;
 use super::assess::{Assessment, BASE, HOLD, MODEL, Strategy};
 use super::inference::Interval;
-use super::numbers::{count, or_none, ordinal, percent, ratio, signed_percent};
+use super::numbers::{count, many, or_none, ordinal, percent, ratio, signed_percent};
 
 /// What is to be said of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -130,12 +130,16 @@ fn hits_target(model: &Strategy, bar: f64) -> Target {
     };
     let why = match (hits, judgement) {
         (None, _) => "there is no trade to count".into(),
-        (Some(h), _) => format!(
-            "{} trades; a mean gain is {} times a mean loss, the mean trade {}",
-            count(h.count),
-            or_none(h.payoff, ratio),
-            signed_percent(h.expectancy)
-        ),
+        (Some(h), _) => {
+            let payoff =
+                h.payoff.map(|p| format!("; a mean gain is {} times a mean loss", ratio(p)));
+            format!(
+                "{}, {} on average{}",
+                many(h.count, "trade"),
+                signed_percent(h.expectancy),
+                payoff.unwrap_or_default()
+            )
+        }
     };
     Target {
         claim: format!("More than {} profitable trades", round(bar)),
@@ -205,18 +209,18 @@ fn result(a: &Assessment, model: &Strategy) -> String {
     let p = &a.provenance;
     if m.trades == 0 {
         return format!(
-            "From {} to {} the model answered {} prompts and never held a position: it earned nothing and risked nothing.",
+            "From {} to {} the model answered {} and never held a position: it earned nothing and risked nothing.",
             p.first,
             p.last,
-            count(p.prompts)
+            many(p.prompts, "prompt")
         );
     }
     format!(
-        "From {} to {} the model answered {} prompts, made {} trades and {} {} a year after costs ({} in all), with a deepest fall of {}.",
+        "From {} to {} the model answered {}, made {} and {} {} a year after costs ({} in all), with a deepest fall of {}.",
         p.first,
         p.last,
-        count(p.prompts),
-        count(m.trades),
+        many(p.prompts, "prompt"),
+        many(m.trades, "trade"),
         if m.total_return >= 0.0 { "gained" } else { "lost" },
         or_none(m.cagr.map(f64::abs), percent),
         signed_percent(m.total_return),
