@@ -36,5 +36,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<pairs::Pairs>(),
     #[cfg(feature = "models")]
     Kind::of::<train::Train>(),
+    #[cfg(feature = "models")]
+    Kind::of::<evaluate::Evaluate>(),
     Kind::of::<command::Command>(),
 ];
