@@ -17,6 +17,8 @@ mod format;
 #[cfg(feature = "models")]
 pub mod model;
 pub mod pairs;
+#[cfg(feature = "models")]
+pub mod quantize;
 mod stage;
 #[cfg(test)]
 mod testing;
@@ -36,6 +38,8 @@ pub const ALL: &[Kind] = &[
     Kind::of::<pairs::Pairs>(),
     #[cfg(feature = "models")]
     Kind::of::<train::Train>(),
+    #[cfg(feature = "models")]
+    Kind::of::<quantize::Quantize>(),
     #[cfg(feature = "models")]
     Kind::of::<evaluate::Evaluate>(),
     Kind::of::<command::Command>(),

@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod generate;
+pub mod gguf;
 pub mod kernels;
 pub mod llama;
 pub mod lora;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use config::Config;
 pub use generate::{Prompt, Sample, Sampling, generate, sample};
+pub use gguf::Gguf;
 pub use kernels::{Kernels, Span};
 pub use llama::{Cache, Llama};
 pub use tokenizer::Tokenizer;
@@ -34,27 +36,35 @@ pub struct Loaded<B: Backend> {
     pub tokenizer: Tokenizer,
 }
 
-/// Reads the model folder that feeds a port: `config.json`, `tokenizer.json`, the weights, and the
-/// adapter if there is one. An adapter leaves only itself trainable.
+/// Reads the model folder that feeds a port: the shape, the tokenizer, the weights in safetensors or
+/// GGUF, and the adapter if there is one. An adapter leaves only itself trainable.
 pub fn load<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
     load_folder(&Folder::of_port(ctx, port), device)
 }
 
 /// [`load`] from the files of a folder.
 pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Loaded<B>> {
-    let config = Config::read(folder.need("config.json")?)?;
-    let tokenizer = tokenizer::read(folder, &config)?;
-    Ok(Loaded { model: load_model(folder, config, device)?, tokenizer })
+    let gguf = match folder.iter().find(|(name, _)| name.ends_with(".gguf")) {
+        Some((_, path)) => Some(Gguf::open(path)?),
+        None => None,
+    };
+    let config = match (&gguf, folder.get("config.json")) {
+        (Some(gguf), None) => gguf.config()?,
+        _ => Config::read(folder.need("config.json")?)?,
+    };
+    let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
+        (Some(gguf), None) => gguf.tokenizer(&config)?,
+        _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
+    };
+    let model = match &gguf {
+        Some(gguf) => Llama::build(&config, &mut gguf.source(&config), device)?,
+        None => Llama::build(&config, &mut weights::Tensors::open_model(folder)?, device)?,
+    };
+    Ok(Loaded { model: adapt(model, folder)?, tokenizer })
 }
 
-/// The model of a folder without its tokenizer.
-pub fn load_model<B: Backend>(
-    folder: &Folder,
-    config: Config,
-    device: &B::Device,
-) -> Result<Llama<B>> {
-    let mut source = weights::Tensors::open_model(folder)?;
-    let model = Llama::build(&config, &mut source, device)?;
+/// Puts a folder's adapter on the model, if it has one.
+fn adapt<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
     match folder.get("adapter_config.json") {
         Some(_) => lora::read(model, folder),
         None => Ok(model),

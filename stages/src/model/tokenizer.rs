@@ -6,12 +6,12 @@
 
 use std::path::Path;
 
+use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, TokenizerImpl};
 
 use super::config::{Config, Ids};
-use super::weights::Folder;
 use crate::{Result, StageError};
 
 /// The token that ends a text in tokenizers that are trained here. It also begins one, and pads.
@@ -32,15 +32,18 @@ impl Tokenizer {
     /// Reads `tokenizer.json`. What begins and ends a text is what `config` says, or else the usual
     /// name for it.
     pub fn read(path: &Path, config: &Config) -> Result<Tokenizer> {
-        let inner = tokenizers::Tokenizer::from_bytes(fs_err::read(path)?).map_err(|e| {
-            StageError::bad(path, format!("not a tokenizer: {e}"))
-                .hint("tokenizer.json is what HF's tokenizers library writes")
-        })?;
-        let size = inner.get_vocab_size(true);
-        if size > config.vocab_size {
-            let message = format!("{size} tokens, but the model has {}", config.vocab_size);
-            return Err(StageError::bad(path, message)
-                .hint("take tokenizer.json and config.json of the same model"));
+        Tokenizer::parse(&fs_err::read(path)?, config).map_err(|message| {
+            StageError::bad(path, message)
+                .hint("tokenizer.json is what HF's tokenizers library writes, of the same model")
+        })
+    }
+
+    fn parse(json: &[u8], config: &Config) -> std::result::Result<Tokenizer, String> {
+        let inner = tokenizers::Tokenizer::from_bytes(json);
+        let inner = inner.map_err(|e| format!("not a tokenizer: {e}"))?;
+        let (size, limit) = (inner.get_vocab_size(true), config.vocab_size);
+        if size > limit {
+            return Err(format!("{size} tokens, but the model has {limit}"));
         }
         let mut eos = config.eos().to_vec();
         if eos.is_empty() {
@@ -167,7 +170,72 @@ impl Tokenizer {
             (name, added.get(&id).is_some_and(|token| token.special))
         });
         let (tokens, special) = tokens.unzip();
-        Ok(Bpe { tokens, special, merges: merges.collect() })
+        let pre = pre_name(&parsed["pre_tokenizer"].to_string()).into();
+        Ok(Bpe { tokens, special, merges: merges.collect(), pre })
+    }
+
+    /// The tokenizer of the tables of a GGUF file, of a model of the given shape.
+    pub fn of_bpe(bpe: &Bpe, config: &Config) -> Result<Tokenizer> {
+        let bytes = |regex: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": regex})
+        };
+        let split = |regex: &str| {
+            let split = json!({"type": "Split", "pattern": {"Regex": regex},
+                "behavior": "Isolated", "invert": false});
+            json!({"type": "Sequence", "pretokenizers": [split, bytes(false)]})
+        };
+        let pre = match bpe.pre.as_str() {
+            "gpt-2" => bytes(true),
+            "smollm" => {
+                let digits = json!({"type": "Digits", "individual_digits": true});
+                json!({"type": "Sequence", "pretokenizers": [digits, bytes(true)]})
+            }
+            "qwen2" => split(&SPLIT.replace("{digits}", "")),
+            "llama-bpe" => split(&SPLIT.replace("{digits}", "{1,3}")),
+            other => {
+                return Err(StageError::failed(format!("unknown pre-tokenizer `{other}`"))
+                    .hint("put the model's tokenizer.json beside its GGUF file"));
+            }
+        };
+        let ids = bpe.tokens.iter().enumerate();
+        let vocab: serde_json::Map<_, _> =
+            ids.clone().map(|(id, token)| (token.clone(), id.into())).collect();
+        let special = ids.filter(|(id, _)| bpe.special.get(*id) == Some(&true));
+        let added: Vec<_> = special
+            .map(|(id, token)| {
+                json!({"id": id, "content": token, "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let text = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": null, "pre_tokenizer": pre, "post_processor": null,
+            "decoder": bytes(true),
+            "model": {"type": "BPE", "dropout": null, "unk_token": null,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+                "byte_fallback": false, "ignore_merges": bpe.pre == "llama-bpe",
+                "vocab": vocab, "merges": bpe.merges},
+        });
+        Tokenizer::parse(text.to_string().as_bytes(), config).map_err(StageError::failed)
+    }
+}
+
+/// The regular expression of Llama 3 and, with other digits, of Qwen2: contractions, words, numbers,
+/// punctuation, line ends and spaces.
+const SPLIT: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{digits}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// llama.cpp's name for a pre-tokenizer, given as its JSON.
+fn pre_name(json: &str) -> &'static str {
+    match json {
+        _ if json.contains("\"Digits\"") => "smollm",
+        _ if json.contains("{1,3}") => "llama-bpe",
+        _ if json.contains("\"Split\"") && json.contains(r"\p{N}|") => "qwen2",
+        _ if json.contains("\"Split\"") => "default",
+        _ => "gpt-2",
     }
 }
 
@@ -179,11 +247,8 @@ pub struct Bpe {
     pub special: Vec<bool>,
     /// Merges by rank, each `left right`.
     pub merges: Vec<String>,
-}
-
-/// The tokenizer of a model folder.
-pub fn read(folder: &Folder, config: &Config) -> Result<Tokenizer> {
-    Tokenizer::read(folder.need("tokenizer.json")?, config)
+    /// What splits text into words first, by llama.cpp's name for it.
+    pub pre: String,
 }
 
 #[cfg(test)]

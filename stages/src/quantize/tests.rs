@@ -1,0 +1,69 @@
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::model::lora::{self, Spec};
+use crate::model::{Config, Normal};
+use crate::testing;
+
+/// Writes a model folder with an adapter that does something.
+fn model(folder: &Path) -> Llama<Back> {
+    let tokenizer = Tokenizer::train(["some text and some more text"].into_iter(), 265).unwrap();
+    let mut config = Config::llama(0, 64, 1, 4, 2, 96, 64);
+    tokenizer.describe(&mut config);
+    let base: Llama<Back> = Llama::build(&config, &mut Normal::new(2), &cpu()).unwrap();
+    weights::save(&base, folder).unwrap();
+    tokenizer.write(folder).unwrap();
+    let spec = Spec { r: 2, alpha: 8.0, targets: vec!["up_proj".into()], rslora: false };
+    let mut model = base.with_adapter(&spec, 1).unwrap();
+    for block in &mut model.blocks {
+        let adapter = block.up.adapter.as_mut().unwrap();
+        adapter.b = adapter.b.clone().map(|b| b + 0.1);
+    }
+    lora::write(&model, &spec, folder).unwrap();
+    model
+}
+
+fn logits(model: &Llama<Back>) -> Vec<f32> {
+    model.forward(&[3, 40, 50, 60], 1).unwrap().into_data().to_vec().unwrap()
+}
+
+#[test]
+fn the_output_is_the_merged_model_to_the_precision_of_the_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path());
+    let corpus = folder.path().join("chunks.jsonl");
+    fs_err::write(&corpus, "{\"text\": \"some text and some more text\"}\n").unwrap();
+    let mut last = f64::INFINITY;
+    for (method, error) in [("q4_0", 0.2), ("q8_0", 0.02), ("f16", 0.001)] {
+        let ran = testing::run::<Quantize>(
+            json!({ "method": method, "embeddings": method }),
+            &[("model", folder.path()), ("text", &corpus)],
+        )
+        .unwrap();
+        let out = Folder::of_dir(&ran.outputs["model"]).unwrap();
+        let again = load_folder::<Back>(&out, &cpu()).unwrap();
+        let (a, b) = (logits(&model), logits(&again.model));
+        let size = a.iter().map(|x| x * x).sum::<f32>();
+        let off = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        assert!(f64::from((off / size).sqrt()) < error, "{method}: {}", (off / size).sqrt());
+        assert!(ran.metrics["weight_error"] < last, "{method}");
+        last = ran.metrics["weight_error"];
+        let (before, after) = (ran.metrics["loss_before"], ran.metrics["loss_after"]);
+        assert!((before - after).abs() < error, "{method}: {before} and {after}");
+        assert!(ran.warnings.is_empty());
+    }
+}
+
+#[test]
+fn four_bits_take_four_bits_and_the_same_bytes_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    let run = || testing::run::<Quantize>(json!({}), &[("model", folder.path())]).unwrap();
+    let (a, b) = (run(), run());
+    let bits = a.metrics["bits_per_weight"];
+    assert!(bits > 4.5 && bits < 7.0, "{bits}");
+    let read = |ran: &testing::Ran| fs_err::read(ran.outputs["model"].join("model.gguf")).unwrap();
+    assert_eq!(read(&a), read(&b));
+}
