@@ -86,12 +86,18 @@ fn extension(page: &Page, glyph: &Glyph) -> bool {
     page.fonts.get(usize::from(glyph.font)).is_some_and(|font| font.style.extension)
 }
 
-/// The baseline of a large operator of the extension font, which hangs from its origin so that its
-/// middle is on the axis.
+/// The baseline of a large operator of the extension font. It hangs from its origin so that its
+/// middle is on the axis, and comes in two sizes, told apart by width.
 fn operator_base(page: &Page, g: &Glyph) -> Option<f32> {
-    let sign =
-        matches!(text(page, g), "∑" | "∏" | "∐" | "∫" | "∮" | "⋃" | "⋂" | "⊕" | "⊗" | "∪" | "∩");
-    (sign && extension(page, g)).then_some(g.y - 0.85 * g.size)
+    let sign = text(page, g).chars().next()?;
+    let width = (g.end - g.x) / g.size;
+    let display = match sign {
+        '∫' | '∮' => width > 0.5,
+        '∑' | '∏' | '∐' | '⋃' | '⋂' | '∪' | '∩' | '⊕' | '⊗' => width > 1.1,
+        _ => return None,
+    };
+    let down = if display { 0.95 } else { 0.77 };
+    extension(page, g).then_some(g.y - down * g.size)
 }
 
 /// A line being gathered.
@@ -134,17 +140,22 @@ impl Open {
             return g.x >= self.end - em || (g.x >= self.main_end - em && g.size < 0.9 * size);
         }
         if g.size < 0.88 * size {
-            return near && dy.abs() <= 1.35 * size;
+            return near && dy.abs() <= 1.6 * size;
         }
         if g.size > 1.15 * size {
             let all_small = (self.end - self.glyphs[0].x) < 4.0 * em;
             return all_small && near && dy.abs() <= 0.65 * g.size;
         }
-        near && dy.abs() <= 0.95 * em && g.x >= self.main_end - 0.6 * em
+        // A short numerator stands in the middle of its bar.
+        let centred = dy > 0.4 * em && g.x > self.end && g.x <= self.end + 4.0 * em;
+        (near || centred) && dy.abs() <= 0.95 * em && g.x >= self.main_end - 0.6 * em
     }
 
     fn push(&mut self, page: &Page, g: Glyph) {
         let first = self.glyphs.is_empty();
+        let lone = text(page, &g).chars().next().filter(|c| c.len_utf8() == usize::from(g.len));
+        // An accent is drawn before its letter, and higher.
+        let floats = self.anchor.is_none() && lone.and_then(combining).is_some();
         let hangs = extension(page, &g);
         let drop = self.glyphs.len() == 1
             && self.anchor.is_some_and(|(y, size)| size > 1.8 * g.size && g.y - y > 0.1 * size);
@@ -156,6 +167,7 @@ impl Open {
                     self.anchor = Some((base, g.size));
                 }
             }
+            None if floats => {}
             None => self.anchor = Some((g.y, g.size)),
             Some((_, size)) if drop || g.size > 1.15 * size => self.anchor = Some((g.y, g.size)),
             _ => {}
@@ -224,7 +236,7 @@ enum Level {
 
 fn level(page: &Page, g: &Glyph, y: f32, size: f32) -> Level {
     let dy = g.y - y;
-    if g.size >= 0.92 * size || extension(page, g) {
+    if g.size >= 0.86 * size || extension(page, g) {
         Level::Main
     } else if dy > 0.12 * size {
         Level::Up

@@ -360,8 +360,8 @@ proptest! {
 fn fractions_and_limits_stay_on_their_line() {
     // 1 over n, the limits of a sum around its sign, then the summand.
     let page = "BT /F 10 Tf 1 0 0 1 100 706.8 Tm (1) Tj 1 0 0 1 100 693.2 Tm (n) Tj \
-                /F 7 Tf 1 0 0 1 110 711 Tm (N) Tj /E 10 Tf 1 0 0 1 107 709.5 Tm (S) Tj \
-                /F 7 Tf 1 0 0 1 107 688 Tm (t=1) Tj /F 10 Tf 1 0 0 1 119 700 Tm (x) Tj ET";
+                /F 7 Tf 1 0 0 1 110 711 Tm (N) Tj /E 10 Tf 1 0 0 1 107 707.7 Tm (S) Tj \
+                /F 7 Tf 1 0 0 1 107 689 Tm (t=1) Tj /F 10 Tf 1 0 0 1 119 700 Tm (x) Tj ET";
     let bytes = pdf(&[page], |_| {
         let font = |name: &str, glyph: &str| {
             let fonts = half_wide(vec![83.into(), glyph.into()], &[("BaseFont", name.into())]);
