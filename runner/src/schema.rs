@@ -24,7 +24,9 @@ pub fn schema(kinds: &[Kind]) -> Value {
                 then["required"] = json!(["with"]);
             }
             defs.insert(kind.name.to_owned(), own);
-            json!({ "if": { "properties": { "uses": { "const": kind.name } } }, "then": then })
+            let uses =
+                json!({ "required": ["uses"], "properties": { "uses": { "const": kind.name } } });
+            json!({ "if": uses, "then": then })
         })
         .collect();
     defs.insert("stage".to_owned(), stage(kinds, conditions));
@@ -132,37 +134,30 @@ fn rewrite(schema: &mut Value, kind: &str) {
                 *path = format!("#/$defs/{kind}.{name}");
             }
             map.values_mut().for_each(|value| rewrite(value, kind));
-            if map.contains_key("properties") {
-                for property in
-                    map.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
-                {
-                    or_variable(property.1);
-                }
+            let properties = map.get_mut("properties").and_then(Value::as_object_mut);
+            properties.into_iter().flatten().for_each(|(_, property)| or_variable(property));
+            for below in ["items", "additionalProperties"] {
+                map.get_mut(below).into_iter().for_each(or_variable);
             }
         }
         _ => {}
     }
 }
 
-/// `"${max_tokens}"` may stand where a number or a boolean is meant.
+/// `"${max_tokens}"` may stand where something else than text is meant.
 fn or_variable(property: &mut Value) {
     let Some(map) = property.as_object_mut() else { return };
-    let scalar = |kind: &Value| matches!(kind.as_str(), Some("integer" | "number" | "boolean"));
-    let is_scalar = match map.get("type") {
-        Some(Value::Array(types)) => types.iter().any(scalar),
-        Some(kind) => scalar(kind),
-        None => false,
-    };
-    if !is_scalar {
-        return;
+    let any_text =
+        map.get("type").is_some_and(|kind| *kind == "string") && !map.contains_key("enum");
+    let (about, own): (Map<_, _>, Map<_, _>) = std::mem::take(map)
+        .into_iter()
+        .partition(|(key, _)| matches!(key.as_str(), "description" | "default" | "title"));
+    *map = about;
+    if any_text || own.is_empty() {
+        map.extend(own);
+    } else {
+        map.insert("anyOf".to_owned(), json!([own, variable()]));
     }
-    let mut own = Map::new();
-    for key in ["type", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"] {
-        if let Some(value) = map.remove(key) {
-            own.insert(key.to_owned(), value);
-        }
-    }
-    map.insert("anyOf".to_owned(), json!([own, variable()]));
 }
 
 /// Keys in order, whatever a dependency makes of `serde_json`'s maps.

@@ -23,7 +23,7 @@ pub struct Vars<'a> {
 
 /// How much variables may bring in, in characters; a node counts as some.
 const MOST: usize = 32_000_000;
-const NODE: usize = 16;
+const NODE: usize = 100;
 
 impl<'a> Vars<'a> {
     /// The variables of `vars:`.

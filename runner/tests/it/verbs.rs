@@ -88,7 +88,9 @@ fn the_schema_knows_the_parameters_of_each_kind() {
     let chunk = &schema["$defs"]["chunk"];
     assert_eq!(chunk["properties"]["max_tokens"]["default"], 2000);
     assert_eq!(chunk["properties"]["max_tokens"]["description"], "Most tokens of a chunk.");
-    assert_eq!(chunk["properties"]["encoding"]["$ref"], "#/$defs/chunk.Encoding");
+    let encoding = &chunk["properties"]["encoding"]["anyOf"];
+    assert_eq!(encoding[0]["$ref"], "#/$defs/chunk.Encoding");
+    assert_eq!(encoding[1]["type"], "string", "a variable may stand for it");
     let stage = &schema["$defs"]["stage"];
     assert_eq!(stage["allOf"][1]["if"]["properties"]["uses"]["const"], "chunk");
     assert_eq!(stage["allOf"][1]["then"]["properties"]["with"]["$ref"], "#/$defs/chunk");
