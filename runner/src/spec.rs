@@ -297,7 +297,14 @@ impl Walk<'_> {
             self.problems.push(problem.label(env.noun()).help(help));
             return Vec::new();
         };
-        items.iter().filter_map(|item| self.text(item, "a name in `env`")).collect()
+        let names: Vec<Text> =
+            items.iter().filter_map(|item| self.text(item, "a name in `env`")).collect();
+        for name in names.iter().filter(|name| name.text.contains(['=', ' ', '\0'])) {
+            let message = format!("`{}` is no name of a variable", name.text);
+            let problem = Problem::new("spec::env", name.span, message);
+            self.problems.push(problem.help("names only: the values come from the environment"));
+        }
+        names
     }
 
     fn entries<'y>(

@@ -174,7 +174,12 @@ fn tab(text: &str, before: usize) -> Option<usize> {
 fn place(text: &str, location: Location) -> (usize, usize) {
     let span = location.span();
     let (Some(start), Some(len)) = (span.byte_offset(), span.byte_len()) else {
-        return (text.len(), text.len());
+        // Some errors know line and column only.
+        let (line, column) = (location.line() as usize, location.column() as usize);
+        let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let rest = text.get(start..).unwrap_or_default();
+        let before = rest.chars().take(column.saturating_sub(1)).map(char::len_utf8).sum::<usize>();
+        return ((start + before).min(text.len()), (start + before).min(text.len()));
     };
     let (start, len) = (start as usize, len as usize);
     let start = start.min(text.len());

@@ -1,4 +1,4 @@
-//! The child's side of [`super::local`]: reads a job from stdin, says a JSON line on stdout for
+//! The child's side of `super::local`: reads a job from stdin, says a JSON line on stdout for
 //! whatever happens, and ends when its parent does.
 
 use std::io::{BufRead, Read, Write};

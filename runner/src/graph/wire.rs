@@ -171,6 +171,13 @@ pub(crate) fn stage(
         let name = port.map_or_else(String::new, |port| port.name.into_owned());
         wires.push(Wire { port: name, fed, span: source.span });
     }
+    if let (Some(name), Some(known)) = (stage.env.first(), known)
+        && !known.inputs.iter().any(Port::is_any)
+    {
+        let message = format!("a `{}` reads no environment", known.kind.name);
+        let problem = Problem::new("graph::env", name.span, message);
+        problems.push(problem.help("leave out `env`; give what differs as a parameter"));
+    }
     let ports = known.map(|known| known.inputs.as_slice()).unwrap_or_default();
     for port in ports.iter().filter(|port| port.required && !port.is_any() && !stage.broken) {
         if !named.contains(&port.name) {
