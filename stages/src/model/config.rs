@@ -199,6 +199,11 @@ impl Config {
         Ok(())
     }
 
+    /// Longest sequence that is computed: `max_position_embeddings`, and at most 32,768, so that a
+    /// number in a file does not decide how much memory the rotary angles take.
+    pub fn context(&self) -> usize {
+        self.max_position_embeddings.min(1 << 15)
+    }
     /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)

@@ -59,7 +59,7 @@ pub struct Prompt<B: Backend> {
 impl<B: Kernels> Prompt<B> {
     /// Reads a prompt of at least one token, with room for `room` more.
     pub fn read(model: &Llama<B>, tokens: &[u32], room: usize) -> Result<Prompt<B>> {
-        let capacity = (tokens.len() + room).min(model.config.max_position_embeddings);
+        let capacity = (tokens.len() + room).min(model.config.context());
         let mut cache = model.cache(1, capacity.max(tokens.len()));
         let logits = step(model, tokens, &mut cache)?;
         Ok(Prompt { cache, logits })

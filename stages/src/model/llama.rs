@@ -242,7 +242,7 @@ impl<B: Kernels> Llama<B> {
             let n = tokens.len();
             return Err(StageError::failed(format!("{n} tokens are not {batch} sequences")));
         }
-        let (len, limit) = (tokens.len() / batch, self.config.max_position_embeddings);
+        let (len, limit) = (tokens.len() / batch, self.config.context());
         if start + len > limit {
             let message = format!("{} tokens are more than the model's {limit}", start + len);
             return Err(StageError::failed(message));
@@ -334,7 +334,7 @@ fn linear_name(block: usize, name: &str) -> String {
 
 /// Cosines and sines of the rotary angles, `[positions, size / 2]` each.
 fn angles<B: Backend>(config: &Config, device: &B::Device) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let (len, half) = (config.max_position_embeddings, config.head_size() / 2);
+    let (len, half) = (config.context(), config.head_size() / 2);
     let angle = |i: usize| {
         let (position, j) = (i / half, i % half);
         // HF computes the frequencies and the products in f32.

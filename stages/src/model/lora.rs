@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use burn::module::Param;
+use burn::module::{ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use rand::SeedableRng;
@@ -60,7 +60,7 @@ impl<B: Backend> Linear<B> {
     pub fn merge(mut self) -> Linear<B> {
         if let Some(adapter) = self.adapter.take() {
             let sum = (adapter.a.val() * adapter.scale).matmul(adapter.b.val());
-            self.weight = self.weight.map(|weight| weight + sum);
+            self.weight = self.weight.map(|weight| (weight + sum).detach());
         }
         self
     }
@@ -132,9 +132,12 @@ impl<B: Backend> Llama<B> {
         self.clone().map_layers(|layer| Linear { adapter: None, ..layer })
     }
 
-    /// The same model with the adapter added into the weights.
+    /// The same model with the adapter added into the weights, which can all be trained again.
     pub fn merge(self) -> Llama<B> {
-        self.map_layers(Linear::merge)
+        match self.has_adapter() {
+            true => self.map_layers(Linear::merge).map(&mut Thaw),
+            false => self,
+        }
     }
 
     /// True where a layer has an adapter.
@@ -147,6 +150,15 @@ impl<B: Backend> Llama<B> {
             Ok(model) => model,
             Err(never) => match never {},
         }
+    }
+}
+
+/// Makes every parameter a leaf that wants a gradient.
+struct Thaw;
+
+impl<B: Backend> ModuleMapper<B> for Thaw {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| tensor.detach().require_grad())
     }
 }
 

@@ -197,6 +197,16 @@ fn a_fresh_adapter_changes_nothing_and_leaves_only_itself_trainable() {
 }
 
 #[test]
+fn a_merged_model_is_trainable_in_full() {
+    let model = adapted::<Train>("lora").merge();
+    let grads = model.log_probs(&[5, 17, 33, 2], 1, &[0, 1], 1.0).unwrap().sum().backward();
+    assert!(model.embed.val().grad(&grads).is_some());
+    for (name, layer) in model.linears() {
+        assert!(layer.weight.val().grad(&grads).is_some(), "{name}");
+    }
+}
+
+#[test]
 fn wrong_tokens_and_damaged_files_are_errors() {
     let model = base::<Back>();
     assert!(model.forward(&[97], 1).unwrap_err().to_string().contains("97"));

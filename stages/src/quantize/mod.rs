@@ -163,7 +163,7 @@ fn report_loss(
     chunks: usize,
 ) -> Result<()> {
     let path = ctx.file("text")?;
-    let limit = before.config.max_position_embeddings.min(512);
+    let limit = before.config.context().min(512);
     let (mut losses, mut count) = ([0.0f64; 2], 0usize);
     for (i, line) in fs_err::read_to_string(path)?.lines().take(chunks).enumerate() {
         let chunk: Chunk = serde_json::from_str(line)
