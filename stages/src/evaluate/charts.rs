@@ -246,8 +246,8 @@ fn histogram(tallies: &[Tally]) -> Result<Figure, Box<dyn std::error::Error>> {
     })
 }
 
-/// Series of the training log that are drawn, with title and caption.
-const LOGGED: [(&str, &str, &str, &str); 3] = [
+/// Series of the training log that are drawn: key, name, title and caption.
+const LOGGED: [(&str, &str, &str, &str); 4] = [
     (
         "reward_mean",
         "reward",
@@ -260,12 +260,23 @@ const LOGGED: [(&str, &str, &str, &str); 3] = [
         "Parse failures by training step",
         "Share of the completions sampled at each step that are no action.",
     ),
+    (
+        "accuracy",
+        "accuracy",
+        "Preferences by training step",
+        "Share of the pairs at each step of which the model prefers the chosen completion.",
+    ),
     ("loss", "loss", "Loss by training step", "Training loss at each step."),
 ];
 
 fn by_step(log: &[Step]) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
     let mut figures = Vec::new();
+    // The loss of a policy gradient is no measure of progress.
+    let rewarded = log.iter().any(|s| s.contains_key("reward_mean"));
     for (key, name, title, caption) in LOGGED {
+        if rewarded && key == "loss" {
+            continue;
+        }
         let value = |s: &Step| match key {
             // A count of what was sampled; steps may sample more or less.
             "parse_failures" => Some(s.get(key)? / s.get("samples").filter(|n| **n > 0.0)?),

@@ -72,7 +72,7 @@ pub fn render(a: &Assessment) -> Result<String> {
             .map_err(|e| failed(e.to_string()))?,
         curves: named(&["equity", "drawdown"]),
         actions: named(&["actions"]),
-        training: named(&["reward", "failures", "loss"]),
+        training: named(&["reward", "failures", "accuracy", "loss"]),
         rows: rows(&a.strategies),
         random: random(a),
         break_even: or_none(a.break_even_bps, ratio),

@@ -129,10 +129,10 @@ fn a_report_is_whole_offline_and_safe() {
     let n = case.prompts.len();
     let found = found(&case, &quick(), answers(n, 1), Some(answers(n, 5)), 120);
     let html = page(&case, &found);
-    for figure in ["equity", "drawdown", "actions", "reward", "failures", "loss"] {
+    for figure in ["equity", "drawdown", "actions", "reward", "failures"] {
         assert_eq!(html.matches(&format!("<figure id=\"{figure}\">")).count(), 1, "{figure}");
     }
-    assert_eq!(html.matches("<svg").count(), 6);
+    assert_eq!(html.matches("<svg").count(), 5);
     let tags = html.replace("&lt;img src=x", "");
     for outside in ["src=", "href=", "@import", "url(", "<script", "<link", "<img", "<iframe"] {
         assert!(!tags.contains(outside), "{outside}");
