@@ -7,6 +7,9 @@ use super::backtest::{Bar, Fill, Rules, run};
 use super::metrics::{measure, sharpe};
 use crate::pairs::action::Action;
 
+/// Returns below which a slice has no Sharpe ratio: of a handful it is noise.
+const FEWEST: usize = 20;
+
 /// The model under other assumptions.
 #[derive(Clone, Debug, Serialize)]
 pub struct Scenario {
@@ -105,7 +108,8 @@ pub fn slices(
     let slice = |(name, at): (String, Vec<usize>)| {
         let row = |s: &Vec<f64>| {
             let part: Vec<f64> = at.iter().filter_map(|i| s.get(*i).copied()).collect();
-            (part.iter().map(|r| 1.0 + r).product::<f64>() - 1.0, sharpe(&part, per_year))
+            let ratio = sharpe(&part, per_year).filter(|_| part.len() >= FEWEST);
+            (part.iter().map(|r| 1.0 + r).product::<f64>() - 1.0, ratio)
         };
         Slice { returns: at.len(), rows: series.iter().map(row).collect(), name }
     };

@@ -1,5 +1,6 @@
 //! The stage itself: reads the inputs, asks the models, writes the outputs.
 
+use super::answers::FAILURE;
 use super::assess::{Given, assess};
 use super::decide::{Count, decide};
 use super::{Params, input, write};
@@ -98,7 +99,10 @@ fn say(found: &super::Assessment, ctx: &Context) {
     for tally in &found.answers {
         if let (true, Some((action, share))) = (tally.always_one, &tally.top) {
             let share = super::numbers::percent(*share);
-            ctx.warn(format!("{} answers `{action}` to {share} of the prompts", tally.source));
+            ctx.warn(match action.as_str() {
+                FAILURE => format!("{share} of the {}'s answers are no action", tally.source),
+                action => format!("{} answers `{action}` to {share} of the prompts", tally.source),
+            });
         }
     }
 }

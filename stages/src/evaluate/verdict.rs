@@ -165,7 +165,9 @@ pub fn show(interval: Option<Interval>, number: fn(f64) -> String) -> String {
 pub fn sentences(a: &Assessment) -> Vec<String> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
     let mut say = vec![headline(a, model).to_string(), result(a, model)];
-    say.push(skill(model));
+    if model.metrics.trades > 0 {
+        say.push(skill(model));
+    }
     say.extend(a.strategy(HOLD).map(|hold| against("Buy and hold", hold)));
     say.extend(a.strategy(BASE).map(|base| against("The untuned base model", base)));
     say.extend(chance(a));
@@ -246,6 +248,9 @@ fn skill(model: &Strategy) -> String {
 
 fn against(name: &str, other: &Strategy) -> String {
     let m = &other.metrics;
+    if m.trades == 0 {
+        return format!("{name} never held a position.");
+    }
     let mut text = format!(
         "{name} made {} a year with a Sharpe ratio of {}",
         or_none(m.cagr, signed_percent),
@@ -325,6 +330,10 @@ fn reading(a: &Assessment) -> Option<String> {
             "it says {what} in {} of the cases, hardly a reading of its prompts",
             percent(*share)
         ));
+    }
+    let base = a.answers.get(1).map(|base| base.failure_rate);
+    if let Some(rate) = base.filter(|rate| tally.failure_rate + rate > 0.0) {
+        parts.push(format!("of the base model’s answers {} could not be read", percent(rate)));
     }
     if parts.is_empty() {
         return None;

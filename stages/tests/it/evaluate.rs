@@ -229,6 +229,7 @@ fn a_model_that_cannot_be_read_holds_nothing() {
     assert_eq!((model.metrics.total_return, model.metrics.sharpe), (0.0, None));
     assert_eq!(found.answers[0].failure_rate, 1.0);
     assert!(found.verdict.join(" ").contains("never held a position"));
+    assert!(html.contains("100% of the answers of the model cannot be read"));
     // Nothing is proven by not playing.
     assert_eq!(html.matches("chip NOT PROVEN").count(), 3);
 }
