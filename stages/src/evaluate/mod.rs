@@ -28,7 +28,8 @@ pub mod report;
 pub mod sensitivity;
 #[cfg(feature = "models")]
 pub mod stage;
-#[cfg(all(test, feature = "models"))]
+#[cfg(test)]
+#[cfg(feature = "models")]
 mod stage_tests;
 #[cfg(test)]
 mod testdata;
