@@ -318,6 +318,15 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             placed[at].kind = Kind::Code;
         }
     }
+    // A block of code begins where its leftmost line does.
+    for block in
+        placed.chunk_by_mut(|a, b| a.kind == Kind::Code && b.kind == Kind::Code && a.page == b.page)
+    {
+        let left = block.iter().fold(f32::MAX, |left, placed| left.min(placed.line.left));
+        if block.first().is_some_and(|placed| placed.kind == Kind::Code) {
+            block.iter_mut().for_each(|placed| placed.column.left = left);
+        }
+    }
     let mut writer = Writer { out: Composed::default(), chars: 0, words };
     let mut first = true;
     for (at, here) in placed.iter().enumerate() {

@@ -325,8 +325,8 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         && !names.is_empty()
         && names.values().all(|name| glyphs::code_of(name).is_some());
     if coded {
-        let high = names.keys().any(|code| *code >= 128);
-        base_encoding = Some(if high { Encoding::T1 } else { Encoding::Ot1 });
+        let codes: Vec<u8> = names.values().filter_map(|name| glyphs::code_of(name)).collect();
+        base_encoding = Some(tex_layout(&codes));
         names = names
             .into_iter()
             .filter_map(|(code, name)| Some((code, glyphs::code_of(&name)?)))
@@ -383,6 +383,14 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         em,
         codes: Table::Simple(Box::new(table)),
     }
+}
+
+/// Which of TeX's layouts a bitmap font of text is in, by the codes that it uses: the ligatures of
+/// `fi` and its kin, the dashes and the accented letters are at places of their own.
+fn tex_layout(codes: &[u8]) -> Encoding {
+    let any = |from: u8, to: u8| codes.iter().any(|code| (from..=to).contains(code));
+    let cork = any(128, 255) || (any(27, 31) || any(21, 22)) && !any(11, 15);
+    if cork { Encoding::T1 } else { Encoding::Ot1 }
 }
 
 /// Whether the glyph's name is to be believed rather than the ToUnicode map. Ghostscript writes maps
@@ -621,6 +629,9 @@ mod tests {
             },
         );
         assert_eq!(text(&font, b"\x0b\x0c"), "\u{fb00}\u{fb01}");
+        assert_eq!(tex_layout(&[28, 65, 200]), Encoding::T1);
+        assert_eq!(tex_layout(&[28, 62, 65]), Encoding::T1);
+        assert_eq!(tex_layout(&[12, 16, 62, 123]), Encoding::Ot1);
         assert!((font.next(b"\x0b", &mut String::new()).width - 0.58).abs() < 1e-6);
     }
 

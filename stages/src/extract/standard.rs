@@ -80,7 +80,9 @@ impl Encoding {
             Encoding::Ot1 => {
                 fill(32, &ascii);
                 fill(0, OT1_LOW);
-                for (code, c) in [(34, "”"), (39, "’"), (60, "¡"), (62, "¿"), (92, "“")] {
+                // 60 and 62 stay `<` and `>`, as in the typewriter fonts; the text fonts' inverted
+                // marks are the rarer ones.
+                for (code, c) in [(34, "”"), (39, "’"), (92, "“")] {
                     fill(code, c);
                 }
                 fill(94, "ˆ˙‘");

@@ -374,3 +374,39 @@ fn fractions_and_limits_stay_on_their_line() {
     });
     assert_eq!(text(&bytes), "1 / n ^{N}∑_{t=1}x\n");
 }
+
+#[test]
+fn code_keeps_its_lines_and_its_shape() {
+    let lines = ["# a comment", "if a == b:", "    return  1"];
+    let font = dictionary! { "Type" => "Font", "Subtype" => "Type1", "BaseFont" => "Courier" };
+    let bytes = pdf(&[&column(50, 700, &lines)], |_| fonts(font));
+    assert_eq!(text(&bytes), "    # a comment\n    if a == b:\n        return  1\n");
+}
+
+#[test]
+fn ghostscripts_maps_are_not_believed_over_names() {
+    // `alpha` as U+00B3, its code with a bit gone astray; `eacute` is what it says.
+    let page = "BT /F 10 Tf 50 700 Td (\\013 \\014) Tj ET";
+    let bytes = pdf(&[page], |doc| {
+        let map = b"2 beginbfchar <0b> <00b3> <0c> <00e9> endbfchar".to_vec();
+        let map = doc.add_object(Stream::new(Dictionary::new(), map));
+        let names = vec![11.into(), "alpha".into(), "eacute".into()];
+        half_wide(names, &[("ToUnicode", map.into())])
+    });
+    assert_eq!(text(&bytes), "α é\n");
+}
+
+#[test]
+fn a_turned_page_is_read_as_it_is_seen() {
+    let page =
+        "BT /F 10 Tf 0 1 -1 0 100 50 Tm (first line) Tj 0 1 -1 0 112 50 Tm (and second) Tj ET";
+    let mut doc = document(&[page], helvetica);
+    for object in doc.objects.values_mut() {
+        if let Ok(page) = object.as_dict_mut()
+            && page.has_type(b"Page")
+        {
+            page.set("Rotate", 90);
+        }
+    }
+    assert_eq!(text(&save(doc)), "first line and second\n");
+}
