@@ -65,15 +65,15 @@ impl Folder {
 
 /// Normal weights of standard deviation 0.02 around 0, unit norms and no biases: GPT-2's and
 /// Llama's initialisation.
-pub struct Normal {
-    rng: ChaCha8Rng,
-    std: f64,
-}
+pub struct Normal(ChaCha8Rng);
 
 impl Normal {
+    /// The standard deviation.
+    pub const STD: f64 = 0.02;
+
     /// Weights drawn from a seed; the same on every device.
     pub fn new(seed: u64) -> Normal {
-        Normal { rng: ChaCha8Rng::seed_from_u64(seed), std: 0.02 }
+        Normal(ChaCha8Rng::seed_from_u64(seed))
     }
 }
 
@@ -89,8 +89,8 @@ impl Source for Normal {
         // Box and Muller: two normals of two uniforms in (0, 1].
         let mut values = Vec::with_capacity(len + 1);
         while values.len() < len {
-            let radius = (-2.0 * uniform(&mut self.rng).ln()).sqrt() * self.std;
-            let angle = uniform(&mut self.rng) * std::f64::consts::TAU;
+            let radius = (-2.0 * uniform(&mut self.0).ln()).sqrt() * Normal::STD;
+            let angle = uniform(&mut self.0) * std::f64::consts::TAU;
             values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
         }
         values.truncate(len);
