@@ -11,8 +11,8 @@
 //! adapter in PEFT's layout beside it. An adapter that the base came with is merged first. With it
 //! goes `log.jsonl`, a line a step.
 //!
-//! Losses, schedule, optimizer settings and data are plain Rust on numbers ([`losses`],
-//! [`schedule`], [`data`]); the loops ([`sft`], [`dpo`], [`dapo`]) bring them together with the
+//! Losses, schedule, optimizer settings and data are plain Rust on numbers (`losses`,
+//! `schedule`, `data`); the loops (`sft`, `dpo`, `dapo`) bring them together with the
 //! model. On the CPU the same seed gives the same bytes of every file, whatever the number of
 //! threads. What a step costs in time is the runner's to measure.
 //!

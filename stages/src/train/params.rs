@@ -176,8 +176,8 @@ impl Default for Dapo {
     }
 }
 
-/// [`Settings`] with every default filled in. The sections of other methods are kept where they
-/// were given, so that [`check`] can refuse them.
+/// `Settings` with every default filled in. The sections of other methods are kept where they
+/// were given, so that `check` can refuse them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Settings")]
 #[allow(missing_docs)]
