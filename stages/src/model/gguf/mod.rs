@@ -1,6 +1,6 @@
 //! GGUF, the file of llama.cpp and its kin: weights in quantised blocks, shape and tokenizer in one.
 //!
-//! [`Gguf`] reads one as a [`Source`] of weights by their HF names, unpacked to f32; [`write`] makes
+//! [`Gguf`] reads one as a [`Source`] of weights by their HF names, unpacked to f32; [`write()`] makes
 //! one. In files of the Llama architecture the rows of q and k lie in another order (the two halves
 //! of a head interleaved); it is undone here. Every length of a file is checked against what is left
 //! of it before memory is taken. Split files and architectures other than llama and qwen2 are not
