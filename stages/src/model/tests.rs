@@ -6,7 +6,7 @@ use burn::prelude::Backend;
 use serde_json::Value;
 
 use super::*;
-use crate::device::{Back, Train, cpu};
+use crate::device::{Back, Place, Train, cpu};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-qwen2").join(name)
@@ -28,19 +28,19 @@ fn tokens(value: &Value) -> Vec<u32> {
     floats(value).into_iter().map(|x| x as u32).collect()
 }
 
-fn base<B: Backend<Device = crate::device::Place>>() -> Llama<B> {
-    folder(&data("base"))
+fn base<B: Backend<Device = Place>>() -> Llama<B> {
+    folder(&data("base"), &cpu())
 }
 
 /// A model without a tokenizer, which the tiny one does not have.
-fn folder<B: Backend<Device = crate::device::Place>>(path: &Path) -> Llama<B> {
+fn folder<B: Backend<Device = Place>>(path: &Path, place: &Place) -> Llama<B> {
     let folder = Folder::of_dir(path).unwrap();
     let config = Config::read(folder.need("config.json").unwrap()).unwrap();
     let mut source = weights::Tensors::open_model(&folder).unwrap();
-    adapt(Llama::build(&config, &mut source, &cpu()).unwrap(), &folder).unwrap()
+    adapt(Llama::build(&config, &mut source, place).unwrap(), &folder).unwrap()
 }
 
-fn adapted<B: Backend<Device = crate::device::Place>>(adapter: &str) -> Llama<B> {
+fn adapted<B: Backend<Device = Place>>(adapter: &str) -> Llama<B> {
     lora::read(base(), &Folder::of_dir(&data(adapter)).unwrap()).unwrap()
 }
 
@@ -113,6 +113,41 @@ fn losses_and_gradients_are_those_of_peft() {
     }
 }
 
+/// Opt-in, as a software driver takes minutes to compile the kernels: `QUANTMILL_TEST_GPU=wgpu`, or
+/// `cuda`.
+#[test]
+fn a_gpu_gives_the_logits_loss_and_gradients_of_the_reference() {
+    let device = match std::env::var("QUANTMILL_TEST_GPU").as_deref() {
+        Ok("wgpu") => crate::Device::Wgpu,
+        Ok("cuda") => crate::Device::Cuda,
+        _ => return eprintln!("skipped: set QUANTMILL_TEST_GPU to wgpu or cuda"),
+    };
+    let place = crate::device::open(device).unwrap();
+    let reference = reference();
+    let input = tokens(&reference["input_ids"]);
+    let model = folder::<Back>(&data("base"), &place);
+    let off = far(&logits(&model, &input, 2), &floats(&reference["base_logits"]));
+    assert!(off < 1e-4, "logits: {off}");
+    let adapter = Folder::of_dir(&data("lora")).unwrap();
+    let model = lora::read(folder::<Train>(&data("base"), &place), &adapter).unwrap();
+    let at = labelled(&reference);
+    let loss = model.log_probs(&input, 2, &at, 1.0).unwrap().mean().neg();
+    let expected = &reference["lora"];
+    let value: f32 = loss.clone().into_scalar();
+    assert!((f64::from(value) - expected["loss"].as_f64().unwrap()).abs() < 1e-4);
+    let grads = loss.backward();
+    let mut square = 0.0;
+    for (_, layer) in model.linears() {
+        let adapter = layer.adapter.as_ref().unwrap();
+        for matrix in [&adapter.a, &adapter.b] {
+            let grad = matrix.val().grad(&grads).unwrap();
+            square += grad.powi_scalar(2).sum().into_scalar();
+        }
+    }
+    let off = (f64::from(square.sqrt()) - expected["grad_norm"].as_f64().unwrap()).abs();
+    assert!(off < 1e-3, "the norm of the gradient is off by {off}");
+}
+
 #[test]
 fn greedy_decoding_is_that_of_transformers() {
     let expected = tokens(&reference()["greedy_from_first_8_tokens"]);
@@ -166,7 +201,7 @@ fn files_give_back_what_was_written() {
         rslora: false,
     };
     lora::write(&model, &spec, folder.path()).unwrap();
-    let again = super::tests::folder::<Back>(folder.path());
+    let again = super::tests::folder::<Back>(folder.path(), &cpu());
     let input = [5, 17, 33, 2];
     assert_eq!(logits(&again, &input, 1), logits(&model, &input, 1));
 }
