@@ -191,6 +191,8 @@ impl Plan {
             Some(result) => Verdict::Hit(result),
             None => Verdict::Stale(self.reasons(state, &node.name, &ready.key)?),
         };
+        let hit = matches!(verdict, Verdict::Hit(_));
+        tracing::debug!(key = %digest.short(), hit, "judge {}", node.name);
         Ok(Step { verdict, ready: Some(Arc::new(ready)), last })
     }
 

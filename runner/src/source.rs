@@ -81,6 +81,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     if found.is_empty() {
         return Err(nothing(dir, pattern));
     }
+    tracing::debug!("{pattern}: {} files", found.len());
     let mut tree = Tree::default();
     let mut stamps = Vec::with_capacity(found.len());
     for (name, path) in &found {

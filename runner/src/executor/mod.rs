@@ -66,8 +66,10 @@ pub fn execute(
         return Err(StageError::Cancelled.into());
     };
     if let Some(result) = state.index.get(&digest, &state.store)? {
+        tracing::debug!(key = %digest.short(), "another run has done it meanwhile");
         return Ok((result, false));
     }
+    tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.kind.name);
     let scratch = state.store.scratch()?;
     let job = prepare(action, scratch.path())?;
     let started = Instant::now();
@@ -87,6 +89,7 @@ pub fn execute(
     }
     result.millis = started.elapsed().as_millis() as u64;
     state.index.put(key, &result)?;
+    tracing::debug!(key = %digest.short(), millis = result.millis, "keep {:?}", result.outputs);
     Ok((result, true))
 }
 
