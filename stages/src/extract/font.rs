@@ -10,8 +10,8 @@ use lopdf::{Dictionary, Document, Object, Stream};
 
 use super::cmap::{Codes, ToUnicode, push_utf16};
 use super::glyphs;
+use super::program;
 use super::standard::{Encoding, Widths};
-use super::type1;
 
 /// A font program or CMap may not inflate beyond this.
 const MOST_BYTES: usize = 64 << 20;
@@ -197,7 +197,7 @@ pub fn inflate(stream: &Stream, most: usize) -> Option<Vec<u8>> {
     stream.get_plain_content_with_limit(most).ok()
 }
 
-fn stream(doc: &Document, dict: &Dictionary, key: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn stream(doc: &Document, dict: &Dictionary, key: &[u8]) -> Option<Vec<u8>> {
     get(doc, dict, key)?.as_stream().ok().and_then(|stream| inflate(stream, MOST_BYTES))
 }
 
@@ -208,75 +208,6 @@ fn base_name(doc: &Document, dict: &Dictionary) -> String {
         Some((prefix, rest)) if prefix.len() == 6 => rest.to_owned(),
         _ => full,
     }
-}
-
-/// A font program, where the file has one that can be read.
-enum Program {
-    Type1(Vec<u8>),
-    /// Bare CFF.
-    Cff(Vec<u8>),
-    /// TrueType or OpenType.
-    Sfnt(Vec<u8>),
-}
-
-fn program(doc: &Document, descriptor: &Dictionary) -> Option<Program> {
-    if let Some(data) = stream(doc, descriptor, b"FontFile") {
-        return Some(Program::Type1(data));
-    }
-    let data = stream(doc, descriptor, b"FontFile2").or(stream(doc, descriptor, b"FontFile3"))?;
-    let sfnt = [b"\0\x01\0\0", b"OTTO", b"true", b"ttcf"].iter().any(|tag| data.starts_with(*tag));
-    Some(if sfnt { Program::Sfnt(data) } else { Program::Cff(data) })
-}
-
-/// Text of each code of a simple font, as the program itself has it.
-fn builtin(program: &Program) -> Option<HashMap<u8, String>> {
-    match program {
-        Program::Type1(data) => {
-            let codes = type1::encoding(data)?;
-            Some(codes.into_iter().filter_map(|(code, name)| Some((code, named(&name)?))).collect())
-        }
-        Program::Cff(data) => {
-            let table = ttf_parser::cff::Table::parse(data)?;
-            let text = |code| named(table.glyph_name(table.glyph_index(code)?)?);
-            Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect())
-        }
-        Program::Sfnt(data) => {
-            let face = ttf_parser::Face::parse(data, 0).ok()?;
-            if let Some(table) = face.tables().cff {
-                let text = |code| named(table.glyph_name(table.glyph_index(code)?)?);
-                return Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect());
-            }
-            let maps = face.tables().cmap?.subtables;
-            let unicode = unicode_of_glyphs(&face);
-            let text = |code: u8| {
-                let code = u32::from(code);
-                let glyph = maps.into_iter().filter(|map| !map.is_unicode()).find_map(|map| {
-                    [code, 0xf000 + code, 0xf100 + code]
-                        .into_iter()
-                        .find_map(|code| map.glyph_index(code).filter(|glyph| glyph.0 != 0))
-                })?;
-                let from_map = unicode.get(&glyph.0).map(|c| c.to_string());
-                from_map.or_else(|| named(face.glyph_name(glyph)?))
-            };
-            Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect())
-        }
-    }
-}
-
-/// Which character each glyph is, by the font's Unicode map. It asks for the blocks that papers
-/// use, rather than for all that a hostile map might claim.
-fn unicode_of_glyphs(face: &ttf_parser::Face<'_>) -> HashMap<u16, char> {
-    let mut out = HashMap::new();
-    let Some(cmap) = face.tables().cmap else { return out };
-    for map in cmap.subtables.into_iter().filter(|map| map.is_unicode()) {
-        let blocks = [0x20..=0x2fff, 0xfb00..=0xfb06, 0x1d400..=0x1d7ff, 0x3000..=0x9fff];
-        for code in blocks.into_iter().flatten() {
-            if let (Some(glyph), Some(c)) = (map.glyph_index(code), char::from_u32(code)) {
-                out.entry(glyph.0).or_insert(c);
-            }
-        }
-    }
-    out
 }
 
 /// `/Differences`: glyph names by code.
@@ -305,7 +236,7 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
     let base = base_name(doc, font);
     let descriptor = dict(doc, font, b"FontDescriptor");
     let flags = descriptor.and_then(|d| integer(doc, d, b"Flags")).unwrap_or_default();
-    let program = descriptor.and_then(|d| program(doc, d));
+    let program = descriptor.and_then(|d| program::read(doc, d));
     let map = stream(doc, font, b"ToUnicode").map(|data| ToUnicode::parse(&data));
     let map = map.filter(|map| !map.is_empty());
 
@@ -334,7 +265,8 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
             .map(|(code, c)| (code, format!("uni{:04X}", c as u32)))
             .collect();
     }
-    let own = if base_encoding.is_none() { program.as_ref().and_then(builtin) } else { None };
+    let own =
+        if base_encoding.is_none() { program.as_ref().and_then(program::builtin) } else { None };
     let fallback = base_encoding.unwrap_or(match base.to_ascii_lowercase() {
         low if low.starts_with("symbol") => Encoding::Symbol,
         _ if kind == "TrueType" => Encoding::WinAnsi,
@@ -424,7 +356,7 @@ fn public(text: String) -> Option<String> {
 }
 
 /// Text of a glyph name.
-fn named(name: &str) -> Option<String> {
+pub(super) fn named(name: &str) -> Option<String> {
     let mut text = String::new();
     glyphs::push(name, &mut text).then_some(text)
 }
@@ -476,7 +408,7 @@ fn composite(doc: &Document, font: &Dictionary, kind: String) -> Font {
         .and_then(|(_, object)| object.as_dict().ok());
     let descriptor = descendant.and_then(|d| dict(doc, d, b"FontDescriptor"));
     let flags = descriptor.and_then(|d| integer(doc, d, b"Flags")).unwrap_or_default();
-    let program = descriptor.and_then(|d| program(doc, d));
+    let program = descriptor.and_then(|d| program::read(doc, d));
     let unicode = stream(doc, font, b"ToUnicode").map(|data| ToUnicode::parse(&data));
     let unicode = unicode.unwrap_or_default();
     let codes = match get(doc, font, b"Encoding") {
@@ -488,7 +420,7 @@ fn composite(doc: &Document, font: &Dictionary, kind: String) -> Font {
     };
     let glyphs = match (&program, descendant) {
         (Some(program), Some(descendant)) if unicode.is_empty() => {
-            cid_text(program, stream(doc, descendant, b"CIDToGIDMap").as_deref())
+            program::cid_text(program, stream(doc, descendant, b"CIDToGIDMap").as_deref())
         }
         _ => HashMap::new(),
     };
@@ -533,37 +465,6 @@ fn cid_widths(doc: &Document, font: &Dictionary) -> Vec<(u32, u32, f32)> {
     }
     out.sort_by_key(|range| range.0);
     out
-}
-
-/// Text by CID from the font program.
-fn cid_text(program: &Program, to_glyph: Option<&[u8]>) -> HashMap<u32, String> {
-    match program {
-        Program::Type1(_) => HashMap::new(),
-        Program::Cff(data) => {
-            let Some(table) = ttf_parser::cff::Table::parse(data) else { return HashMap::new() };
-            let text = |glyph: u16| named(table.glyph_name(ttf_parser::GlyphId(glyph))?);
-            let glyphs = 0..table.number_of_glyphs();
-            glyphs.filter_map(|glyph| Some((u32::from(glyph), text(glyph)?))).collect()
-        }
-        Program::Sfnt(data) => {
-            let Ok(face) = ttf_parser::Face::parse(data, 0) else { return HashMap::new() };
-            let unicode = unicode_of_glyphs(&face);
-            let text = |glyph: u16| {
-                let c = unicode.get(&glyph).map(|c| c.to_string());
-                c.or_else(|| named(face.glyph_name(ttf_parser::GlyphId(glyph))?))
-            };
-            let glyph_of = |cid: u16| match to_glyph {
-                Some(map) => {
-                    let at = usize::from(cid) * 2;
-                    map.get(at..at + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
-                }
-                None => Some(cid),
-            };
-            let most = to_glyph.map_or(face.number_of_glyphs().into(), |map| map.len() / 2);
-            let cids = 0..most.min(65_535) as u16;
-            cids.filter_map(|cid| Some((u32::from(cid), text(glyph_of(cid)?)?))).collect()
-        }
-    }
 }
 
 #[cfg(test)]

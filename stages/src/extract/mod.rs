@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes -> document (lopdf: objects, decryption)
-//!       -> interpret (operators -> glyphs)  with content, font, cmap, glyphs, standard, type1
+//!       -> interpret (operators -> glyphs)  with content, font, cmap, glyphs, standard, program, type1
 //!       -> lines     (glyphs -> words and lines, scripts marked)   with unicode
 //!       -> layout    (drawing order, or column by column on evidence), furniture (heads, feet)
 //!       -> compose   (paragraphs, headings, equations)             with hyphen
@@ -25,6 +25,7 @@ mod interpret;
 mod layout;
 mod lines;
 mod plain;
+mod program;
 mod standard;
 #[cfg(test)]
 mod tests;
