@@ -14,7 +14,7 @@ use crate::{Artifact, Digest};
 pub const KEY_CONTEXT: &str = "quantmill 2026 action key v1";
 
 /// Everything that decides an action's outputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ActionKey {
     /// The stage's kind.
     pub stage: String,
@@ -36,6 +36,10 @@ pub struct ActionKey {
     /// Declared environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Names of secrets that it sees, in order. Their values count for nothing: a new token is no
+    /// new experiment, and a digest of a secret would tell it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }
 
 impl ActionKey {
@@ -114,6 +118,7 @@ mod tests {
             seed: Some(7),
             device: Some("cpu".into()),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -140,7 +145,7 @@ mod tests {
     #[test]
     fn every_field_counts() {
         let base = key().digest();
-        let changes: [fn(&mut ActionKey); 7] = [
+        let changes: [fn(&mut ActionKey); 8] = [
             |k| k.stage = "x".into(),
             |k| k.version = 2,
             |k| k.params["a"]["z"] = json!(false),
@@ -151,6 +156,7 @@ mod tests {
             |k| k.item = Some("a.pdf".into()),
             |k| k.seed = None,
             |k| k.env = BTreeMap::from([("A".into(), "1".into())]),
+            |k| k.secrets = vec!["TOKEN".into()],
         ];
         for change in changes {
             let mut changed = key();

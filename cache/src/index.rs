@@ -310,6 +310,7 @@ mod tests {
             seed: None,
             device: None,
             env: BTreeMap::new(),
+            secrets: Vec::new(),
         }
     }
 

@@ -11,7 +11,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use quantmill_stages::{Kind, Port};
+use quantmill_stages::{Kind, Port, Sandbox};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Problem, Problems, Sources, Span, suggest};
@@ -46,11 +46,32 @@ pub struct InputSpec {
     pub span: Span,
 }
 
-/// A stage of a pipeline.
+/// What a stage needs of the machine while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Processors.
+    pub cpu: u32,
+    /// GPUs.
+    pub gpu: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Default for Needs {
+    fn default() -> Needs {
+        Needs { cpu: 1, gpu: 0, memory: 0 }
+    }
+}
+
+/// A stage of a pipeline; of a stage with a matrix, one of its cells.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its name.
+    /// Its name: that of the file, and of a cell `name@axis=value,...`.
     pub name: String,
+    /// Its name in the file.
+    pub base: String,
+    /// Its value on each axis of the matrix, spelt out, by the axis' name.
+    pub cell: BTreeMap<String, String>,
     /// What it runs.
     pub kind: Kind,
     /// Resolved parameters: defaults filled in.
@@ -63,6 +84,22 @@ pub struct Node {
     pub seed: u64,
     /// Names of environment variables that it may see, sorted.
     pub env: Vec<String>,
+    /// Names of secrets that it may see, sorted.
+    pub secrets: Vec<String>,
+    /// The port over whose files it maps: each file is an action of its own.
+    pub items: Option<String>,
+    /// It keeps what it gave last, whatever its inputs are now.
+    pub frozen: bool,
+    /// It runs in every run.
+    pub always: bool,
+    /// How often it is tried again after a failure.
+    pub retries: u32,
+    /// How long an action of it may take.
+    pub timeout: Option<std::time::Duration>,
+    /// What it needs of the machine.
+    pub needs: Needs,
+    /// How far it is kept to what it declares.
+    pub sandbox: Sandbox,
     /// Its name in the file.
     pub span: Span,
 }
@@ -81,6 +118,35 @@ pub enum From {
         /// Its port.
         port: String,
     },
+    /// An output of every cell of a stage: a folder with one entry a cell, named like the cell.
+    Cells {
+        /// Places in `Graph::nodes` by the cells' names.
+        nodes: BTreeMap<String, usize>,
+        /// The port.
+        port: String,
+    },
+}
+
+impl From {
+    /// The stages that feed it.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> {
+        let (one, many) = match self {
+            From::Output { node, .. } => (Some(*node), None),
+            From::Cells { nodes, .. } => (None, Some(nodes.values().copied())),
+            _ => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
+impl Node {
+    /// The stages that feed it, each once, in order.
+    pub fn before(&self) -> Vec<usize> {
+        let mut before: Vec<usize> = self.inputs.values().flat_map(From::nodes).collect();
+        before.sort_unstable();
+        before.dedup();
+        before
+    }
 }
 
 /// An output and its place.
@@ -181,12 +247,22 @@ fn node(
     env.dedup();
     Node {
         inputs: inputs.collect(),
+        base: stage.name.name.clone(),
         name: stage.name.name,
+        cell: BTreeMap::new(),
         kind: known.kind,
         params: known.params,
         outputs: outputs.into_iter().map(|(out, _)| out).collect(),
         seed: stage.seed.unwrap_or(seed),
         env,
+        secrets: Vec::new(),
+        items: known.kind.items.map(str::to_owned),
+        frozen: false,
+        always: false,
+        retries: 0,
+        timeout: None,
+        needs: Needs::default(),
+        sandbox: Sandbox::Off,
         span: stage.name.span,
     }
 }
@@ -195,15 +271,7 @@ fn dag(nodes: &[Node]) -> petgraph::graph::DiGraph<usize, ()> {
     let mut dag = petgraph::graph::DiGraph::with_capacity(nodes.len(), nodes.len());
     let ids: Vec<_> = (0..nodes.len()).map(|i| dag.add_node(i)).collect();
     for (i, node) in nodes.iter().enumerate() {
-        let mut before: Vec<usize> = (node.inputs.values())
-            .filter_map(|from| match from {
-                From::Output { node, .. } => Some(*node),
-                _ => None,
-            })
-            .collect();
-        before.sort_unstable();
-        before.dedup();
-        for b in before {
+        for b in node.before() {
             dag.add_edge(ids[b], ids[i], ());
         }
     }

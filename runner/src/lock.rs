@@ -168,6 +168,7 @@ mod tests {
             seed: Some(7),
             device: Some("cpu".into()),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
         };
         let mut lock = Lockfile { version: 1, ..Lockfile::default() };
         lock.stages.insert("no".into(), Record::new(&key, &key.inputs));

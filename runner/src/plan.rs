@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use quantmill_cache::{ActionKey, ActionResult, Artifact, IndexError};
+use quantmill_cache::{ActionKey, ActionResult, Artifact, Entry, IndexError, Tree};
 use quantmill_stages::{Device, Input};
 
 use crate::diagnostic::{Problem, Problems, suggest};
@@ -93,15 +93,9 @@ pub fn plan(
 }
 
 fn waits_on(node: &Node, known: &[Option<BTreeMap<String, Artifact>>]) -> Vec<usize> {
-    let waits: BTreeSet<usize> = node
-        .inputs
-        .values()
-        .filter_map(|from| match from {
-            From::Output { node, .. } if known[*node].is_none() => Some(*node),
-            _ => None,
-        })
-        .collect();
-    waits.into_iter().collect()
+    let mut waits = node.before();
+    waits.retain(|before| known[*before].is_none());
+    waits
 }
 
 /// The targets and all that they need, in the graph's order.
@@ -120,10 +114,7 @@ fn wanted(graph: &Graph, targets: &[String]) -> Result<BTreeSet<usize>, Failure>
     let mut wanted = BTreeSet::new();
     while let Some(index) = open.pop() {
         if wanted.insert(index) {
-            open.extend(graph.nodes[index].inputs.values().filter_map(|from| match from {
-                From::Output { node, .. } => Some(*node),
-                _ => None,
-            }));
+            open.extend(graph.nodes[index].before());
         }
     }
     Ok(wanted)
@@ -170,7 +161,7 @@ fn pattern<'a>(
             graph.inputs.get(name).map(|input| (input.pattern.as_str(), input.span))
         }
         From::Path(path) => Some((path.strip_prefix("./").unwrap_or(path), node.span)),
-        From::Output { .. } => None,
+        From::Output { .. } | From::Cells { .. } => None,
     }
 }
 
@@ -214,6 +205,13 @@ impl Plan {
                     let (Some(artifact), Some(out)) = (artifact, out) else { continue };
                     made(state, artifact, out, &graph.dir)?
                 }
+                From::Cells { nodes, port } => {
+                    let made = nodes.iter().map(|(cell, &node)| (cell, node, port.as_str()));
+                    match cells(graph, state, made, known)? {
+                        Some(given) => given,
+                        None => continue,
+                    }
+                }
                 source => {
                     let pattern = pattern(graph, node, source).map(|(pattern, _)| pattern);
                     let Some(found) = pattern.and_then(|p| self.sources.get(p)) else { continue };
@@ -233,6 +231,7 @@ impl Plan {
             seed: node.kind.seeded.then_some(node.seed),
             device: node.kind.device.then(|| self.device.name().to_owned()),
             env: env.collect(),
+            secrets: node.secrets.clone(),
         };
         Ok(Ready { key, given })
     }
@@ -288,4 +287,39 @@ fn made(state: &State, artifact: &Artifact, out: &Out, dir: &Path) -> Result<Giv
         stamps: Vec::new(),
         shown: Some(dir.join(&out.dest)),
     })
+}
+
+/// An output of every cell as one folder: a file or a folder a cell, below the cell's name.
+fn cells<'a>(
+    graph: &Graph,
+    state: &State,
+    made: impl Iterator<Item = (&'a String, usize, &'a str)>,
+    known: &[Option<BTreeMap<String, Artifact>>],
+) -> Result<Option<Given>, IndexError> {
+    let mut tree = Tree::default();
+    let mut files = BTreeMap::new();
+    for (cell, node, port) in made {
+        let artifact = known[node].as_ref().and_then(|outputs| outputs.get(port));
+        let out = graph.nodes[node].outputs.iter().find(|out| out.port.name == port);
+        let (Some(artifact), Some(out)) = (artifact, out) else { return Ok(None) };
+        let given = self::made(state, artifact, out, &graph.dir)?;
+        let entries = match artifact {
+            Artifact::Tree(digest) => state.store.tree(digest)?.entries,
+            Artifact::File(digest) => {
+                let name = given.input.files.keys().next().cloned().unwrap_or_default();
+                let size = fs_err::metadata(state.store.path(digest))?.len();
+                BTreeMap::from([(name, Entry { digest: *digest, size, executable: false })])
+            }
+        };
+        let below = |name: String| format!("{cell}/{name}");
+        tree.entries.extend(entries.into_iter().map(|(name, entry)| (below(name), entry)));
+        files.extend(given.input.files.into_iter().map(|(name, path)| (below(name), path)));
+    }
+    let artifact = state.store.put_tree(&tree)?;
+    Ok(Some(Given {
+        artifact,
+        input: Input { files, tree: true },
+        stamps: Vec::new(),
+        shown: None,
+    }))
 }

@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::event::{Event, Finished, Outcome, Summary};
 use crate::executor::{self, Action, ActionError};
 use crate::exit::Failure;
-use crate::graph::{From, Graph, Node};
+use crate::graph::Graph;
 use crate::plan::{Plan, Ready, Step, Verdict};
 use crate::state::State;
 
@@ -28,6 +28,10 @@ type Outputs = BTreeMap<String, Artifact>;
 pub struct Options {
     /// Actions at a time.
     pub jobs: usize,
+    /// Go on with what does not need a stage that failed.
+    pub keep_going: bool,
+    /// Put outputs where the pipeline says; otherwise they stay in the store.
+    pub publish: bool,
     /// Asks the run to stop.
     pub cancel: Cancel,
     /// Who listens.
@@ -68,11 +72,14 @@ pub async fn run(
     let mut summary = Summary::default();
     let mut running = JoinSet::new();
     loop {
-        let stop = shared.options.cancel.is_cancelled() || summary.failed > 0;
+        let stop = shared.options.cancel.is_cancelled()
+            || (summary.failed > 0 && !shared.options.keep_going);
         let ready: Vec<usize> = waiting
             .iter()
             .copied()
-            .filter(|index| !stop && needs(&shared.graph.nodes[*index]).all(|n| known[n].is_some()))
+            .filter(|index| {
+                !stop && shared.graph.nodes[*index].before().iter().all(|&n| known[n].is_some())
+            })
             .collect();
         for index in ready {
             waiting.remove(&index);
@@ -98,7 +105,7 @@ pub async fn run(
     }
     for index in waiting {
         let node = &shared.graph.nodes[index];
-        let because = needs(node).find_map(|n| failed.get(&n).copied());
+        let because = node.before().iter().find_map(|n| failed.get(n).copied());
         if let Some(culprit) = because {
             failed.insert(index, culprit);
         }
@@ -113,13 +120,6 @@ pub async fn run(
     summary.millis = started.elapsed().as_millis() as u64;
     shared.say(Event::RunFinished(summary));
     Ok(summary)
-}
-
-fn needs(node: &Node) -> impl Iterator<Item = usize> {
-    node.inputs.values().filter_map(|from| match from {
-        From::Output { node, .. } => Some(*node),
-        _ => None,
-    })
 }
 
 impl Shared {
@@ -189,6 +189,9 @@ async fn stage(
 /// Puts outputs where they belong; true where anything had to be written.
 fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool, Failure> {
     let mut wrote = false;
+    if !shared.options.publish {
+        return Ok(false);
+    }
     for out in &shared.graph.nodes[index].outputs {
         let Some(artifact) = result.outputs.get(out.port.name.as_ref()) else { continue };
         let place = shared.graph.dir.join(&out.dest);
@@ -213,15 +216,16 @@ async fn work(
         actions,
         cached,
     };
-    let Some(port) = node.kind.items.filter(|port| ready.given.contains_key(*port)) else {
+    let Some(port) = node.items.as_deref().filter(|port| ready.given.contains_key(*port)) else {
         let (state, key) = (Arc::clone(shared), Arc::clone(&ready));
         shared.say(started(1, 0));
         let (result, ran) = action(state, index, (*key).clone()).await?;
         return Ok((result, usize::from(ran), usize::from(!ran)));
     };
-    let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
+    let (judged, whole, port) = (Arc::clone(shared), Arc::clone(&ready), port.to_owned());
     let items =
-        blocking(move || items(&judged, &whole, port).map_err(|e| Ended::Broken(e.into()))).await?;
+        blocking(move || items(&judged, &whole, &port).map_err(|e| Ended::Broken(e.into())))
+            .await?;
     let mut results = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let todo = items.iter().filter(|(_, hit)| hit.is_none()).count();
@@ -339,10 +343,8 @@ async fn action(
         let (stage, item) = (node.name.clone(), ready.key.item.clone());
         let key = ready.key.digest();
         let action = Action {
-            kind: node.kind,
             ready,
-            outputs: node.outputs.iter().map(|out| out.port.clone()).collect(),
-            seed: node.seed,
+            node: node.clone(),
             device: shared.plan.device(),
             dir: shared.graph.dir.clone(),
         };

@@ -138,6 +138,7 @@ mod tests {
             seed,
             device: None,
             env: BTreeMap::new(),
+            secrets: Vec::new(),
         };
         let long =
             |word: &str| json!({"run": format!("{} {word} {}", "a".repeat(60), "b".repeat(60))});

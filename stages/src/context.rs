@@ -38,6 +38,19 @@ impl Device {
     }
 }
 
+/// How far a `command` is kept to what it declares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// Not at all.
+    #[default]
+    Off,
+    /// What it reads and writes beside that is told.
+    Trace,
+    /// What it reads and writes beside that is refused.
+    Strict,
+}
+
 /// One input of an action: a file, or a folder as the files in it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Input {
@@ -71,6 +84,15 @@ pub struct Job {
     pub dir: PathBuf,
     /// Environment a `command` may see beside PATH, HOME and LANG.
     pub env: BTreeMap<String, String>,
+    /// Secrets that a `command` may see, by name. Their values are neither logged nor hashed.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// How far a `command` is kept to what it declares.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// How long it may take, in milliseconds.
+    #[serde(default)]
+    pub timeout: Option<u64>,
 }
 
 /// How far an action is.

@@ -25,7 +25,7 @@ mod testing;
 #[cfg_attr(not(feature = "models"), allow(dead_code))]
 pub mod train;
 
-pub use context::{Cancel, Context, Device, Input, Job, Progress, Sink};
+pub use context::{Cancel, Context, Device, Input, Job, Progress, Sandbox, Sink};
 pub use format::Format;
 pub use stage::{Invalid, Kind, Port, Result, Stage, StageError};
 

@@ -31,6 +31,9 @@ pub struct Run {
     /// Actions at a time [default: the number of processors]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// After a failure go on with what does not need the stage that failed
+    #[arg(short, long)]
+    keep_going: bool,
 }
 
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
@@ -68,7 +71,13 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         }
         kept
     });
-    let options = Options { jobs, cancel: cancel.clone(), events };
+    let options = Options {
+        jobs,
+        keep_going: arguments.keep_going,
+        publish: true,
+        cancel: cancel.clone(),
+        events,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
         tokio::spawn(interrupt(cancel));

@@ -8,22 +8,19 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use quantmill_cache::{ActionKey, ActionResult, IndexError};
-use quantmill_stages::{Cancel, Device, Job, Kind, Port, Progress, Sink, StageError};
+use quantmill_stages::{Cancel, Device, Job, Progress, Sink, StageError};
 
+use crate::graph::{Node, Out};
 use crate::plan::Ready;
 use crate::source::Given;
 use crate::state::State;
 
 /// An action with everything that it needs.
 pub struct Action {
-    /// The stage's kind.
-    pub kind: Kind,
+    /// The stage.
+    pub node: Node,
     /// Key and inputs.
     pub ready: Ready,
-    /// What it must make.
-    pub outputs: Vec<Port>,
-    /// The seed.
-    pub seed: u64,
     /// The device.
     pub device: Device,
     /// The pipeline's folder.
@@ -69,12 +66,13 @@ pub fn execute(
         tracing::debug!(key = %digest.short(), "another run has done it meanwhile");
         return Ok((result, false));
     }
-    tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.kind.name);
+    tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.node.kind.name);
     let scratch = state.store.scratch()?;
     let job = prepare(action, scratch.path())?;
     let started = Instant::now();
     let heard = Heard::new(sink);
-    local::run(&action.kind, &job, &heard, cancel).map_err(|e| rename(e, &action.ready.given))?;
+    local::run(&action.node.kind, &job, &heard, cancel)
+        .map_err(|e| rename(e, &action.ready.given))?;
     if let Some(path) = action.ready.given.values().find_map(Given::changed) {
         let error = StageError::bad(path, "changed while the stage was reading it");
         return Err(error.hint("run again").into());
@@ -111,7 +109,7 @@ fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionErro
     fs_err::create_dir(&made)?;
     fs_err::create_dir(&temporary)?;
     let mut outputs = BTreeMap::new();
-    for port in &action.outputs {
+    for Out { port, .. } in &action.node.outputs {
         // A name that keeps the extension, for programs that go by it.
         let name = port.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&port.name);
         let folder = made.join(port.name.as_ref());
@@ -124,17 +122,26 @@ fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionErro
     }
     let inputs = action.ready.given.iter();
     Ok(Job {
-        kind: action.kind.name.into(),
+        kind: action.node.kind.name.into(),
         params: action.ready.key.params.clone(),
         inputs: inputs.map(|(port, given)| (port.clone(), given.input.clone())).collect(),
         outputs,
         item: action.ready.key.item.clone(),
-        seed: action.seed,
+        seed: action.node.seed,
         device: action.device,
         scratch: temporary,
         dir: action.dir.clone(),
         env: action.ready.key.env.clone(),
+        secrets: secrets(&action.node),
+        sandbox: action.node.sandbox,
+        timeout: action.node.timeout.map(|limit| limit.as_millis() as u64),
     })
+}
+
+/// The secrets that are set, by name.
+fn secrets(node: &Node) -> BTreeMap<String, String> {
+    let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
+    node.secrets.iter().filter_map(value).collect()
 }
 
 /// Passes on what a stage says and keeps what belongs to its result.

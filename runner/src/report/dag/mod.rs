@@ -35,7 +35,7 @@ fn picture(graph: &Graph) -> Picture<'_> {
                 Item::Source { name, pattern }
             }
             From::Path(path) => Item::Source { name: path, pattern: path },
-            From::Output { .. } => continue,
+            From::Output { .. } | From::Cells { .. } => continue,
         };
         sources.entry(from).or_insert_with(|| {
             items.push(item);
@@ -50,16 +50,12 @@ fn picture(graph: &Graph) -> Picture<'_> {
     for (to, node) in graph.nodes.iter().enumerate() {
         let start = edges.len();
         for (port, from) in &node.inputs {
-            let from = match from {
-                From::Output { node, .. } => first + node,
-                source => match sources.get(source) {
-                    Some(place) => *place,
-                    None => continue,
-                },
-            };
-            match edges[start..].iter_mut().find(|edge| edge.0 == from) {
-                Some(edge) => edge.2.push(port),
-                None => edges.push((from, first + to, vec![port])),
+            let stages = from.nodes().map(|node| first + node);
+            for from in stages.chain(sources.get(from).copied()) {
+                match edges[start..].iter_mut().find(|edge| edge.0 == from) {
+                    Some(edge) => edge.2.push(port),
+                    None => edges.push((from, first + to, vec![port])),
+                }
             }
         }
     }
