@@ -8,6 +8,7 @@
 mod action;
 mod digest;
 mod index;
+mod recover;
 mod store;
 mod tree;
 

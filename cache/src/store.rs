@@ -27,7 +27,7 @@ pub enum StoreError {
     Name(PathBuf),
 }
 
-type Result<T> = std::result::Result<T, StoreError>;
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;
 
 /// A content-addressed store in a folder.
 #[derive(Clone, Debug)]
