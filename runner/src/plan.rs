@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use quantmill_cache::{ActionKey, ActionResult, Artifact, Entry, IndexError, Tree};
+use quantmill_cache::{ActionKey, ActionResult, Artifact, Digest, Entry, IndexError, Tree};
 use quantmill_stages::{Device, Input};
 
 use crate::diagnostic::{Problem, Problems, suggest};
@@ -46,74 +46,128 @@ pub struct Ready {
     /// Its key.
     pub key: ActionKey,
     /// What feeds each port.
-    pub given: BTreeMap<String, Given>,
+    pub given: BTreeMap<String, Arc<Given>>,
 }
 
-/// What a run would do.
+/// What a run is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Stages to make with all that they need; empty means all.
+    pub targets: Vec<String>,
+    /// Make these stages, all that depends on them, and what that needs; no others.
+    pub downstream_of: Vec<String>,
+    /// Stages to run even where they are hits.
+    pub force: Vec<String>,
+    /// Run every stage.
+    pub force_all: bool,
+    /// Where models compute.
+    pub device: Device,
+}
+
+/// What a run would do, and what it knows already.
 #[derive(Debug)]
 pub struct Plan {
     /// A step for each of the graph's nodes; `None` where it was not asked for.
     pub steps: Vec<Option<Step>>,
+    /// The outputs of each node, once they are known.
+    known: Vec<OnceLock<BTreeMap<String, Artifact>>>,
+    /// Nodes that run even where they are hits.
+    again: BTreeSet<usize>,
     /// Source files by their pattern.
-    sources: BTreeMap<String, Given>,
+    sources: BTreeMap<String, Arc<Given>>,
     device: Device,
     lock: Lockfile,
 }
 
-/// Plans the targets (all stages where there are none) and everything that they need.
-pub fn plan(
-    graph: &Graph,
-    state: &State,
-    lock: &Lockfile,
-    targets: &[String],
-    device: Device,
-) -> Result<Plan, Failure> {
-    let wanted = wanted(graph, targets)?;
+/// Plans what is wished for and everything that it needs.
+pub fn plan(graph: &Graph, state: &State, lock: &Lockfile, wish: &Wish) -> Result<Plan, Failure> {
+    let wanted = wanted(graph, wish)?;
+    let mut again: BTreeSet<usize> = named(graph, &wish.force)?.into_iter().collect();
+    again.extend(wanted.iter().filter(|&&i| wish.force_all || graph.nodes[i].always));
     let mut plan = Plan {
         steps: vec![None; graph.nodes.len()],
+        known: (0..graph.nodes.len()).map(|_| OnceLock::new()).collect(),
+        again,
         sources: sources(graph, state, &wanted)?,
-        device,
+        device: wish.device,
         lock: lock.clone(),
     };
-    let mut known: Vec<Option<BTreeMap<String, Artifact>>> = vec![None; graph.nodes.len()];
+    let mut problems = Vec::new();
     for index in wanted {
-        let waits = waits_on(&graph.nodes[index], &known);
-        let step = if waits.is_empty() {
-            plan.assess(graph, state, index, &known)?
+        let node = &graph.nodes[index];
+        let mut waits = node.before();
+        waits.retain(|before| plan.known[*before].get().is_none());
+        let step = if node.frozen {
+            match plan.frozen(state, node)? {
+                Some(step) => step,
+                None => {
+                    problems.push(never(node));
+                    continue;
+                }
+            }
+        } else if waits.is_empty() {
+            plan.assess(graph, state, index)?
         } else {
-            let last = plan.last_time(state, &graph.nodes[index].name)?;
+            let last = plan.last_time(state, &node.name)?;
             Step { verdict: Verdict::Unknown(waits), ready: None, last }
         };
         if let Verdict::Hit(result) = &step.verdict {
-            known[index] = Some(result.outputs.clone());
+            plan.know(index, result.outputs.clone());
         }
         plan.steps[index] = Some(step);
     }
-    Ok(plan)
-}
-
-fn waits_on(node: &Node, known: &[Option<BTreeMap<String, Artifact>>]) -> Vec<usize> {
-    let mut waits = node.before();
-    waits.retain(|before| known[*before].is_none());
-    waits
-}
-
-/// The targets and all that they need, in the graph's order.
-fn wanted(graph: &Graph, targets: &[String]) -> Result<BTreeSet<usize>, Failure> {
-    if targets.is_empty() {
-        return Ok((0..graph.nodes.len()).collect());
+    match problems.is_empty() {
+        true => Ok(plan),
+        false => Err(Problems::new(graph.sources.clone(), problems).into()),
     }
-    let mut open = Vec::new();
-    for target in targets {
-        let found = graph.nodes.iter().position(|node| node.name == *target);
-        open.push(found.ok_or_else(|| {
-            let names = graph.nodes.iter().map(|node| node.name.as_str());
-            Failure::usage(format!("no stage `{target}`"), suggest(target, "stages", names))
-        })?);
+}
+
+fn never(node: &Node) -> Problem {
+    let message = format!("`{}` is frozen, and what it once gave is not here", node.name);
+    let problem = Problem::new("plan::frozen", node.span, message);
+    problem.help("run it once without `frozen: true`")
+}
+
+/// The nodes of stages, or of single cells, by name.
+fn named(graph: &Graph, names: &[String]) -> Result<Vec<usize>, Failure> {
+    let mut found = Vec::new();
+    for name in names {
+        let before = found.len();
+        let nodes = graph.nodes.iter().enumerate();
+        let fits = nodes.filter(|(_, node)| node.name == *name || node.base == *name);
+        found.extend(fits.map(|(index, _)| index));
+        if found.len() == before {
+            let names = graph.nodes.iter().flat_map(|node| [node.name.as_str(), &node.base]);
+            let help = suggest(name, "stages", names);
+            return Err(Failure::usage(format!("no stage `{name}`"), help));
+        }
+    }
+    Ok(found)
+}
+
+/// What is wished for and all that it needs, in the graph's order.
+fn wanted(graph: &Graph, wish: &Wish) -> Result<BTreeSet<usize>, Failure> {
+    let mut open = named(graph, &wish.targets)?;
+    let mut below: BTreeSet<usize> = named(graph, &wish.downstream_of)?.into_iter().collect();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if node.before().iter().any(|before| below.contains(before)) {
+            below.insert(index);
+        }
+    }
+    if !wish.downstream_of.is_empty() {
+        open.retain(|index| below.contains(index));
+        if wish.targets.is_empty() {
+            open.extend(below);
+        } else if open.is_empty() {
+            let message = "no target depends on what `--downstream-of` names";
+            return Err(Failure::usage(message, Some("leave out one of the two".into())));
+        }
+    } else if wish.targets.is_empty() {
+        return Ok((0..graph.nodes.len()).collect());
     }
     let mut wanted = BTreeSet::new();
     while let Some(index) = open.pop() {
-        if wanted.insert(index) {
+        if wanted.insert(index) && !graph.nodes[index].frozen {
             open.extend(graph.nodes[index].before());
         }
     }
@@ -125,18 +179,17 @@ fn sources(
     graph: &Graph,
     state: &State,
     wanted: &BTreeSet<usize>,
-) -> Result<BTreeMap<String, Given>, Failure> {
+) -> Result<BTreeMap<String, Arc<Given>>, Failure> {
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
-    for index in wanted {
-        let node = &graph.nodes[*index];
+    for node in wanted.iter().map(|index| &graph.nodes[*index]).filter(|node| !node.frozen) {
         for from in node.inputs.values() {
             let Some((pattern, span)) = pattern(graph, node, from) else { continue };
             if found.contains_key(pattern) {
                 continue;
             }
             match source::read(state, &graph.dir, pattern) {
-                Ok(given) => drop(found.insert(pattern.to_owned(), given)),
+                Ok(given) => drop(found.insert(pattern.to_owned(), Arc::new(given))),
                 Err(SourceError::Nothing { message, help }) => {
                     let problem = Problem::new("input::missing", span, message);
                     problems.push(problem.label("nothing is here").maybe_help(help));
@@ -166,56 +219,75 @@ fn pattern<'a>(
 }
 
 impl Plan {
+    /// Notes what a node gave.
+    pub fn know(&self, index: usize, outputs: BTreeMap<String, Artifact>) {
+        // Whoever said it first said the same.
+        let _ = self.known[index].set(outputs);
+    }
+
+    /// Whether the node runs even where it is a hit.
+    pub fn again(&self, index: usize) -> bool {
+        self.again.contains(&index)
+    }
+
+    /// The key that the stage last had.
+    pub fn last_key(&self, stage: &str) -> Option<Digest> {
+        self.lock.stages.get(stage).map(|record| record.key)
+    }
+
     /// The verdict on a stage whose inputs are all known.
-    pub fn assess(
-        &self,
-        graph: &Graph,
-        state: &State,
-        index: usize,
-        known: &[Option<BTreeMap<String, Artifact>>],
-    ) -> Result<Step, IndexError> {
+    pub fn assess(&self, graph: &Graph, state: &State, index: usize) -> Result<Step, IndexError> {
         let node = &graph.nodes[index];
-        let ready = self.ready(graph, state, index, known)?;
+        let ready = self.ready(graph, state, index)?;
         let digest = ready.key.digest();
         let last = self.last_time(state, &node.name)?;
-        let verdict = match state.index.get(&digest, &state.store)? {
-            Some(result) => Verdict::Hit(result),
-            None => Verdict::Stale(self.reasons(state, &node.name, &ready.key)?),
+        let verdict = if self.again(index) {
+            let why = if node.always { "it always runs" } else { "it was asked to" };
+            Verdict::Stale(vec![why.into()])
+        } else {
+            match state.index.get(&digest, &state.store)? {
+                Some(result) => Verdict::Hit(result),
+                None => match heal(graph, state, node, &digest)? {
+                    Some(result) => Verdict::Hit(result),
+                    None => Verdict::Stale(self.reasons(state, &node.name, &ready.key)?),
+                },
+            }
         };
         let hit = matches!(verdict, Verdict::Hit(_));
         tracing::debug!(key = %digest.short(), hit, "judge {}", node.name);
         Ok(Step { verdict, ready: Some(Arc::new(ready)), last })
     }
 
-    fn ready(
-        &self,
-        graph: &Graph,
-        state: &State,
-        index: usize,
-        known: &[Option<BTreeMap<String, Artifact>>],
-    ) -> Result<Ready, IndexError> {
+    /// What a frozen stage last gave, if that is still there.
+    fn frozen(&self, state: &State, node: &Node) -> Result<Option<Step>, IndexError> {
+        let Some(last) = self.last_key(&node.name) else { return Ok(None) };
+        let Some(key) = state.index.key(&last)? else { return Ok(None) };
+        let Some(result) = state.index.get(&last, &state.store)? else { return Ok(None) };
+        let last = Some(result.millis);
+        let ready = Some(Arc::new(Ready { key, given: BTreeMap::new() }));
+        Ok(Some(Step { verdict: Verdict::Hit(result), ready, last }))
+    }
+
+    fn ready(&self, graph: &Graph, state: &State, index: usize) -> Result<Ready, IndexError> {
         let node = &graph.nodes[index];
         let mut given = BTreeMap::new();
         for (port, from) in &node.inputs {
             let value = match from {
                 From::Output { node, port } => {
-                    let artifact = known[*node].as_ref().and_then(|outputs| outputs.get(port));
+                    let artifact = self.known[*node].get().and_then(|outputs| outputs.get(port));
                     let out = graph.nodes[*node].outputs.iter().find(|out| out.port.name == *port);
                     // The graph ties ports to outputs that exist.
                     let (Some(artifact), Some(out)) = (artifact, out) else { continue };
-                    made(state, artifact, out, &graph.dir)?
+                    Arc::new(made(state, artifact, out, &graph.dir)?)
                 }
-                From::Cells { nodes, port } => {
-                    let made = nodes.iter().map(|(cell, &node)| (cell, node, port.as_str()));
-                    match cells(graph, state, made, known)? {
-                        Some(given) => given,
-                        None => continue,
-                    }
-                }
+                From::Cells { nodes, port } => match self.cells(graph, state, nodes, port)? {
+                    Some(given) => Arc::new(given),
+                    None => continue,
+                },
                 source => {
                     let pattern = pattern(graph, node, source).map(|(pattern, _)| pattern);
                     let Some(found) = pattern.and_then(|p| self.sources.get(p)) else { continue };
-                    found.clone()
+                    Arc::clone(found)
                 }
             };
             given.insert(port.clone(), value);
@@ -234,6 +306,38 @@ impl Plan {
             secrets: node.secrets.clone(),
         };
         Ok(Ready { key, given })
+    }
+
+    /// An output of every cell as one folder: a file or a folder a cell, below the cell's name.
+    fn cells(
+        &self,
+        graph: &Graph,
+        state: &State,
+        nodes: &BTreeMap<String, usize>,
+        port: &str,
+    ) -> Result<Option<Given>, IndexError> {
+        let mut tree = Tree::default();
+        let mut files = BTreeMap::new();
+        for (cell, &node) in nodes {
+            let artifact = self.known[node].get().and_then(|outputs| outputs.get(port));
+            let out = graph.nodes[node].outputs.iter().find(|out| out.port.name == port);
+            let (Some(artifact), Some(out)) = (artifact, out) else { return Ok(None) };
+            let given = made(state, artifact, out, &graph.dir)?;
+            let entries = match artifact {
+                Artifact::Tree(digest) => state.store.tree(digest)?.entries,
+                Artifact::File(digest) => {
+                    let name = given.input.files.keys().next().cloned().unwrap_or_default();
+                    let size = fs_err::metadata(state.store.path(digest))?.len();
+                    BTreeMap::from([(name, Entry { digest: *digest, size, executable: false })])
+                }
+            };
+            let below = |name: String| format!("{cell}/{name}");
+            tree.entries.extend(entries.into_iter().map(|(name, entry)| (below(name), entry)));
+            files.extend(given.input.files.into_iter().map(|(name, path)| (below(name), path)));
+        }
+        let artifact = state.store.put_tree(&tree)?;
+        let input = Input { files, tree: true };
+        Ok(Some(Given { artifact, input, stamps: Vec::new(), shown: None }))
     }
 
     fn last_time(&self, state: &State, stage: &str) -> Result<Option<u64>, IndexError> {
@@ -289,37 +393,21 @@ fn made(state: &State, artifact: &Artifact, out: &Out, dir: &Path) -> Result<Giv
     })
 }
 
-/// An output of every cell as one folder: a file or a folder a cell, below the cell's name.
-fn cells<'a>(
+/// What the action gave where the store has lost it and the workspace still has it.
+fn heal(
     graph: &Graph,
     state: &State,
-    made: impl Iterator<Item = (&'a String, usize, &'a str)>,
-    known: &[Option<BTreeMap<String, Artifact>>],
-) -> Result<Option<Given>, IndexError> {
-    let mut tree = Tree::default();
-    let mut files = BTreeMap::new();
-    for (cell, node, port) in made {
-        let artifact = known[node].as_ref().and_then(|outputs| outputs.get(port));
-        let out = graph.nodes[node].outputs.iter().find(|out| out.port.name == port);
-        let (Some(artifact), Some(out)) = (artifact, out) else { return Ok(None) };
-        let given = self::made(state, artifact, out, &graph.dir)?;
-        let entries = match artifact {
-            Artifact::Tree(digest) => state.store.tree(digest)?.entries,
-            Artifact::File(digest) => {
-                let name = given.input.files.keys().next().cloned().unwrap_or_default();
-                let size = fs_err::metadata(state.store.path(digest))?.len();
-                BTreeMap::from([(name, Entry { digest: *digest, size, executable: false })])
-            }
-        };
-        let below = |name: String| format!("{cell}/{name}");
-        tree.entries.extend(entries.into_iter().map(|(name, entry)| (below(name), entry)));
-        files.extend(given.input.files.into_iter().map(|(name, path)| (below(name), path)));
+    node: &Node,
+    key: &Digest,
+) -> Result<Option<ActionResult>, IndexError> {
+    let Some(result) = state.index.remembered(key)? else { return Ok(None) };
+    for (port, artifact) in &result.outputs {
+        let out = node.outputs.iter().find(|out| out.port.name == *port);
+        let Some(place) = out.map(|out| graph.dir.join(&out.dest)) else { return Ok(None) };
+        if !state.store.holds(artifact) && !state.store.recover(artifact, &place)? {
+            return Ok(None);
+        }
     }
-    let artifact = state.store.put_tree(&tree)?;
-    Ok(Some(Given {
-        artifact,
-        input: Input { files, tree: true },
-        stamps: Vec::new(),
-        shown: None,
-    }))
+    tracing::debug!(key = %key.short(), "the store has {} from the workspace again", node.name);
+    Ok(Some(result))
 }

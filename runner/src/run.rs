@@ -1,33 +1,36 @@
 //! Runs a plan: one loop hands out stages as what they need becomes known.
 //!
-//! Async ends here. A stage that is ready is judged, and its actions run, on blocking threads; a
-//! semaphore bounds how many actions run at a time. After a failure nothing new begins, and what is
-//! running is let finish, because its result is kept.
+//! Async ends here. A stage that is ready is judged, and its actions run, on blocking threads; the
+//! [`machine::Machine`] bounds how many actions run at a time. After a failure nothing new begins
+//! (but for `keep_going`), and what is running is let finish, because its result is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod action;
+mod items;
+pub mod machine;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use quantmill_cache::{ActionResult, Artifact, Tree};
-use quantmill_stages::{Cancel, Progress, Sink, StageError};
-use tokio::sync::Semaphore;
+use quantmill_cache::ActionResult;
+use quantmill_stages::{Cancel, StageError};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::event::{Event, Finished, Outcome, Summary};
-use crate::executor::{self, Action, ActionError};
 use crate::exit::Failure;
-use crate::graph::Graph;
+use crate::graph::{Graph, Needs};
 use crate::plan::{Plan, Ready, Step, Verdict};
 use crate::state::State;
-
-type Outputs = BTreeMap<String, Artifact>;
+use machine::Machine;
 
 /// What a run needs beside its plan.
 #[derive(Clone)]
 pub struct Options {
-    /// Actions at a time.
-    pub jobs: usize,
+    /// What its actions may use at a time: processors (an action that says nothing takes one), GPUs,
+    /// bytes of memory.
+    pub machine: Needs,
     /// Go on with what does not need a stage that failed.
     pub keep_going: bool,
     /// Put outputs where the pipeline says; otherwise they stay in the store.
@@ -44,17 +47,32 @@ struct Shared {
     plan: Plan,
     state: State,
     options: Options,
-    permits: Arc<Semaphore>,
+    machine: Arc<Machine>,
+    failed: AtomicBool,
 }
 
 /// Why a stage did not end well.
 enum Ended {
+    /// It was told why.
     Failed,
+    /// The run stopped before it was done.
     Cancelled,
+    /// The run cannot go on.
     Broken(Failure),
 }
 
-/// Runs the plan to its end and returns how it went.
+/// How far a run is.
+struct Progress {
+    /// Of each stage how many before it are not done; `None` once it was begun, or is not wanted.
+    waits: Vec<Option<usize>>,
+    /// Of each stage those that it feeds.
+    feeds: Vec<Vec<usize>>,
+    /// The failed stage that each stage fell with.
+    fell: BTreeMap<usize, usize>,
+    summary: Summary,
+}
+
+/// Runs the plan to its end and returns how it went, with the plan's graph and state.
 pub async fn run(
     graph: Graph,
     plan: Plan,
@@ -62,67 +80,108 @@ pub async fn run(
     options: Options,
 ) -> Result<Summary, Failure> {
     let started = Instant::now();
-    let permits = Arc::new(Semaphore::new(options.jobs.max(1)));
-    let shared = Arc::new(Shared { graph, plan, state, options, permits });
-    let total = shared.graph.nodes.len();
-    let mut known: Vec<Option<Outputs>> = vec![None; total];
-    let mut waiting: BTreeSet<usize> =
-        (0..total).filter(|index| shared.plan.steps[*index].is_some()).collect();
-    let mut failed: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut summary = Summary::default();
+    let machine = Machine::new(options.machine);
+    let failed = AtomicBool::new(false);
+    let shared = Arc::new(Shared { graph, plan, state, options, machine, failed });
+    let mut progress = Progress::new(&shared);
     let mut running = JoinSet::new();
+    let settling = Arc::clone(&shared);
+    let hits = spawn_blocking(move || settle(&settling)).await.map_err(std::io::Error::other)?;
+    let mut ready = Vec::new();
+    for (index, outcome) in hits? {
+        ready.extend(progress.done(index, outcome));
+    }
+    ready.extend((0..progress.waits.len()).filter(|&index| progress.waits[index] == Some(0)));
     loop {
-        let stop = shared.options.cancel.is_cancelled()
-            || (summary.failed > 0 && !shared.options.keep_going);
-        let ready: Vec<usize> = waiting
-            .iter()
-            .copied()
-            .filter(|index| {
-                !stop && shared.graph.nodes[*index].before().iter().all(|&n| known[n].is_some())
-            })
-            .collect();
-        for index in ready {
-            waiting.remove(&index);
-            let (shared, known) = (Arc::clone(&shared), known.clone());
-            running.spawn(async move { (index, stage(shared, index, known).await) });
+        ready.sort_unstable();
+        ready.dedup();
+        for index in ready.drain(..) {
+            if !shared.stopped() && progress.waits[index].take().is_some() {
+                let shared = Arc::clone(&shared);
+                running.spawn(async move { (index, stage(shared, index).await) });
+            }
         }
         let Some(done) = running.join_next().await else { break };
         let (index, done) = done.map_err(std::io::Error::other)?;
         match done {
-            Ok((outputs, outcome)) => {
-                known[index] = Some(outputs);
-                summary.ran += usize::from(outcome == Outcome::Ran);
-                summary.hits += usize::from(outcome != Outcome::Ran);
-                summary.restored += usize::from(outcome == Outcome::Restored);
-            }
+            Ok(outcome) => ready = progress.done(index, outcome),
             Err(Ended::Failed) => {
-                summary.failed += 1;
-                failed.insert(index, index);
+                shared.failed.store(true, Ordering::Relaxed);
+                progress.summary.failed += 1;
+                progress.fell.insert(index, index);
             }
-            Err(Ended::Cancelled) => shared.options.cancel.cancel(),
+            Err(Ended::Cancelled) => progress.waits[index] = Some(0),
             Err(Ended::Broken(failure)) => return Err(failure),
         }
     }
-    for index in waiting {
-        let node = &shared.graph.nodes[index];
-        let because = node.before().iter().find_map(|n| failed.get(n).copied());
-        if let Some(culprit) = because {
-            failed.insert(index, culprit);
-        }
-        let because = because.or_else(|| failed.values().next().copied());
-        if let Some(culprit) = because {
-            let because = shared.graph.nodes[culprit].name.clone();
-            shared.say(Event::StageSkipped { stage: node.name.clone(), because });
-            summary.skipped += 1;
-        }
-    }
+    let mut summary = progress.left(&shared);
     summary.interrupted = shared.options.cancel.is_cancelled();
     summary.millis = started.elapsed().as_millis() as u64;
     shared.say(Event::RunFinished(summary));
     Ok(summary)
 }
 
+impl Progress {
+    fn new(shared: &Shared) -> Progress {
+        let nodes = &shared.graph.nodes;
+        let mut feeds = vec![Vec::new(); nodes.len()];
+        let mut waits = vec![None; nodes.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            if shared.plan.steps[index].is_some() {
+                let before = node.before();
+                waits[index] = Some(before.len());
+                before.into_iter().for_each(|before| feeds[before].push(index));
+            }
+        }
+        Progress { waits, feeds, fell: BTreeMap::new(), summary: Summary::default() }
+    }
+
+    /// Notes that a stage is done; returns those that may begin now.
+    fn done(&mut self, index: usize, outcome: Outcome) -> Vec<usize> {
+        self.waits[index] = None;
+        self.summary.ran += usize::from(outcome == Outcome::Ran);
+        self.summary.hits += usize::from(outcome != Outcome::Ran);
+        self.summary.restored += usize::from(outcome == Outcome::Restored);
+        let mut ready = Vec::new();
+        for &next in &self.feeds[index] {
+            if let Some(waits) = &mut self.waits[next] {
+                *waits -= 1;
+                if *waits == 0 {
+                    ready.push(next);
+                }
+            }
+        }
+        ready
+    }
+
+    /// Tells of the stages that did not begin because another failed.
+    fn left(mut self, shared: &Shared) -> Summary {
+        for (index, node) in shared.graph.nodes.iter().enumerate() {
+            if self.waits[index].is_none() {
+                continue;
+            }
+            let because = node.before().iter().find_map(|n| self.fell.get(n).copied());
+            if let Some(culprit) = because {
+                self.fell.insert(index, culprit);
+            }
+            let because = because.or_else(|| self.fell.values().next().copied());
+            if let Some(culprit) = because {
+                let because = shared.graph.nodes[culprit].name.clone();
+                shared.say(Event::StageSkipped { stage: node.name.clone(), because });
+                self.summary.skipped += 1;
+            }
+        }
+        self.summary
+    }
+}
+
 impl Shared {
+    /// Nothing new begins.
+    fn stopped(&self) -> bool {
+        let failed = self.failed.load(Ordering::Relaxed) && !self.options.keep_going;
+        failed || self.options.cancel.is_cancelled()
+    }
+
     fn say(&self, event: Event) {
         // Nobody listens any more only when the process is ending.
         let _ = self.options.events.send(event);
@@ -134,80 +193,102 @@ impl Shared {
     }
 }
 
-/// One stage, from judgement to outputs in place.
-async fn stage(
-    shared: Arc<Shared>,
-    index: usize,
-    known: Vec<Option<Outputs>>,
-) -> Result<(Outputs, Outcome), Ended> {
-    let started = Instant::now();
-    let judged = Arc::clone(&shared);
-    let step = blocking(move || {
-        let early = judged.plan.steps[index].as_ref();
-        match early.filter(|step| !matches!(step.verdict, Verdict::Unknown(_))) {
-            Some(step) => Ok(step.clone()),
-            None => judged
-                .plan
-                .assess(&judged.graph, &judged.state, index, &known)
-                .map_err(|e| Ended::Broken(e.into())),
+/// Puts the outputs of all that is known to be a hit in place.
+fn settle(shared: &Shared) -> Result<Vec<(usize, Outcome)>, Failure> {
+    let mut done = Vec::new();
+    for (index, step) in shared.plan.steps.iter().enumerate() {
+        if let Some(Step { verdict: Verdict::Hit(result), ready, .. }) = step {
+            if shared.options.cancel.is_cancelled() {
+                break;
+            }
+            let worked = Worked { result: result.clone(), ran: 0, cached: 0 };
+            let started = Instant::now();
+            done.push((index, finish(shared, index, ready.as_deref(), worked, started)?));
         }
-    })
-    .await?;
-    let Step { verdict, ready: Some(ready), .. } = step else {
-        return Err(Ended::Broken(
-            std::io::Error::other("a stage without inputs was started").into(),
-        ));
+    }
+    Ok(done)
+}
+
+/// What the actions of a stage gave.
+struct Worked {
+    result: ActionResult,
+    /// Actions that ran.
+    ran: usize,
+    /// Items that were hits.
+    cached: usize,
+}
+
+/// One stage, from judgement to outputs in place.
+async fn stage(shared: Arc<Shared>, index: usize) -> Result<Outcome, Ended> {
+    let started = Instant::now();
+    let early = shared.plan.steps[index].clone();
+    let step = match early.filter(|step| !matches!(step.verdict, Verdict::Unknown(_))) {
+        Some(step) => step,
+        None => {
+            let judged = Arc::clone(&shared);
+            let assess = move || judged.plan.assess(&judged.graph, &judged.state, index);
+            blocking(move || assess().map_err(|e| Ended::Broken(e.into()))).await?
+        }
     };
-    let (result, ran, cached) = match verdict {
-        Verdict::Hit(result) => (result, 0, 0),
-        Verdict::Stale(reasons) => work(&shared, index, Arc::clone(&ready), &reasons).await?,
-        Verdict::Unknown(_) => return Err(Ended::Cancelled),
+    let ready = step.ready;
+    let worked = match (step.verdict, &ready) {
+        (Verdict::Hit(result), _) => Worked { result, ran: 0, cached: 0 },
+        (Verdict::Stale(reasons), Some(ready)) => {
+            work(&shared, index, Arc::clone(ready), &reasons).await?
+        }
+        _ => return Err(Ended::Cancelled),
     };
-    blocking(move || {
-        let restored = publish(&shared, index, &result).map_err(Ended::Broken)?;
-        let node = &shared.graph.nodes[index];
-        let outcome = match (ran, restored) {
-            (0, false) => Outcome::Hit,
-            (0, true) => Outcome::Restored,
-            _ => Outcome::Ran,
-        };
+    let done = move || finish(&shared, index, ready.as_deref(), worked, started);
+    blocking(move || done().map_err(Ended::Broken)).await
+}
+
+/// Makes a stage's outputs known: in their places, to the stages behind it, and to who listens.
+fn finish(
+    shared: &Shared,
+    index: usize,
+    ready: Option<&Ready>,
+    worked: Worked,
+    started: Instant,
+) -> Result<Outcome, Failure> {
+    let node = &shared.graph.nodes[index];
+    let Worked { result, ran, cached } = worked;
+    let mut restored = false;
+    if shared.options.publish {
+        for out in &node.outputs {
+            let Some(artifact) = result.outputs.get(out.port.name.as_ref()) else { continue };
+            let place = shared.graph.dir.join(&out.dest);
+            restored |= shared.state.index.restore(&shared.state.store, artifact, &place)?;
+        }
+    }
+    let outcome = match (ran, restored) {
+        (0, false) => Outcome::Hit,
+        (0, true) => Outcome::Restored,
+        _ => Outcome::Ran,
+    };
+    shared.plan.know(index, result.outputs.clone());
+    // A frozen stage has no key: what it gave is all that is known of it.
+    if let Some(ready) = ready {
         shared.say(Event::StageFinished(Box::new(Finished {
             stage: node.name.clone(),
             outcome,
             key: ready.key.clone(),
-            outputs: result.outputs.clone(),
+            outputs: result.outputs,
             metrics: result.metrics,
             ran,
             cached,
             millis: started.elapsed().as_millis() as u64,
         })));
-        Ok((result.outputs, outcome))
-    })
-    .await
+    }
+    Ok(outcome)
 }
 
-/// Puts outputs where they belong; true where anything had to be written.
-fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool, Failure> {
-    let mut wrote = false;
-    if !shared.options.publish {
-        return Ok(false);
-    }
-    for out in &shared.graph.nodes[index].outputs {
-        let Some(artifact) = result.outputs.get(out.port.name.as_ref()) else { continue };
-        let place = shared.graph.dir.join(&out.dest);
-        wrote |= shared.state.index.restore(&shared.state.store, artifact, &place)?;
-    }
-    Ok(wrote)
-}
-
-/// Runs the actions of a stage: one, or one for each item that is no hit. Returns its result, how
-/// many actions it took, and how many items were hits.
+/// Runs the actions of a stage: one, or one for each item that is no hit.
 async fn work(
     shared: &Arc<Shared>,
     index: usize,
     ready: Arc<Ready>,
     reasons: &[String],
-) -> Result<(ActionResult, usize, usize), Ended> {
+) -> Result<Worked, Ended> {
     let node = &shared.graph.nodes[index];
     let started = |actions, cached| Event::StageStarted {
         stage: node.name.clone(),
@@ -216,40 +297,40 @@ async fn work(
         actions,
         cached,
     };
-    let Some(port) = node.items.as_deref().filter(|port| ready.given.contains_key(*port)) else {
-        let (state, key) = (Arc::clone(shared), Arc::clone(&ready));
+    let Some(port) = node.items.clone().filter(|port| ready.given.contains_key(port)) else {
         shared.say(started(1, 0));
-        let (result, ran) = action(state, index, (*key).clone()).await?;
-        return Ok((result, usize::from(ran), usize::from(!ran)));
+        let (result, ran) = action::run(Arc::clone(shared), index, (*ready).clone()).await?;
+        return Ok(Worked { result, ran: usize::from(ran), cached: usize::from(!ran) });
     };
-    let (judged, whole, port) = (Arc::clone(shared), Arc::clone(&ready), port.to_owned());
-    let items =
-        blocking(move || items(&judged, &whole, &port).map_err(|e| Ended::Broken(e.into())))
-            .await?;
-    let mut results = BTreeMap::new();
-    let mut tasks = JoinSet::new();
-    let todo = items.iter().filter(|(_, hit)| hit.is_none()).count();
-    let cached = items.len() - todo;
+    let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
+    let items = blocking(move || items::split(&judged, index, &whole, &port)).await?;
+    let (todo, cached) = (items.todo.len(), items.known.len());
     shared.say(started(todo, cached));
-    for (item, hit) in items {
+    let (mut known, mut millis) = (items.known, items.millis);
+    let mut tasks = JoinSet::new();
+    for item in items.todo {
+        let shared = Arc::clone(shared);
         let name = item.key.item.clone().unwrap_or_default();
-        match hit {
-            Some(result) => drop(results.insert(name, result)),
-            None => {
-                let shared = Arc::clone(shared);
-                drop(tasks.spawn(async move { (name, action(shared, index, item).await) }));
-            }
-        }
+        tasks.spawn(async move {
+            let (result, ran) = action::run(Arc::clone(&shared), index, item).await?;
+            let files = items::files(&shared, &result).map_err(|e| Ended::Broken(e.into()))?;
+            Ok((name, files, result.millis, ran))
+        });
     }
     let (mut ended, mut ran) = (None, 0);
     while let Some(done) = tasks.join_next().await {
-        let (name, done) = done.map_err(|e| Ended::Broken(std::io::Error::other(e).into()))?;
-        match done {
-            Ok((result, here)) => {
+        match done.map_err(|e| Ended::Broken(std::io::Error::other(e).into()))? {
+            Ok((name, files, took, here)) => {
                 ran += usize::from(here);
-                results.insert(name, result);
+                millis += took;
+                known.insert(name, files);
             }
-            Err(error) => ended = ended.or(Some(error)),
+            // A failure counts for more than what it held up.
+            Err(Ended::Cancelled) => ended = ended.or(Some(Ended::Cancelled)),
+            Err(error) => {
+                shared.failed.store(true, Ordering::Relaxed);
+                ended = Some(error);
+            }
         }
     }
     if let Some(error) = ended {
@@ -257,111 +338,9 @@ async fn work(
     }
     let (shared, key) = (Arc::clone(shared), ready.key.clone());
     blocking(move || {
-        let merged = merge(&shared, index, results)?;
-        shared.state.index.put(&key, &merged).map_err(|e| Ended::Broken(e.into()))?;
-        Ok((merged, ran, todo + cached - ran))
-    })
-    .await
-}
-
-/// The items of a stage, each with its result where that is known.
-fn items(
-    shared: &Shared,
-    ready: &Ready,
-    port: &str,
-) -> Result<Vec<(Ready, Option<ActionResult>)>, quantmill_cache::IndexError> {
-    let whole = &ready.given[port];
-    let mut items = Vec::with_capacity(whole.input.files.len());
-    let tree = match whole.artifact {
-        Artifact::Tree(digest) => shared.state.store.tree(&digest)?,
-        Artifact::File(_) => Tree::default(),
-    };
-    for (name, path) in &whole.input.files {
-        let digest = tree.entries.get(name).map_or(whole.artifact.digest(), |entry| entry.digest);
-        let key = executor::item_key(&ready.key, port, name, digest);
-        let mut given = ready.given.clone();
-        if let Some(one) = given.get_mut(port) {
-            one.artifact = Artifact::File(digest);
-            one.input.files.retain(|other, _| other == name);
-            one.input.tree = false;
-            one.stamps.retain(|(other, _)| other == path);
-        }
-        let hit = shared.state.index.get(&key.digest(), &shared.state.store)?;
-        items.push((Ready { key, given }, hit));
-    }
-    Ok(items)
-}
-
-/// The folder of what all items wrote. Their numbers stay with them: a sum of shares means nothing.
-fn merge(
-    shared: &Shared,
-    index: usize,
-    results: BTreeMap<String, ActionResult>,
-) -> Result<ActionResult, Ended> {
-    let node = &shared.graph.nodes[index];
-    let store = &shared.state.store;
-    let mut trees: BTreeMap<String, Tree> = BTreeMap::new();
-    let mut whole = ActionResult::default();
-    for (item, result) in results {
-        for (name, artifact) in result.outputs {
-            let tree = store.tree(&artifact.digest()).map_err(|e| Ended::Broken(e.into()))?;
-            let all = trees.entry(name).or_default();
-            for (file, entry) in tree.entries {
-                if all.entries.get(&file).is_some_and(|other| *other != entry) {
-                    let error = StageError::failed(format!("two items write `{file}`"));
-                    let error = error.hint("rename one of the source files");
-                    shared.fail(&node.name, Some(item), &error);
-                    return Err(Ended::Failed);
-                }
-                all.entries.insert(file, entry);
-            }
-        }
-        whole.warnings.extend(result.warnings);
-        whole.millis += result.millis;
-    }
-    for (name, tree) in trees {
-        let artifact = store.put_tree(&tree).map_err(|e| Ended::Broken(e.into()))?;
-        whole.outputs.insert(name, artifact);
-    }
-    Ok(whole)
-}
-
-/// One action, once there is a permit for it.
-/// The flag says whether it ran here.
-async fn action(
-    shared: Arc<Shared>,
-    index: usize,
-    ready: Ready,
-) -> Result<(ActionResult, bool), Ended> {
-    let permit = Arc::clone(&shared.permits).acquire_owned().await;
-    if shared.options.cancel.is_cancelled() {
-        return Err(Ended::Cancelled);
-    }
-    blocking(move || {
-        let _permit = permit;
-        let node = &shared.graph.nodes[index];
-        let (stage, item) = (node.name.clone(), ready.key.item.clone());
-        let key = ready.key.digest();
-        let action = Action {
-            ready,
-            node: node.clone(),
-            device: shared.plan.device(),
-            dir: shared.graph.dir.clone(),
-        };
-        let speaker = Speaker { shared: &shared, stage: &stage, item: &item };
-        match executor::execute(&action, &shared.state, &speaker, &shared.options.cancel) {
-            Ok((result, ran)) => {
-                let millis = if ran { result.millis } else { 0 };
-                shared.say(Event::ActionFinished { stage, item, key, millis });
-                Ok((result, ran))
-            }
-            Err(ActionError::Stage(StageError::Cancelled)) => Err(Ended::Cancelled),
-            Err(ActionError::Stage(error)) => {
-                shared.fail(&stage, item, &error);
-                Err(Ended::Failed)
-            }
-            Err(ActionError::Index(error)) => Err(Ended::Broken(error.into())),
-        }
+        let result = ActionResult { millis, ..items::merge(&shared, index, known)? };
+        shared.state.index.put(&key, &result).map_err(|e| Ended::Broken(e.into()))?;
+        Ok(Worked { result, ran, cached: todo + cached - ran })
     })
     .await
 }
@@ -370,29 +349,4 @@ async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, Ended> + Send + 'static,
 ) -> Result<T, Ended> {
     spawn_blocking(f).await.unwrap_or_else(|e| Err(Ended::Broken(std::io::Error::other(e).into())))
-}
-
-/// Turns what an action says into events.
-struct Speaker<'a> {
-    shared: &'a Shared,
-    stage: &'a str,
-    item: &'a Option<String>,
-}
-
-impl Sink for Speaker<'_> {
-    fn progress(&self, progress: Progress) {
-        let (stage, item) = (self.stage.to_owned(), self.item.clone());
-        self.shared.say(Event::Progress { stage, item, progress });
-    }
-    fn metric(&self, name: &str, value: f64) {
-        let (stage, item, name) = (self.stage.to_owned(), self.item.clone(), name.to_owned());
-        self.shared.say(Event::Metric { stage, item, name, value });
-    }
-    fn warn(&self, message: &str) {
-        let (stage, item, message) = (self.stage.to_owned(), self.item.clone(), message.to_owned());
-        self.shared.say(Event::Warning { stage, item, message });
-    }
-    fn output(&self, line: &str) {
-        self.shared.say(Event::Output { stage: self.stage.to_owned(), line: line.to_owned() });
-    }
 }

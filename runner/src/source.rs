@@ -21,8 +21,8 @@ pub struct Given {
     pub artifact: Artifact,
     /// Where it lies.
     pub input: Input,
-    /// For source files: how each looked when it was hashed.
-    pub stamps: Vec<(PathBuf, Stamp)>,
+    /// For source files: how each looked when it was hashed, in the order of `input.files`.
+    pub stamps: Vec<Stamp>,
     /// For what a stage made: the path that people know it by.
     pub shown: Option<PathBuf>,
 }
@@ -39,8 +39,8 @@ impl Given {
 
     /// The first file that is no longer what was hashed.
     pub fn changed(&self) -> Option<&Path> {
-        let now = |path: &Path| Stamp::read(path).ok();
-        let changed = self.stamps.iter().find(|(path, then)| now(path).as_ref() != Some(then));
+        let mut files = self.input.files.values().zip(&self.stamps);
+        let changed = files.find(|(path, then)| Stamp::read(path).ok().as_ref() != Some(*then));
         changed.map(|(path, _)| path.as_path())
     }
 }
@@ -75,7 +75,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let input = Input { files: BTreeMap::from([(name, whole.clone())]), tree: false };
         let artifact = Artifact::File(entry.digest);
-        return Ok(Given { artifact, input, stamps: vec![(whole, stamp)], shown: None });
+        return Ok(Given { artifact, input, stamps: vec![stamp], shown: None });
     }
     let found = if whole.is_dir() { walk(&whole)? } else { expand(dir, pattern)? };
     if found.is_empty() {
@@ -87,7 +87,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     for (name, path) in &found {
         let (entry, stamp) = state.index.file(path)?;
         tree.entries.insert(name.clone(), entry);
-        stamps.push((path.clone(), stamp));
+        stamps.push(stamp);
     }
     let artifact = state.store.put_tree(&tree).map_err(IndexError::from)?;
     Ok(Given { artifact, input: Input { files: found, tree: true }, stamps, shown: None })

@@ -17,7 +17,7 @@ use quantmill_stages::{Device, Kind};
 use crate::exit::Failure;
 use crate::graph::Graph;
 use crate::lock::{self, Lockfile};
-use crate::plan::Plan;
+use crate::plan::{Plan, Wish};
 use crate::state::{self, State};
 
 /// Which pipeline, and with which values.
@@ -32,9 +32,32 @@ pub struct Which {
     /// Override a variable or a parameter, as in `--set max_tokens=1200` or `--set sft.steps=50`
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
+    /// Make a stage, all that depends on it, and what that needs; no others
+    #[arg(long, value_name = "STAGE")]
+    pub downstream_of: Vec<String>,
+    /// Run a stage even where it is up to date; without a name all of them
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, default_missing_value = ALL)]
+    pub force: Vec<String>,
     /// Where models compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
+}
+
+/// `--force` without a name: no stage can have this one.
+const ALL: &str = "*";
+
+impl Which {
+    /// What it asks of a plan.
+    pub fn wish(&self) -> Wish {
+        let force_all = self.force.iter().any(|name| name == ALL);
+        Wish {
+            targets: self.targets.clone(),
+            downstream_of: self.downstream_of.clone(),
+            force: self.force.iter().filter(|name| *name != ALL).cloned().collect(),
+            force_all,
+            device: self.device.into(),
+        }
+    }
 }
 
 /// A pipeline file by itself, without stages or state.
@@ -108,7 +131,7 @@ pub fn open(which: &Which, kinds: &[Kind]) -> Result<Opened, Failure> {
 impl Opened {
     /// What a run would do.
     pub fn plan(&self, which: &Which) -> Result<Plan, Failure> {
-        crate::plan::plan(&self.graph, &self.state, &self.lock, &which.targets, which.device.into())
+        crate::plan::plan(&self.graph, &self.state, &self.lock, &which.wish())
     }
 }
 

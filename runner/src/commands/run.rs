@@ -3,19 +3,26 @@
 use std::io::IsTerminal;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use quantmill_stages::{Cancel, Device, Kind};
 
 use super::{Opened, Which, name_width, open};
+use crate::diagnostic::Problems;
 use crate::event::{Event, Setting};
 use crate::exit::{Failure, code};
+use crate::graph::Needs;
 use crate::lock;
 use crate::plan::Plan;
 use crate::record::{self, Record};
 use crate::report::progress::Display;
 use crate::report::text::colour;
+use crate::run::machine;
 use crate::run::{self, Options};
+
+/// The lock file is at most this much behind the stages.
+const LOCK: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -31,6 +38,9 @@ pub struct Run {
     /// Actions at a time [default: the number of processors]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// GPUs that stages may use at a time [default: those of the machine]
+    #[arg(long, value_name = "N")]
+    gpus: Option<u32>,
     /// After a failure go on with what does not need the stage that failed
     #[arg(short, long)]
     keep_going: bool,
@@ -41,8 +51,15 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let which = &arguments.which;
     let opened = open(which, kinds)?;
     let plan = opened.plan(which)?;
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let detected = machine::detect();
+    let cpus = detected.cpu as usize;
     let jobs = arguments.jobs.map_or(cpus, usize::from);
+    let gpu = arguments.gpus.unwrap_or(detected.gpu);
+    let machine = Needs { cpu: jobs as u32, gpu, ..detected };
+    let lacking = machine::lacking(&opened.graph, &plan, &machine);
+    if !lacking.is_empty() {
+        return Err(Problems::new(opened.graph.sources.clone(), lacking).into());
+    }
     let setting = setting(&opened, &plan, which, cpus, jobs);
     let (events, listen) = mpsc::channel();
     let width = name_width(&opened.graph);
@@ -58,21 +75,22 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         let mut display = Display::new(std::io::stderr().is_terminal(), colour(), width);
         let mut record = record;
         let mut kept = Ok(());
+        let mut written = Instant::now();
         for event in listen {
             display.note(&event);
             let noted = record.note(&event);
             lock.note(&event);
-            // The lock follows each stage, so that a run that is cut off is not forgotten.
-            let locked = match event {
-                Event::StageFinished(_) | Event::RunFinished(_) => lock.write(&lock_path),
-                _ => Ok(()),
-            };
-            kept = kept.and(noted).and(locked);
+            kept = kept.and(noted);
+            // The lock follows the stages, so that a run that is cut off is not forgotten.
+            if matches!(event, Event::StageFinished(_)) && written.elapsed() > LOCK {
+                kept = kept.and(lock.write(&lock_path));
+                written = Instant::now();
+            }
         }
-        kept
+        kept.and(lock.write(&lock_path))
     });
     let options = Options {
-        jobs,
+        machine,
         keep_going: arguments.keep_going,
         publish: true,
         cancel: cancel.clone(),

@@ -5,9 +5,10 @@ mod local;
 pub mod worker;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use quantmill_cache::{ActionKey, ActionResult, IndexError};
+use quantmill_cache::{ActionKey, ActionResult, Digest, IndexError};
 use quantmill_stages::{Cancel, Device, Job, Progress, Sink, StageError};
 
 use crate::graph::{Node, Out};
@@ -16,15 +17,27 @@ use crate::source::Given;
 use crate::state::State;
 
 /// An action with everything that it needs.
-pub struct Action {
+pub struct Action<'a> {
     /// The stage.
-    pub node: Node,
+    pub node: &'a Node,
     /// Key and inputs.
     pub ready: Ready,
     /// The device.
     pub device: Device,
     /// The pipeline's folder.
-    pub dir: std::path::PathBuf,
+    pub dir: &'a std::path::Path,
+    /// It runs even where its result is known.
+    pub again: bool,
+}
+
+/// What an action gave.
+pub struct Done {
+    /// Its key's digest.
+    pub key: Digest,
+    /// Its result.
+    pub result: ActionResult,
+    /// It ran here: another run may have done it meanwhile.
+    pub ran: bool,
 }
 
 /// Why an action did not give a result.
@@ -50,21 +63,22 @@ impl From<quantmill_cache::StoreError> for ActionError {
     }
 }
 
-/// Runs the action, unless another run has done it meanwhile. The flag says whether it ran.
+/// Runs the action, unless another run has done it meanwhile.
 pub fn execute(
-    action: &Action,
+    action: &Action<'_>,
     state: &State,
     sink: &dyn Sink,
     cancel: &Cancel,
-) -> Result<(ActionResult, bool), ActionError> {
+) -> Result<Done, ActionError> {
     let key = &action.ready.key;
     let digest = key.digest();
     let Some(_claim) = state.claim(&digest, cancel)? else {
         return Err(StageError::Cancelled.into());
     };
-    if let Some(result) = state.index.get(&digest, &state.store)? {
+    let known = if action.again { None } else { state.index.get(&digest, &state.store)? };
+    if let Some(result) = known {
         tracing::debug!(key = %digest.short(), "another run has done it meanwhile");
-        return Ok((result, false));
+        return Ok(Done { key: digest, result, ran: false });
     }
     tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.node.kind.name);
     let scratch = state.store.scratch()?;
@@ -73,7 +87,7 @@ pub fn execute(
     let heard = Heard::new(sink);
     local::run(&action.node.kind, &job, &heard, cancel)
         .map_err(|e| rename(e, &action.ready.given))?;
-    if let Some(path) = action.ready.given.values().find_map(Given::changed) {
+    if let Some(path) = action.ready.given.values().find_map(|given| given.changed()) {
         let error = StageError::bad(path, "changed while the stage was reading it");
         return Err(error.hint("run again").into());
     }
@@ -88,11 +102,11 @@ pub fn execute(
     result.millis = started.elapsed().as_millis() as u64;
     state.index.put(key, &result)?;
     tracing::debug!(key = %digest.short(), millis = result.millis, "keep {:?}", result.outputs);
-    Ok((result, true))
+    Ok(Done { key: digest, result, ran: true })
 }
 
 /// The error with the files as people know them: a stage reads blobs of the store.
-fn rename(error: StageError, given: &BTreeMap<String, Given>) -> StageError {
+fn rename(error: StageError, given: &BTreeMap<String, Arc<Given>>) -> StageError {
     let help = error.help().map(str::to_owned);
     match error {
         StageError::BadInput { .. } | StageError::Failed { .. } => {
@@ -103,7 +117,7 @@ fn rename(error: StageError, given: &BTreeMap<String, Given>) -> StageError {
     }
 }
 
-fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionError> {
+fn prepare(action: &Action<'_>, scratch: &std::path::Path) -> Result<Job, ActionError> {
     let made = scratch.join("out");
     let temporary = scratch.join("tmp");
     fs_err::create_dir(&made)?;
@@ -130,9 +144,9 @@ fn prepare(action: &Action, scratch: &std::path::Path) -> Result<Job, ActionErro
         seed: action.node.seed,
         device: action.device,
         scratch: temporary,
-        dir: action.dir.clone(),
+        dir: action.dir.to_owned(),
         env: action.ready.key.env.clone(),
-        secrets: secrets(&action.node),
+        secrets: secrets(action.node),
         sandbox: action.node.sandbox,
         timeout: action.node.timeout.map(|limit| limit.as_millis() as u64),
     })
@@ -180,12 +194,7 @@ impl Sink for Heard<'_> {
 }
 
 /// The key of one item of a stage that maps over items: its own file in place of the folder.
-pub fn item_key(
-    stage: &ActionKey,
-    port: &str,
-    name: &str,
-    file: quantmill_cache::Digest,
-) -> ActionKey {
+pub fn item_key(stage: &ActionKey, port: &str, name: &str, file: Digest) -> ActionKey {
     let mut key = stage.clone();
     key.inputs.insert(port.to_owned(), quantmill_cache::Artifact::File(file));
     key.item = Some(name.to_owned());

@@ -100,6 +100,7 @@ fn a_tampered_output_is_put_right() {
 fn a_lost_blob_is_made_again() {
     let space = chain();
     fs_err::remove_dir_all(space.path(".quantmill/store")).unwrap();
+    fs_err::remove_dir_all(space.path("out")).unwrap();
     assert!(space.run().ok().ran(&["upper", "first", "greet"]));
 }
 
@@ -170,4 +171,26 @@ stages:
     assert_eq!(run("a", "1"), (true, "a\n".into()));
     assert_eq!(run("a", "2"), (false, "a\n".into()));
     assert_eq!(run("b", "2"), (true, "b\n".into()));
+}
+
+#[test]
+fn a_lost_store_is_filled_again_from_what_is_in_place() {
+    let space = chain();
+    fs_err::remove_dir_all(space.path(".quantmill/store")).unwrap();
+    assert!(space.run().ok().ran(&[]));
+    fs_err::remove_dir_all(space.path("out")).unwrap();
+    assert!(space.run().ok().ran(&[]));
+    assert_eq!(space.read("out/greeting.txt"), "hello WORLD\n");
+}
+
+#[test]
+fn force_and_downstream_of_choose_what_runs() {
+    let space = chain();
+    assert!(space.quantmill(&["run", ".", "--force", "first"]).ok().ran(&["first"]));
+    assert!(space.quantmill(&["run", "--force"]).ok().ran(&["upper", "first", "greet"]));
+    space.write("data.txt", "moon\nthird line\n");
+    let ended = space.quantmill(&["run", ".", "upper", "--downstream-of", "first"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    let ended = space.quantmill(&["run", "--downstream-of", "first"]).ok();
+    assert!(ended.ran(&["upper", "first", "greet"]), "what it needs is made too: {ended:?}");
 }

@@ -1,0 +1,181 @@
+//! A stage that maps over items: which of them are known, and the folder of what all of them wrote.
+//!
+//! The result of the whole stage says which item wrote which file. So when one of 100,000 sources
+//! changes, the others are taken over from the last result by comparing two manifests, without
+//! looking each of them up.
+
+use std::collections::BTreeMap;
+
+use quantmill_cache::{ActionKey, ActionResult, Artifact, Digest, Entry, IndexError, Tree};
+use quantmill_stages::{Input, StageError};
+
+use super::{Ended, Shared};
+use crate::executor;
+use crate::plan::Ready;
+use crate::source::Given;
+
+/// The items of a stage.
+#[derive(Default)]
+pub struct Items {
+    /// What is known: the files of each output by the item that wrote them.
+    pub known: BTreeMap<String, Files>,
+    /// What must run.
+    pub todo: Vec<Ready>,
+    /// Milliseconds that the known ones once took.
+    pub millis: u64,
+}
+
+/// Files by output port and name.
+pub type Files = BTreeMap<String, BTreeMap<String, Entry>>;
+
+/// Splits a stage into its items.
+pub fn split(shared: &Shared, index: usize, ready: &Ready, port: &str) -> Result<Items, Ended> {
+    split_inner(shared, index, ready, port).map_err(|e| Ended::Broken(e.into()))
+}
+
+fn split_inner(
+    shared: &Shared,
+    index: usize,
+    ready: &Ready,
+    port: &str,
+) -> Result<Items, IndexError> {
+    let Some(whole) = ready.given.get(port) else { return Ok(Items::default()) };
+    let (store, stage) = (&shared.state.store, &shared.graph.nodes[index].name);
+    let mut tree = Tree::default();
+    match whole.artifact {
+        Artifact::Tree(digest) => tree = store.tree(&digest)?,
+        Artifact::File(digest) => {
+            for name in whole.input.files.keys() {
+                let entry = Entry { digest, size: 0, executable: false };
+                tree.entries.insert(name.clone(), entry);
+            }
+        }
+    }
+    let again = shared.plan.again(index);
+    let mut items = match shared.plan.last_key(stage).filter(|_| !again) {
+        Some(last) => take_over(shared, &last, &ready.key, port, &tree)?,
+        None => Items::default(),
+    };
+    for (at, (name, path)) in whole.input.files.iter().enumerate() {
+        if items.known.contains_key(name) {
+            continue;
+        }
+        let digest = tree.entries.get(name).map_or(whole.artifact.digest(), |entry| entry.digest);
+        let key = executor::item_key(&ready.key, port, name, digest);
+        let hit = match again {
+            true => None,
+            false => shared.state.index.get(&key.digest(), store)?,
+        };
+        if let Some(result) = hit {
+            items.millis += result.millis;
+            items.known.insert(name.clone(), files(shared, &result)?);
+            continue;
+        }
+        let mut given: BTreeMap<_, _> = (ready.given.iter())
+            .filter(|(other, _)| *other != port)
+            .map(|(other, given)| (other.clone(), given.clone()))
+            .collect();
+        let one = Given {
+            artifact: Artifact::File(digest),
+            input: Input { files: [(name.clone(), path.clone())].into(), tree: false },
+            stamps: whole.stamps.get(at).cloned().into_iter().collect(),
+            shown: whole.shown.as_ref().map(|folder| folder.join(name)),
+        };
+        given.insert(port.to_owned(), one.into());
+        items.todo.push(Ready { key, given });
+    }
+    Ok(items)
+}
+
+/// What the last result of the stage says of items whose keys are the same as then.
+fn take_over(
+    shared: &Shared,
+    last: &Digest,
+    key: &ActionKey,
+    port: &str,
+    tree: &Tree,
+) -> Result<Items, IndexError> {
+    let (index, store) = (&shared.state.index, &shared.state.store);
+    let mut items = Items::default();
+    let Some(mut old) = index.key(last)? else { return Ok(items) };
+    let before = old.inputs.insert(port.to_owned(), key.inputs[port]);
+    let Some(Artifact::Tree(before)) = before.filter(|_| old == *key) else { return Ok(items) };
+    let Some(result) = index.get(last, store)? else { return Ok(items) };
+    let Ok(before) = store.tree(&before) else { return Ok(items) };
+    let names: Vec<(&String, &Entry)> = before.entries.iter().collect();
+    let same = |name: &str, entry: &Entry| {
+        tree.entries.get(name).is_some_and(|now| now.digest == entry.digest)
+    };
+    let mut known: Vec<Option<Files>> =
+        names.iter().map(|(name, entry)| same(name, entry).then(Files::new)).collect();
+    for (output, artifact) in &result.outputs {
+        let owners = result.items.get(output).map(|owners| store.read(owners));
+        let Some(Ok(owners)) = owners else { return Ok(Items::default()) };
+        let written = store.tree(&artifact.digest())?;
+        let owners = owners.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok());
+        for (owner, (file, entry)) in owners.map(u32::from_le_bytes).zip(written.entries) {
+            if let Some(Some(files)) = known.get_mut(owner as usize) {
+                files.entry(output.clone()).or_default().insert(file, entry);
+            }
+        }
+    }
+    let all = known.len().max(1) as u64;
+    for ((name, _), files) in names.into_iter().zip(known) {
+        items.known.extend(files.map(|files| (name.clone(), files)));
+    }
+    items.millis = result.millis * items.known.len() as u64 / all;
+    Ok(items)
+}
+
+/// The files that an item wrote.
+pub fn files(shared: &Shared, result: &ActionResult) -> Result<Files, IndexError> {
+    let mut files = Files::new();
+    for (output, artifact) in &result.outputs {
+        let tree = shared.state.store.tree(&artifact.digest())?;
+        files.insert(output.clone(), tree.entries);
+    }
+    Ok(files)
+}
+
+/// The folder of what all items wrote. Their numbers stay with them: a sum of shares means nothing.
+pub fn merge(
+    shared: &Shared,
+    index: usize,
+    known: BTreeMap<String, Files>,
+) -> Result<ActionResult, Ended> {
+    let node = &shared.graph.nodes[index];
+    let store = &shared.state.store;
+    let mut whole = ActionResult::default();
+    let mut outputs: BTreeMap<&str, BTreeMap<String, (u32, Entry)>> = BTreeMap::new();
+    for out in &node.outputs {
+        outputs.insert(&out.port.name, BTreeMap::new());
+    }
+    let names: Vec<&String> = known.keys().collect();
+    for (owner, files) in known.values().enumerate() {
+        for (output, files) in files {
+            let Some(all) = outputs.get_mut(output.as_str()) else { continue };
+            for (file, entry) in files {
+                let other = all.insert(file.clone(), (owner as u32, *entry));
+                if let Some((first, other)) = other.filter(|(_, other)| other != entry) {
+                    let _: Entry = other;
+                    let both = format!("`{}` and `{}`", names[first as usize], names[owner]);
+                    let error = StageError::failed(format!("{both} both write `{file}`"));
+                    let error = error.hint("rename one of the source files");
+                    shared.fail(&node.name, Some(names[owner].clone()), &error);
+                    return Err(Ended::Failed);
+                }
+            }
+        }
+    }
+    for (output, files) in outputs {
+        let owners: Vec<u8> = files.values().flat_map(|(owner, _)| owner.to_le_bytes()).collect();
+        let entries = files.into_iter().map(|(file, (_, entry))| (file, entry)).collect();
+        let put = store.put_tree(&Tree { entries }).and_then(|tree| {
+            whole.items.insert(output.to_owned(), store.put(&owners)?);
+            whole.outputs.insert(output.to_owned(), tree);
+            Ok(())
+        });
+        put.map_err(|e| Ended::Broken(e.into()))?;
+    }
+    Ok(whole)
+}
