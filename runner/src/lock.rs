@@ -1,63 +1,51 @@
 //! The lock file: for every stage its key, and what went in and came out, beside the pipeline and
-//! committed with it. One record a stage in the order of the names, a field a line, no date and no
-//! host: it changes only where a stage does, and merges where different stages changed.
+//! committed with it. It explains what changed and decides nothing, but for what a frozen stage
+//! keeps.
+//!
+//! One record a stage in the order of the names, a field a line, no date and no host: it changes
+//! only where a stage does. Records are kept as their text and read one by one when asked for, so
+//! that ten thousand of them cost little time and memory. [`text`] knows the layout, and how a merge
+//! in git goes about it.
+
+mod text;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Event;
 
 /// The lock file of a pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
-    /// The format's version.
-    pub version: u32,
-    /// A record for every stage.
-    #[serde(default)]
-    pub stages: BTreeMap<String, Record>,
+    /// The text of each stage's record, without its name.
+    stages: BTreeMap<String, Box<str>>,
+    /// What the other branch has where a merge left both.
+    others: BTreeMap<String, Box<str>>,
 }
 
 /// What a stage was when it last ended well.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Kind and version, as in `extract@1`.
-    pub uses: String,
+    /// Its kind.
+    pub kind: String,
+    /// The kind's version.
+    pub version: u32,
     /// The digest of its key.
     pub key: Digest,
     /// Its seed, where it uses one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Its device, where that changes bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Its inputs.
-    #[serde(default)]
     pub inputs: BTreeMap<String, Artifact>,
     /// Its parameters, defaults filled in.
-    #[serde(default)]
     pub params: Value,
     /// Its outputs.
-    #[serde(default)]
     pub outputs: BTreeMap<String, Artifact>,
-}
-
-impl Record {
-    fn new(key: &ActionKey, outputs: &BTreeMap<String, Artifact>) -> Record {
-        Record {
-            uses: format!("{}@{}", key.stage, key.version),
-            key: key.digest(),
-            seed: key.seed,
-            device: key.device.clone(),
-            inputs: key.inputs.clone(),
-            params: key.params.clone(),
-            outputs: outputs.clone(),
-        }
-    }
 }
 
 /// The lock file of a pipeline file: the same name, ending in `.lock`.
@@ -65,19 +53,39 @@ pub fn path(pipeline: &Path) -> PathBuf {
     pipeline.with_extension("lock")
 }
 
-/// Reads it. A lock that is not there, or that a merge left in pieces, is an empty one: it explains
-/// what changed and decides nothing.
+/// Reads it. A lock that is not there is an empty one; of one that a merge left in pieces, all
+/// records that are whole are kept, those of both sides among them.
 pub fn read(path: &Path) -> Lockfile {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    serde_yaml::from_str(&text).unwrap_or_default()
+    text::read(&std::fs::read_to_string(path).unwrap_or_default())
 }
 
 impl Lockfile {
+    /// What a stage was.
+    pub fn get(&self, stage: &str) -> Option<Record> {
+        text::record(self.stages.get(stage)?)
+    }
+
+    /// What a stage was on each side of a merge that left both; else as [`Lockfile::get`].
+    pub fn sides(&self, stage: &str) -> Vec<Record> {
+        let texts = [self.stages.get(stage), self.others.get(stage)];
+        texts.into_iter().flatten().filter_map(|text| text::record(text)).collect()
+    }
+
+    /// Every stage with what it was.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Record)> {
+        self.stages.iter().filter_map(|(name, text)| Some((name.as_str(), text::record(text)?)))
+    }
+
+    /// Remembers what a stage is now.
+    pub fn set(&mut self, stage: &str, key: &ActionKey, outputs: &BTreeMap<String, Artifact>) {
+        self.others.remove(stage);
+        self.stages.insert(stage.to_owned(), text::render(key, outputs).into());
+    }
+
     /// Takes in what happened.
     pub fn note(&mut self, event: &Event) {
         if let Event::StageFinished(done) = event {
-            let record = Record::new(&done.key, &done.outputs);
-            self.stages.insert(done.stage.clone(), record);
+            self.set(&done.stage, &done.key, &done.outputs);
         }
     }
 
@@ -85,33 +93,12 @@ impl Lockfile {
     pub fn keep<'a>(&mut self, stages: impl Iterator<Item = &'a str>) {
         let names: std::collections::BTreeSet<&str> = stages.collect();
         self.stages.retain(|name, _| names.contains(name.as_str()));
-    }
-
-    fn render(&self) -> String {
-        let mut out = String::from(
-            "# What each stage last ran with and gave. Written by quantmill; commit it.\nversion: 1\nstages:\n",
-        );
-        for (name, record) in &self.stages {
-            out.push_str(&format!("  {}:\n", quote(name)));
-            out.push_str(&format!("    uses: {}\n    key: {}\n", record.uses, record.key));
-            if let Some(seed) = record.seed {
-                out.push_str(&format!("    seed: {seed}\n"));
-            }
-            if let Some(device) = &record.device {
-                out.push_str(&format!("    device: {device}\n"));
-            }
-            artifacts(&mut out, "inputs", &record.inputs);
-            let params = record.params.as_object().into_iter().flatten();
-            let params: BTreeMap<_, _> = params.collect();
-            section(&mut out, "params", params.iter().map(|(k, v)| (k.as_str(), v.to_string())));
-            artifacts(&mut out, "outputs", &record.outputs);
-        }
-        out
+        self.others.retain(|name, _| names.contains(name.as_str()));
     }
 
     /// Writes it, whole, where it differs from what is there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = self.render();
+        let text = text::file(&self.stages);
         if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
             return Ok(());
         }
@@ -127,57 +114,5 @@ impl Lockfile {
         temp.as_file().sync_all()?;
         temp.persist(path).map_err(|e| e.error)?;
         Ok(())
-    }
-}
-
-fn artifacts(out: &mut String, title: &str, artifacts: &BTreeMap<String, Artifact>) {
-    section(out, title, artifacts.iter().map(|(k, v)| (k.as_str(), format!("\"{v}\""))));
-}
-
-/// JSON is YAML: one compact value a line.
-fn section<'a>(out: &mut String, title: &str, fields: impl Iterator<Item = (&'a str, String)>) {
-    let mut fields = fields.peekable();
-    if fields.peek().is_none() {
-        out.push_str(&format!("    {title}: {{}}\n"));
-        return;
-    }
-    out.push_str(&format!("    {title}:\n"));
-    for (name, value) in fields {
-        out.push_str(&format!("      {}: {value}\n", quote(name)));
-    }
-}
-
-fn quote(name: &str) -> String {
-    Value::from(name).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_is_written_reads_back_and_garbage_is_an_empty_lock() {
-        let key = ActionKey {
-            stage: "train".into(),
-            version: 3,
-            params: json!({ "run": "echo \"a: b\" # no comment\n", "lr": 1e-4, "n": null, "on": true }),
-            inputs: BTreeMap::from([("corpus".into(), Artifact::Tree(Digest::of(b"x")))]),
-            item: None,
-            seed: Some(7),
-            device: Some("cpu".into()),
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-        };
-        let mut lock = Lockfile { version: 1, ..Lockfile::default() };
-        lock.stages.insert("no".into(), Record::new(&key, &key.inputs));
-        lock.stages.insert("007".into(), Record::new(&key, &BTreeMap::new()));
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("pipeline.lock");
-        lock.write(&file).unwrap();
-        assert_eq!(read(&file), lock);
-        fs_err::write(&file, "<<<<<<< HEAD\nstages: [\n").unwrap();
-        assert_eq!(read(&file), Lockfile::default());
     }
 }

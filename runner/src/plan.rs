@@ -341,7 +341,7 @@ impl Plan {
     }
 
     fn last_time(&self, state: &State, stage: &str) -> Result<Option<u64>, IndexError> {
-        let Some(record) = self.lock.stages.get(stage) else { return Ok(None) };
+        let Some(record) = self.lock.get(stage) else { return Ok(None) };
         Ok(state.index.remembered(&record.key)?.map(|result| result.millis))
     }
 
@@ -351,7 +351,7 @@ impl Plan {
         stage: &str,
         key: &ActionKey,
     ) -> Result<Vec<String>, IndexError> {
-        let Some(record) = self.lock.stages.get(stage) else {
+        let Some(record) = self.lock.get(stage) else {
             return Ok(vec!["it has not run yet".into()]);
         };
         let digest = key.digest();

@@ -6,6 +6,7 @@ mod bad;
 mod front;
 mod incremental;
 mod layers;
+mod merge;
 mod run;
 mod space;
 mod toy;
