@@ -65,6 +65,11 @@ impl Lockfile {
         text::record(self.stages.get(stage)?)
     }
 
+    /// The digest of the key that a stage had.
+    pub fn key(&self, stage: &str) -> Option<Digest> {
+        text::key(self.stages.get(stage)?)
+    }
+
     /// What a stage was on each side of a merge that left both; else as [`Lockfile::get`].
     pub fn sides(&self, stage: &str) -> Vec<Record> {
         let texts = [self.stages.get(stage), self.others.get(stage)];

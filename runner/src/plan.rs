@@ -16,7 +16,7 @@ use crate::graph::{From, Graph, Node, Out};
 use crate::lock::Lockfile;
 use crate::source::{self, Given, SourceError};
 use crate::state::State;
-use crate::why;
+use crate::why::{self, Change};
 
 /// What will happen to a stage.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub enum Verdict {
     /// Its outputs are known.
     Hit(ActionResult),
     /// It runs, for these reasons.
-    Stale(Vec<String>),
+    Stale(Vec<Change>),
     /// It depends on stages that run: their places in the graph.
     Unknown(Vec<usize>),
 }
@@ -232,7 +232,7 @@ impl Plan {
 
     /// The key that the stage last had.
     pub fn last_key(&self, stage: &str) -> Option<Digest> {
-        self.lock.stages.get(stage).map(|record| record.key)
+        self.lock.key(stage)
     }
 
     /// The verdict on a stage whose inputs are all known.
@@ -249,7 +249,7 @@ impl Plan {
                 Some(result) => Verdict::Hit(result),
                 None => match heal(graph, state, node, &digest)? {
                     Some(result) => Verdict::Hit(result),
-                    None => Verdict::Stale(self.reasons(state, &node.name, &ready.key)?),
+                    None => Verdict::Stale(why::reasons(state, &self.lock, &node.name, &ready)?),
                 },
             }
         };
@@ -341,30 +341,8 @@ impl Plan {
     }
 
     fn last_time(&self, state: &State, stage: &str) -> Result<Option<u64>, IndexError> {
-        let Some(record) = self.lock.get(stage) else { return Ok(None) };
-        Ok(state.index.remembered(&record.key)?.map(|result| result.millis))
-    }
-
-    fn reasons(
-        &self,
-        state: &State,
-        stage: &str,
-        key: &ActionKey,
-    ) -> Result<Vec<String>, IndexError> {
-        let Some(record) = self.lock.get(stage) else {
-            return Ok(vec!["it has not run yet".into()]);
-        };
-        let digest = key.digest();
-        if record.key == digest {
-            let known = state.index.remembered(&digest)?.is_some();
-            let why =
-                if known { "its outputs are gone from the store" } else { "it has not run here" };
-            return Ok(vec![why.into()]);
-        }
-        Ok(match state.index.key(&record.key)? {
-            Some(old) => why::changes(&old, key, &state.store),
-            None => vec!["it differs from the lock file".into()],
-        })
+        let Some(last) = self.lock.key(stage) else { return Ok(None) };
+        Ok(state.index.remembered(&last)?.map(|result| result.millis))
     }
 
     /// The device of the run.

@@ -23,6 +23,7 @@ use crate::exit::Failure;
 use crate::graph::{Graph, Needs};
 use crate::plan::{Plan, Ready, Step, Verdict};
 use crate::state::State;
+use crate::why::{self, Change};
 use machine::Machine;
 
 /// What a run needs beside its plan.
@@ -287,13 +288,13 @@ async fn work(
     shared: &Arc<Shared>,
     index: usize,
     ready: Arc<Ready>,
-    reasons: &[String],
+    reasons: &[Change],
 ) -> Result<Worked, Ended> {
     let node = &shared.graph.nodes[index];
     let started = |actions, cached| Event::StageStarted {
         stage: node.name.clone(),
         kind: node.kind.name.into(),
-        why: reasons.join("; "),
+        why: why::line(reasons),
         actions,
         cached,
     };

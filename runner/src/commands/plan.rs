@@ -7,6 +7,7 @@ use super::{Which, name_width, open};
 use crate::exit::Failure;
 use crate::plan::Verdict;
 use crate::report::text::{Paint, colour_out, count, duration, pad, paint};
+use crate::why;
 
 /// Arguments of `plan`.
 #[derive(Args, Clone, Debug, Default)]
@@ -35,7 +36,7 @@ pub fn plan(arguments: &PlanArgs, kinds: &[Kind]) -> Result<(), Failure> {
             }
             Verdict::Stale(reasons) => {
                 runs += 1;
-                (paint(on, Paint::Yellow, "run    "), reasons.join("; "))
+                (paint(on, Paint::Yellow, "run    "), why::line(reasons))
             }
             Verdict::Unknown(waits) => {
                 unknown += 1;

@@ -11,6 +11,7 @@ use crate::exit::Failure;
 use crate::graph::Node;
 use crate::plan::Verdict;
 use crate::report::text::{Paint, colour_out, duration, pad, paint};
+use crate::why;
 
 /// Arguments of `status`.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,7 +46,7 @@ pub fn status(arguments: &Status, kinds: &[Kind]) -> Result<(), Failure> {
                     }
                 }
             }
-            Verdict::Stale(reasons) => (paint(on, Paint::Yellow, "stale  "), reasons.join("; ")),
+            Verdict::Stale(reasons) => (paint(on, Paint::Yellow, "stale  "), why::line(reasons)),
             Verdict::Unknown(_) => {
                 (paint(on, Paint::Dim, "unknown"), "something before it is stale".into())
             }

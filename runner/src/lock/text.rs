@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use quantmill_cache::{ActionKey, Artifact};
+use quantmill_cache::{ActionKey, Artifact, Digest};
 use serde_json::Value;
 
 use super::{Lockfile, Record};
@@ -184,6 +184,11 @@ pub fn record(text: &str) -> Option<Record> {
     })
 }
 
+/// The digest of a record's key, without a look at the rest.
+pub fn key(text: &str) -> Option<Digest> {
+    text.lines().take(2).find_map(|line| line.strip_prefix("    key: "))?.parse().ok()
+}
+
 /// `"name": value` or `"name":`.
 fn field(line: &str) -> Option<(String, &str)> {
     let quoted = line.strip_prefix('"')?;
@@ -201,7 +206,6 @@ fn field(line: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use quantmill_cache::Digest;
     use serde_json::json;
 
     use super::*;
@@ -238,6 +242,7 @@ mod tests {
         assert_eq!(read(&text.replace('\n', "\r\n")), whole, "git may have changed the line ends");
         let (key, record) = (key(odd.clone()), whole.get("no").unwrap());
         assert_eq!(record.params, odd);
+        assert_eq!(whole.key("no"), Some(record.key));
         assert_eq!((record.key, record.seed), (key.digest(), Some(7)));
         assert_eq!((&record.inputs, &record.outputs), (&key.inputs, &key.inputs));
         let yaml: BTreeMap<String, Value> = serde_yaml::from_str(&text).unwrap();
