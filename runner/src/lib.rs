@@ -6,12 +6,14 @@
 pub mod cli;
 pub mod commands;
 pub mod diagnostic;
+pub mod estimate;
 pub mod event;
 pub mod executor;
 pub mod exit;
 pub mod graph;
 pub mod lock;
 pub mod params;
+pub mod past;
 pub mod plan;
 pub mod record;
 pub mod report;

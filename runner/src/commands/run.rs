@@ -128,7 +128,7 @@ fn setting(opened: &Opened, plan: &Plan, which: &Which, cpus: usize, jobs: usize
         run: record::id(),
         pipeline: opened.path.display().to_string(),
         set: which.set.clone(),
-        targets: which.targets.clone(),
+        targets: which.wish().targets,
         stages,
         to_run,
         version: env!("CARGO_PKG_VERSION").into(),

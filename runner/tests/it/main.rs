@@ -7,6 +7,7 @@ mod front;
 mod incremental;
 mod layers;
 mod merge;
+mod plan;
 mod run;
 mod space;
 mod toy;
