@@ -30,6 +30,8 @@ pub trait Stage {
     /// The stage computes on `Context::device`. It then runs in a process of its own: a GPU driver
     /// may abort, and Burn's seed belongs to the whole process.
     const DEVICE: bool = false;
+    /// A run of it tries a model out: it counts when people ask how many were tried on the same data.
+    const TRIAL: bool = false;
 
     /// The parameters (`with:`). Fields have serde defaults, doc comments (they become the JSON
     /// Schema's descriptions) and `deny_unknown_fields`.
@@ -205,6 +207,8 @@ pub struct Kind {
     pub seeded: bool,
     /// `Stage::DEVICE`.
     pub device: bool,
+    /// `Stage::TRIAL`.
+    pub trial: bool,
     /// The JSON Schema of `with`.
     pub schema: fn() -> schemars::Schema,
     /// Reads `with`, fills in the defaults and checks: what goes into the key.
@@ -227,6 +231,7 @@ impl Kind {
             items: S::ITEMS,
             seeded: S::SEEDED,
             device: S::DEVICE,
+            trial: S::TRIAL,
             schema: || schemars::schema_for!(S::Params),
             resolve: resolve::<S>,
             inputs: |params| read::<S>(params).map(|p| S::inputs(&p)).unwrap_or_default(),

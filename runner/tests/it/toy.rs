@@ -167,6 +167,7 @@ impl Stage for Train {
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "a language model";
     const SEEDED: bool = true;
+    const TRIAL: bool = true;
     type Params = TrainParams;
     fn inputs(params: &TrainParams) -> Vec<Port> {
         let data = match params.method {

@@ -16,6 +16,7 @@ impl Stage for Evaluate {
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
     const DEVICE: bool = true;
+    const TRIAL: bool = true;
     type Params = Params;
 
     fn inputs(_: &Params) -> Vec<Port> {

@@ -18,6 +18,7 @@ impl Stage for Train {
     const ABOUT: &'static str = "trains a language model on a corpus, on preferences or on rewards";
     const SEEDED: bool = true;
     const DEVICE: bool = true;
+    const TRIAL: bool = true;
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
