@@ -2,6 +2,7 @@
 //! file read these and nothing else.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
 use quantmill_stages::Progress;
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// A run began.
     RunStarted(Box<Setting>),
+    /// What takes a moment to find out, and is looked up only where something runs.
+    Surveyed(Survey),
     /// A stage has actions to run.
     StageStarted {
         /// The stage.
@@ -93,6 +96,14 @@ pub enum Event {
         /// The stage that failed.
         because: String,
     },
+    /// All stages that were hits, in one line: the lock that lies beside the record names what they
+    /// gave. The record writes it in place of a `StageFinished` each.
+    Hits {
+        /// How many.
+        stages: usize,
+        /// The numbers of those that have any.
+        metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    },
     /// The run ended.
     RunFinished(Summary),
 }
@@ -102,12 +113,41 @@ pub enum Event {
 pub struct Setting {
     /// The run's id.
     pub run: String,
-    /// The pipeline file.
+    /// The pipeline file, as it was named.
     pub pipeline: String,
+    /// Its folder, absolute.
+    #[serde(default)]
+    pub dir: PathBuf,
+    /// The pipeline file and all that it includes, relative to the folder. Their texts lie beside
+    /// the record in this order.
+    #[serde(default)]
+    pub texts: Vec<String>,
     /// Values given by `--set`.
     pub set: Vec<(String, String)>,
     /// Stages asked for; empty means all.
     pub targets: Vec<String>,
+    /// Only these stages, what depends on them, and what that needs; empty means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downstream_of: Vec<String>,
+    /// Stages that were to run even where they were hits; `*` means all.
+    #[serde(default)]
+    pub force: Vec<String>,
+    /// Go on with what does not need a stage that failed.
+    #[serde(default)]
+    pub keep_going: bool,
+    /// The sweep that the run is a trial of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<String>,
+    /// What a person said of it at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The environment that stages declare, by name. It is in their keys as well; secrets are in
+    /// neither.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Versions of the kinds of stages that the pipeline uses.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, u32>,
     /// How many stages the run looks at.
     pub stages: usize,
     /// How many of them are known to run.
@@ -116,8 +156,9 @@ pub struct Setting {
     pub version: String,
     /// The commit of the pipeline's repository, if it is in one.
     pub commit: Option<String>,
-    /// Whether files that git tracks there differ from the commit.
-    pub dirty: Option<bool>,
+    /// The branch of that repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
     /// Host name.
     pub host: String,
     /// Operating system and processor type.
@@ -128,6 +169,15 @@ pub struct Setting {
     pub device: String,
     /// Actions at a time.
     pub jobs: usize,
+}
+
+/// What a run finds where it happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// The processor's model.
+    pub cpu: Option<String>,
+    /// Whether files that git tracks in the pipeline's folder differ from the commit.
+    pub dirty: Option<bool>,
 }
 
 /// How a stage ended well.

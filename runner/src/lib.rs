@@ -6,14 +6,13 @@
 pub mod cli;
 pub mod commands;
 pub mod diagnostic;
-pub mod estimate;
 pub mod event;
 pub mod executor;
 pub mod exit;
+pub mod experiment;
 pub mod graph;
 pub mod lock;
 pub mod params;
-pub mod past;
 pub mod plan;
 pub mod record;
 pub mod report;

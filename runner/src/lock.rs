@@ -101,9 +101,14 @@ impl Lockfile {
         self.others.retain(|name, _| names.contains(name.as_str()));
     }
 
+    /// Its text.
+    pub fn text(&self) -> String {
+        text::file(&self.stages)
+    }
+
     /// Writes it, whole, where it differs from what is there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = text::file(&self.stages);
+        let text = self.text();
         if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
             return Ok(());
         }

@@ -1,45 +1,211 @@
-//! The run record: `.quantmill/runs/<id>/events.jsonl`, one [`Event`] a line with the time it
-//! happened, written as it happens and never changed.
+//! The run record: a folder `.quantmill/runs/<id>/` with `events.jsonl`, one [`Event`] a line with the
+//! time it happened, and beside it the pipeline's texts and the lock as they were.
+//!
+//! Events are written as they happen and never changed. A run that did nothing costs two lines: its
+//! texts and lock are links to those of the run before. Reading is the business of
+//! [`crate::experiment`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
+use quantmill_cache::Digest;
+use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Setting};
+use crate::event::{Event, Outcome, Setting, Summary, Survey};
+use crate::experiment::repository;
+use crate::graph::Graph;
+use crate::lock::Lockfile;
+
+/// The events of a run.
+pub const EVENTS: &str = "events.jsonl";
+/// The lock as it was after a run.
+pub const LOCK: &str = "pipeline.lock";
+
+/// The folder with the record of a run.
+pub fn folder(home: &Path, run: &str) -> PathBuf {
+    home.join("runs").join(run)
+}
+
+/// The name of the copy of the `n`th text: the pipeline is the first, then what it includes.
+pub fn text_name(n: usize) -> String {
+    if n == 0 { "pipeline.yaml".into() } else { format!("include-{n}.yaml") }
+}
+
+/// A line of the record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line<E> {
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: E,
+}
 
 /// An open record.
 pub struct Record {
     file: fs_err::File,
+    folder: PathBuf,
+    dir: PathBuf,
+    pipeline: PathBuf,
+    texts: Vec<String>,
+    surveyed: bool,
+    hits: usize,
+    metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    finished: BTreeSet<String>,
+    fell: BTreeSet<String>,
+    summary: Option<Summary>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    /// Milliseconds since 1970.
-    at: i64,
-    #[serde(flatten)]
-    event: &'a Event,
+/// Which run of a pipeline last wrote its texts and its lock down, and how these looked.
+#[derive(Serialize, Deserialize)]
+struct Last {
+    run: String,
+    texts: Vec<Digest>,
+    lock: Vec<i64>,
 }
 
 impl Record {
     /// Begins the record of a run below the state folder.
-    pub fn create(home: &Path, run: &str) -> io::Result<Record> {
-        let folder = home.join("runs").join(run);
+    pub fn create(home: &Path, setting: &Setting, graph: &Graph) -> io::Result<Record> {
+        let folder = folder(home, &setting.run);
         fs_err::create_dir_all(&folder)?;
-        Ok(Record { file: fs_err::File::create(folder.join("events.jsonl"))? })
+        let file = fs_err::File::create(folder.join(EVENTS))?;
+        let texts = texts(graph).map(|(_, text)| text.to_owned()).collect();
+        let pipeline = setting.dir.join(setting.texts.first().map_or("", String::as_str));
+        let dir = setting.dir.clone();
+        Ok(Record {
+            file,
+            folder,
+            dir,
+            pipeline,
+            texts,
+            surveyed: false,
+            hits: 0,
+            metrics: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            fell: BTreeSet::new(),
+            summary: None,
+        })
     }
 
-    /// Writes an event down. Progress is not worth keeping.
+    /// Writes an event down. Progress is not worth keeping, and hits share a line.
     pub fn note(&mut self, event: &Event) -> io::Result<()> {
-        if matches!(event, Event::Progress { .. }) {
-            return Ok(());
+        match event {
+            Event::Progress { .. } => return Ok(()),
+            Event::StageStarted { .. } if !self.surveyed => {
+                self.surveyed = true;
+                let survey = Survey { cpu: cpu(), dirty: repository::dirty(&self.dir) };
+                self.write(&Event::Surveyed(survey))?;
+            }
+            Event::StageFinished(done) => {
+                self.finished.insert(done.stage.clone());
+                if done.outcome == Outcome::Hit {
+                    self.hits += 1;
+                    if !done.metrics.is_empty() {
+                        self.metrics.insert(done.stage.clone(), done.metrics.clone());
+                    }
+                    return Ok(());
+                }
+            }
+            Event::StageFailed { stage, .. } | Event::StageSkipped { stage, .. } => {
+                self.fell.insert(stage.clone());
+            }
+            Event::RunFinished(summary) => {
+                self.summary = Some(*summary);
+                if self.hits > 0 {
+                    let metrics = std::mem::take(&mut self.metrics);
+                    self.write(&Event::Hits { stages: self.hits, metrics })?;
+                }
+            }
+            _ => {}
         }
-        let mut line =
-            serde_json::to_vec(&Line { at: chrono::Utc::now().timestamp_millis(), event })?;
+        self.write(event)
+    }
+
+    fn write(&mut self, event: &Event) -> io::Result<()> {
+        let at = chrono::Utc::now().timestamp_millis();
+        let mut line = serde_json::to_vec(&Line { at, event })?;
         line.push(b'\n');
         self.file.write_all(&line)
     }
+
+    /// Ends the record: keeps the texts, and the lock as far as it is of this run. `lock` was written
+    /// to `place`, or to no place where the run publishes nothing.
+    pub fn finish(self, home: &Path, mut lock: Lockfile, place: Option<&Path>) -> io::Result<()> {
+        let pointer = home.join("last").join(pointer(&self.pipeline));
+        let texts: Vec<Digest> =
+            self.texts.iter().map(|text| Digest::of(text.as_bytes())).collect();
+        let quiet = self.summary.is_some_and(|s| s.ran + s.failed + s.restored == 0);
+        let looks = place.and_then(|place| looks(place).ok());
+        if let (true, Some(looks)) = (quiet, &looks) {
+            let last = std::fs::read(&pointer).ok();
+            let last: Option<Last> = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let same = last.filter(|last| last.texts == texts && last.lock == *looks);
+            if same.is_some_and(|last| self.link(&folder(home, &last.run)).is_ok()) {
+                return Ok(());
+            }
+        }
+        for (n, text) in self.texts.iter().enumerate() {
+            fs_err::write(self.folder.join(text_name(n)), text)?;
+        }
+        // Where hits were not told one by one, what the lock knew before is right for them.
+        let untold = self.summary.is_some_and(|s| s.hits > self.hits + s.restored);
+        let before: Vec<String> = match untold {
+            true => lock.iter().map(|(stage, _)| stage.to_owned()).collect(),
+            false => Vec::new(),
+        };
+        let names = before.iter().chain(&self.finished).filter(|name| !self.fell.contains(*name));
+        lock.keep(names.map(String::as_str));
+        fs_err::write(self.folder.join(LOCK), lock.text())?;
+        if let (Some(lock), Some(run)) = (looks, self.folder.file_name()) {
+            let last = Last { run: run.to_string_lossy().into_owned(), texts, lock };
+            fs_err::create_dir_all(home.join("last"))?;
+            let mut temp = tempfile::NamedTempFile::new_in(home.join("last"))?;
+            temp.write_all(&serde_json::to_vec(&last)?)?;
+            temp.persist(pointer).map_err(|e| e.error)?;
+        }
+        Ok(())
+    }
+
+    /// Links the texts and the lock of another run. Records are never changed, so it may share them.
+    fn link(&self, other: &Path) -> io::Result<()> {
+        let names = (0..self.texts.len()).map(text_name).chain([LOCK.to_owned()]);
+        for name in names {
+            let (from, to) = (other.join(&name), self.folder.join(&name));
+            if fs_err::hard_link(&from, &to).is_err() {
+                fs_err::copy(from, to)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a pipeline among all that share a state folder.
+fn pointer(pipeline: &Path) -> String {
+    Digest::of(pipeline.to_string_lossy().as_bytes()).short()
+}
+
+/// How a file looks without reading it.
+fn looks(path: &Path) -> io::Result<Vec<i64>> {
+    let meta = fs_err::metadata(path)?;
+    let written = meta.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&meta) as i64;
+    #[cfg(not(unix))]
+    let inode = 0;
+    Ok(vec![meta.len() as i64, inode, written.as_nanos() as i64])
+}
+
+/// The pipeline file and what it includes: path relative to the folder, and text.
+pub fn texts(graph: &Graph) -> impl Iterator<Item = (String, &str)> {
+    let sources = graph.sources.0.iter().filter(|source| source.name != "--set");
+    sources.map(|source| {
+        let path = Path::new(&source.name);
+        let path = path.strip_prefix(&graph.dir).unwrap_or(path);
+        (path.display().to_string(), source.text.as_ref())
+    })
 }
 
 /// A new run id: the time, readable and sorting as it passed, and this process.
@@ -48,23 +214,44 @@ pub fn id() -> String {
     format!("{time}-{}", std::process::id())
 }
 
-/// Where and in which state of the repository a run happens.
-pub fn place(setting: &mut Setting, dir: &Path) {
-    let git = |arguments: &[&str]| {
-        let out = Command::new("git").arg("-C").arg(dir).args(arguments).output().ok()?;
-        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).trim().to_owned())
-    };
-    setting.commit = git(&["rev-parse", "HEAD"]);
-    setting.dirty = git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| !s.is_empty());
+/// What can be told of where a run happens without waiting.
+pub fn place(setting: &mut Setting, graph: &Graph) {
+    setting.dir = std::path::absolute(&graph.dir).unwrap_or_else(|_| graph.dir.clone());
+    setting.texts = texts(graph).map(|(path, _)| path).collect();
+    let head = repository::head(&setting.dir);
+    (setting.commit, setting.branch) = (head.commit, head.branch);
+    for node in &graph.nodes {
+        if !setting.kinds.contains_key(node.kind.name) {
+            setting.kinds.insert(node.kind.name.to_owned(), node.kind.version);
+        }
+        for name in &node.env {
+            if let Ok(value) = std::env::var(name) {
+                setting.env.insert(name.clone(), value);
+            }
+        }
+    }
     setting.host = host();
     setting.platform = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
 }
 
 fn host() -> String {
     let named = |path: &str| std::fs::read_to_string(path).ok();
-    let name = named("/proc/sys/kernel/hostname").or_else(|| {
-        let out = Command::new("hostname").output().ok()?;
-        String::from_utf8(out.stdout).ok()
-    });
+    let name = named("/proc/sys/kernel/hostname").or_else(|| said("hostname", &[]));
     name.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+fn cpu() -> Option<String> {
+    let Ok(file) = std::fs::File::open("/proc/cpuinfo") else {
+        return said("sysctl", &["-n", "machdep.cpu.brand_string"]);
+    };
+    // The first processor's lines: the kernel writes the rest only if they are asked for.
+    let mut lines = io::BufRead::lines(io::BufReader::new(file)).take(40).map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let out = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    out.status.success().then(|| text.trim().to_owned())
 }

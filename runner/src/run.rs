@@ -5,7 +5,7 @@
 //! (but for `keep_going`), and what is running is let finish, because its result is kept.
 
 mod action;
-pub mod items;
+mod items;
 pub mod machine;
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::event::{Event, Finished, Outcome, Summary};
 use crate::exit::Failure;
+use crate::experiment::sources::Sources;
 use crate::graph::{Graph, Needs};
 use crate::plan::{Plan, Ready, Step, Verdict};
 use crate::state::State;
@@ -36,6 +37,8 @@ pub struct Options {
     pub keep_going: bool,
     /// Put outputs where the pipeline says; otherwise they stay in the store.
     pub publish: bool,
+    /// Keep the source files of stages that run, however large they are.
+    pub keep_inputs: bool,
     /// Asks the run to stop.
     pub cancel: Cancel,
     /// Who listens.
@@ -50,6 +53,7 @@ struct Shared {
     options: Options,
     machine: Arc<Machine>,
     failed: AtomicBool,
+    sources: Sources,
 }
 
 /// Why a stage did not end well.
@@ -83,7 +87,8 @@ pub async fn run(
     let started = Instant::now();
     let machine = Machine::new(options.machine);
     let failed = AtomicBool::new(false);
-    let shared = Arc::new(Shared { graph, plan, state, options, machine, failed });
+    let sources = Sources::new(options.keep_inputs);
+    let shared = Arc::new(Shared { graph, plan, state, options, machine, failed, sources });
     let mut progress = Progress::new(&shared);
     let mut running = JoinSet::new();
     let settling = Arc::clone(&shared);
@@ -267,6 +272,9 @@ fn finish(
         _ => Outcome::Ran,
     };
     shared.plan.know(index, result.outputs.clone());
+    if let (Some(ready), 1..) = (ready, ran) {
+        shared.sources.keep(&shared.state.store, ready.given.values().map(AsRef::as_ref))?;
+    }
     // A frozen stage has no key: what it gave is all that is known of it.
     if let Some(ready) = ready {
         shared.say(Event::StageFinished(Box::new(Finished {
@@ -304,12 +312,7 @@ async fn work(
         return Ok(Worked { result, ran: usize::from(ran), cached: usize::from(!ran) });
     };
     let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
-    let items = blocking(move || {
-        let stage = &judged.graph.nodes[index].name;
-        items::split(&judged.plan, &judged.state, index, stage, &whole, &port)
-            .map_err(|e| Ended::Broken(e.into()))
-    })
-    .await?;
+    let items = blocking(move || items::split(&judged, index, &whole, &port)).await?;
     let (todo, cached) = (items.todo.len(), items.known.len());
     shared.say(started(todo, cached));
     let (mut known, mut millis) = (items.known, items.millis);
@@ -319,8 +322,7 @@ async fn work(
         let name = item.key.item.clone().unwrap_or_default();
         tasks.spawn(async move {
             let (result, ran) = action::run(Arc::clone(&shared), index, item).await?;
-            let files =
-                items::files(&shared.state, &result).map_err(|e| Ended::Broken(e.into()))?;
+            let files = items::files(&shared, &result).map_err(|e| Ended::Broken(e.into()))?;
             Ok((name, files, result.millis, ran))
         });
     }

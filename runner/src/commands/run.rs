@@ -1,6 +1,8 @@
 //! `quantmill run`: make what has changed.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use super::{Opened, Which, name_width, open};
 use crate::diagnostic::Problems;
 use crate::event::{Event, Setting};
 use crate::exit::{Failure, code};
+use crate::experiment::ledger::Ledger;
 use crate::graph::Needs;
 use crate::lock;
 use crate::plan::Plan;
@@ -44,6 +47,26 @@ pub struct Run {
     /// After a failure go on with what does not need the stage that failed
     #[arg(short, long)]
     keep_going: bool,
+    /// Keep all source files in the store, so that the run can be made again whatever becomes of
+    /// them; otherwise those of an input of at most 256 MiB and 1,000 files are kept
+    #[arg(long)]
+    keep_inputs: bool,
+    /// What the run is about, for `runs list`
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    trial: Trial,
+}
+
+/// How another process of this program asks for one trial of a sweep.
+#[derive(Args, Clone, Debug, Default)]
+struct Trial {
+    /// The sweep: outputs stay in the store, and the lock file as it is
+    #[arg(long, hide = true, requires = "run_id")]
+    sweep: Option<String>,
+    /// The run's id
+    #[arg(long, hide = true)]
+    run_id: Option<String>,
 }
 
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
@@ -60,11 +83,14 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     if !lacking.is_empty() {
         return Err(Problems::new(opened.graph.sources.clone(), lacking).into());
     }
-    let setting = setting(&opened, &plan, which, cpus, jobs);
+    let setting = setting(&opened, &plan, arguments, cpus, jobs);
     let (events, listen) = mpsc::channel();
     let width = name_width(&opened.graph);
     let Opened { graph, path, lock, state } = opened;
-    let record = Record::create(&state.home, &setting.run)?;
+    let mut record = Record::create(&state.home, &setting, &graph)?;
+    let file = setting.dir.join(setting.texts.first().map_or("", String::as_str));
+    let ledger = Ledger::new(&state.home, &setting.run, &file, kinds);
+    let (home, publish) = (state.home.clone(), setting.sweep.is_none());
     let names: Vec<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
     let cancel = Cancel::default();
     let _ = events.send(Event::RunStarted(Box::new(setting)));
@@ -73,26 +99,28 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         lock.keep(names.iter().map(String::as_str));
         let lock_path = lock::path(&path);
         let mut display = Display::new(std::io::stderr().is_terminal(), colour(), width);
-        let mut record = record;
         let mut kept = Ok(());
         let mut written = Instant::now();
         for event in listen {
             display.note(&event);
-            let noted = record.note(&event);
+            let noted = record.note(&event).and(ledger.note(&event));
             lock.note(&event);
             kept = kept.and(noted);
             // The lock follows the stages, so that a run that is cut off is not forgotten.
-            if matches!(event, Event::StageFinished(_)) && written.elapsed() > LOCK {
+            if publish && matches!(event, Event::StageFinished(_)) && written.elapsed() > LOCK {
                 kept = kept.and(lock.write(&lock_path));
                 written = Instant::now();
             }
         }
-        kept.and(lock.write(&lock_path))
+        let place = publish.then_some(lock_path.as_path());
+        let locked = place.map_or(Ok(()), |place| lock.write(place));
+        kept.and(locked).and_then(|()| record.finish(&home, lock, place))
     });
     let options = Options {
         machine,
         keep_going: arguments.keep_going,
-        publish: true,
+        publish,
+        keep_inputs: arguments.keep_inputs,
         cancel: cancel.clone(),
         events,
     };
@@ -122,24 +150,34 @@ async fn interrupt(cancel: Cancel) {
     }
 }
 
-fn setting(opened: &Opened, plan: &Plan, which: &Which, cpus: usize, jobs: usize) -> Setting {
+fn setting(opened: &Opened, plan: &Plan, run: &Run, cpus: usize, jobs: usize) -> Setting {
+    let which = &run.which;
     let (to_run, stages) = plan.counts();
     let mut setting = Setting {
-        run: record::id(),
+        run: run.trial.run_id.clone().unwrap_or_else(record::id),
         pipeline: opened.path.display().to_string(),
+        dir: PathBuf::new(),
+        texts: Vec::new(),
         set: which.set.clone(),
-        targets: which.wish().targets,
+        targets: which.targets.clone(),
+        downstream_of: which.downstream_of.clone(),
+        force: which.force.clone(),
+        keep_going: run.keep_going,
+        sweep: run.trial.sweep.clone(),
+        note: run.note.clone(),
+        env: BTreeMap::new(),
+        kinds: BTreeMap::new(),
         stages,
         to_run,
         version: env!("CARGO_PKG_VERSION").into(),
         commit: None,
-        dirty: None,
+        branch: None,
         host: String::new(),
         platform: String::new(),
         cpus,
         device: Device::from(which.device).name().into(),
         jobs,
     };
-    record::place(&mut setting, &opened.graph.dir);
+    record::place(&mut setting, &opened.graph);
     setting
 }

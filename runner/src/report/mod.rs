@@ -2,4 +2,5 @@
 
 pub mod dag;
 pub mod progress;
+pub mod table;
 pub mod text;

@@ -70,7 +70,7 @@ impl Display {
                     running.finished += 1;
                 }
             }
-            Event::Metric { .. } => {}
+            Event::Metric { .. } | Event::Surveyed(_) | Event::Hits { .. } => {}
             Event::Warning { stage, item, message } => {
                 let place = place(stage, item);
                 self.line(&format!("{} {place}: {message}", self.word(Paint::Yellow, "warning")));
