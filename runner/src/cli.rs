@@ -37,6 +37,8 @@ enum Verb {
     Check(commands::check::Check),
     /// Draw a pipeline
     Graph(commands::graph::GraphArgs),
+    /// List, show, compare and reproduce runs
+    Runs(commands::runs::Runs),
     /// Begin a pipeline that works
     Init(commands::init::Init),
     /// Print the JSON Schema of pipeline files, for editors
@@ -66,6 +68,7 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
         Verb::Check(arguments) => commands::check::check(arguments, kinds),
         Verb::Graph(arguments) => commands::graph::graph(arguments, kinds),
+        Verb::Runs(arguments) => commands::runs::runs(arguments, kinds),
         Verb::Init(arguments) => commands::init::init(arguments, kinds),
         Verb::Schema(arguments) => commands::schema::schema(arguments, kinds),
         Verb::Stages(arguments) => commands::stages::stages(arguments, kinds),

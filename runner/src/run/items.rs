@@ -11,9 +11,8 @@ use quantmill_stages::{Input, StageError};
 
 use super::{Ended, Shared};
 use crate::executor;
-use crate::plan::{Plan, Ready};
+use crate::plan::Ready;
 use crate::source::Given;
-use crate::state::State;
 
 /// The items of a stage.
 #[derive(Default)]
@@ -30,16 +29,18 @@ pub struct Items {
 pub type Files = BTreeMap<String, BTreeMap<String, Entry>>;
 
 /// Splits a stage into its items.
-pub fn split(
-    plan: &Plan,
-    state: &State,
+pub fn split(shared: &Shared, index: usize, ready: &Ready, port: &str) -> Result<Items, Ended> {
+    split_inner(shared, index, ready, port).map_err(|e| Ended::Broken(e.into()))
+}
+
+fn split_inner(
+    shared: &Shared,
     index: usize,
-    stage: &str,
     ready: &Ready,
     port: &str,
 ) -> Result<Items, IndexError> {
     let Some(whole) = ready.given.get(port) else { return Ok(Items::default()) };
-    let store = &state.store;
+    let (store, stage) = (&shared.state.store, &shared.graph.nodes[index].name);
     let mut tree = Tree::default();
     match whole.artifact {
         Artifact::Tree(digest) => tree = store.tree(&digest)?,
@@ -50,9 +51,9 @@ pub fn split(
             }
         }
     }
-    let again = plan.again(index);
-    let mut items = match plan.last_key(stage).filter(|_| !again) {
-        Some(last) => take_over(state, &last, &ready.key, port, &tree)?,
+    let again = shared.plan.again(index);
+    let mut items = match shared.plan.last_key(stage).filter(|_| !again) {
+        Some(last) => take_over(shared, &last, &ready.key, port, &tree)?,
         None => Items::default(),
     };
     for (at, (name, path)) in whole.input.files.iter().enumerate() {
@@ -63,11 +64,11 @@ pub fn split(
         let key = executor::item_key(&ready.key, port, name, digest);
         let hit = match again {
             true => None,
-            false => state.index.get(&key.digest(), store)?,
+            false => shared.state.index.get(&key.digest(), store)?,
         };
         if let Some(result) = hit {
             items.millis += result.millis;
-            items.known.insert(name.clone(), files(state, &result)?);
+            items.known.insert(name.clone(), files(shared, &result)?);
             continue;
         }
         let mut given: BTreeMap<_, _> = (ready.given.iter())
@@ -88,13 +89,13 @@ pub fn split(
 
 /// What the last result of the stage says of items whose keys are the same as then.
 fn take_over(
-    state: &State,
+    shared: &Shared,
     last: &Digest,
     key: &ActionKey,
     port: &str,
     tree: &Tree,
 ) -> Result<Items, IndexError> {
-    let (index, store) = (&state.index, &state.store);
+    let (index, store) = (&shared.state.index, &shared.state.store);
     let mut items = Items::default();
     let Some(mut old) = index.key(last)? else { return Ok(items) };
     let before = old.inputs.insert(port.to_owned(), key.inputs[port]);
@@ -127,17 +128,17 @@ fn take_over(
 }
 
 /// The files that an item wrote.
-pub fn files(state: &State, result: &ActionResult) -> Result<Files, IndexError> {
+pub fn files(shared: &Shared, result: &ActionResult) -> Result<Files, IndexError> {
     let mut files = Files::new();
     for (output, artifact) in &result.outputs {
-        let tree = state.store.tree(&artifact.digest())?;
+        let tree = shared.state.store.tree(&artifact.digest())?;
         files.insert(output.clone(), tree.entries);
     }
     Ok(files)
 }
 
 /// The folder of what all items wrote. Their numbers stay with them: a sum of shares means nothing.
-pub(super) fn merge(
+pub fn merge(
     shared: &Shared,
     index: usize,
     known: BTreeMap<String, Files>,

@@ -144,6 +144,7 @@ fn a_run_is_recorded_and_locked() {
         names,
         [
             "run_started",
+            "surveyed",
             "stage_started",
             "action_finished",
             "stage_finished",
@@ -154,7 +155,7 @@ fn a_run_is_recorded_and_locked() {
         ]
     );
     assert_eq!(events[0]["stages"], 2);
-    assert_eq!(events[7]["ran"], 2);
+    assert_eq!(events[8]["ran"], 2);
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! `quantmill runs`: what was run, how two runs differ, and whether one can be made again.
+
+pub mod ledger;
+pub mod list;
+pub mod note;
+pub mod rm;
+pub mod show;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use quantmill_stages::Kind;
+
+use crate::exit::Failure;
+use crate::state;
+
+/// Arguments of `runs`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  quantmill runs list                        the latest runs
+  quantmill runs show latest                 one of them
+  quantmill runs note latest \"a lower fee\"   say what it was about
+
+A run is named by its id, by the beginning of one, by `latest`, or by `latest~2`
+for the one two before it.")]
+pub struct Runs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Verb {
+    /// List runs, the newest first
+    List(list::List),
+    /// Show one run: what it ran with, what it gave, and what is kept of it
+    Show(show::Show),
+    /// Say what a run was about
+    Note(note::Note),
+    /// Remove records of runs
+    Rm(rm::Rm),
+    /// Show every trial of a model, and how many configurations the same data has seen
+    Ledger(ledger::LedgerArgs),
+}
+
+/// Does what the command line says.
+pub fn runs(arguments: &Runs, _kinds: &[Kind]) -> Result<(), Failure> {
+    match &arguments.verb {
+        Verb::List(arguments) => list::list(arguments),
+        Verb::Show(arguments) => show::show(arguments),
+        Verb::Note(arguments) => note::note(arguments),
+        Verb::Rm(arguments) => rm::rm(arguments),
+        Verb::Ledger(arguments) => ledger::ledger(arguments),
+    }
+}
+
+/// Whose runs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Of {
+    /// Only runs of this pipeline: a file, or a folder with a pipeline.yaml
+    #[arg(long, value_name = "PIPELINE")]
+    pub of: Option<PathBuf>,
+}
+
+impl Of {
+    /// The state folder, and the pipeline file where one is named.
+    pub fn home(&self) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+        let Some(path) = &self.of else { return Ok((home()?, None)) };
+        let file = std::path::absolute(crate::find(Some(path))?)?;
+        let home = state::locate(file.parent().unwrap_or(Path::new(".")));
+        Ok((recorded(home)?, Some(file)))
+    }
+}
+
+/// The state folder of the current folder.
+pub fn home() -> Result<PathBuf, Failure> {
+    recorded(state::locate(Path::new(".")))
+}
+
+fn recorded(home: PathBuf) -> Result<PathBuf, Failure> {
+    if home.join("runs").is_dir() {
+        return Ok(home);
+    }
+    let help = "go to the pipeline's folder, or name it by `--of PIPELINE`".to_owned();
+    Err(Failure::usage(format!("no runs are recorded at {}", home.display()), Some(help)))
+}
+
+/// `2026-11-21 08:13:41`, in local time.
+pub fn clock(at: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(at).unwrap_or_default();
+    time.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `now`, `5 min ago`, `3 h ago`, `12 days ago`.
+pub fn ago(at: i64) -> String {
+    let minutes = (chrono::Utc::now().timestamp_millis() - at) / 60_000;
+    match minutes {
+        ..1 => "now".into(),
+        1..120 => format!("{minutes} min ago"),
+        120..2880 => format!("{} h ago", minutes / 60),
+        _ => format!("{} days ago", minutes / 1440),
+    }
+}
+
+/// Prints to stdout. A reader that has seen enough, as `head`, is no failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints JSON, for machines.
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
+    print(&format!("{text}\n"))
+}
