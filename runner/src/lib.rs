@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 pub mod diagnostic;
+pub mod estimate;
 pub mod event;
 pub mod executor;
 pub mod exit;
@@ -13,6 +14,7 @@ pub mod experiment;
 pub mod graph;
 pub mod lock;
 pub mod params;
+pub mod past;
 pub mod plan;
 pub mod record;
 pub mod report;

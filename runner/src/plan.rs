@@ -36,8 +36,6 @@ pub struct Step {
     pub verdict: Verdict,
     /// Its key and inputs, where they are known already.
     pub ready: Option<Arc<Ready>>,
-    /// Milliseconds that it took last time, if there was one.
-    pub last: Option<u64>,
 }
 
 /// A stage whose inputs are all known.
@@ -108,8 +106,7 @@ pub fn plan(graph: &Graph, state: &State, lock: &Lockfile, wish: &Wish) -> Resul
         } else if waits.is_empty() {
             plan.assess(graph, state, index)?
         } else {
-            let last = plan.last_time(state, &node.name)?;
-            Step { verdict: Verdict::Unknown(waits), ready: None, last }
+            Step { verdict: Verdict::Unknown(waits), ready: None }
         };
         if let Verdict::Hit(result) = &step.verdict {
             plan.know(index, result.outputs.clone());
@@ -240,7 +237,6 @@ impl Plan {
         let node = &graph.nodes[index];
         let ready = self.ready(graph, state, index)?;
         let digest = ready.key.digest();
-        let last = self.last_time(state, &node.name)?;
         let verdict = if self.again(index) {
             let why = if node.always { "it always runs" } else { "it was asked to" };
             Verdict::Stale(vec![why.into()])
@@ -255,7 +251,7 @@ impl Plan {
         };
         let hit = matches!(verdict, Verdict::Hit(_));
         tracing::debug!(key = %digest.short(), hit, "judge {}", node.name);
-        Ok(Step { verdict, ready: Some(Arc::new(ready)), last })
+        Ok(Step { verdict, ready: Some(Arc::new(ready)) })
     }
 
     /// What a frozen stage last gave, if that is still there.
@@ -263,9 +259,8 @@ impl Plan {
         let Some(last) = self.last_key(&node.name) else { return Ok(None) };
         let Some(key) = state.index.key(&last)? else { return Ok(None) };
         let Some(result) = state.index.get(&last, &state.store)? else { return Ok(None) };
-        let last = Some(result.millis);
         let ready = Some(Arc::new(Ready { key, given: BTreeMap::new() }));
-        Ok(Some(Step { verdict: Verdict::Hit(result), ready, last }))
+        Ok(Some(Step { verdict: Verdict::Hit(result), ready }))
     }
 
     fn ready(&self, graph: &Graph, state: &State, index: usize) -> Result<Ready, IndexError> {
@@ -338,11 +333,6 @@ impl Plan {
         let artifact = state.store.put_tree(&tree)?;
         let input = Input { files, tree: true };
         Ok(Some(Given { artifact, input, stamps: Vec::new(), shown: None }))
-    }
-
-    fn last_time(&self, state: &State, stage: &str) -> Result<Option<u64>, IndexError> {
-        let Some(last) = self.lock.key(stage) else { return Ok(None) };
-        Ok(state.index.remembered(&last)?.map(|result| result.millis))
     }
 
     /// The device of the run.

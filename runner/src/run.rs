@@ -5,7 +5,7 @@
 //! (but for `keep_going`), and what is running is let finish, because its result is kept.
 
 mod action;
-mod items;
+pub mod items;
 pub mod machine;
 
 use std::collections::BTreeMap;
@@ -312,7 +312,12 @@ async fn work(
         return Ok(Worked { result, ran: usize::from(ran), cached: usize::from(!ran) });
     };
     let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
-    let items = blocking(move || items::split(&judged, index, &whole, &port)).await?;
+    let items = blocking(move || {
+        let stage = &judged.graph.nodes[index].name;
+        items::split(&judged.plan, &judged.state, index, stage, &whole, &port)
+            .map_err(|e| Ended::Broken(e.into()))
+    })
+    .await?;
     let (todo, cached) = (items.todo.len(), items.known.len());
     shared.say(started(todo, cached));
     let (mut known, mut millis) = (items.known, items.millis);
@@ -322,7 +327,8 @@ async fn work(
         let name = item.key.item.clone().unwrap_or_default();
         tasks.spawn(async move {
             let (result, ran) = action::run(Arc::clone(&shared), index, item).await?;
-            let files = items::files(&shared, &result).map_err(|e| Ended::Broken(e.into()))?;
+            let files =
+                items::files(&shared.state, &result).map_err(|e| Ended::Broken(e.into()))?;
             Ok((name, files, result.millis, ran))
         });
     }

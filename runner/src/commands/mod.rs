@@ -10,7 +10,7 @@ pub mod schema;
 pub mod stages;
 pub mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use quantmill_stages::{Device, Kind};
@@ -48,11 +48,33 @@ pub struct Which {
 const ALL: &str = "*";
 
 impl Which {
+    /// The pipeline and the stages. Where the first name is no path, but this folder has a pipeline,
+    /// it is the name of a stage of that one.
+    fn split(&self) -> (Option<&Path>, Vec<String>) {
+        let first = self.pipeline.as_deref();
+        let stage = first
+            .and_then(Path::to_str)
+            .filter(|name| !name.contains('/') && !name.ends_with(".yaml"))
+            .filter(|name| !Path::new(name).join(crate::PIPELINE).is_file())
+            .filter(|name| !Path::new(name).is_file() && Path::new(crate::PIPELINE).is_file());
+        match stage {
+            Some(stage) => (
+                None,
+                [stage]
+                    .into_iter()
+                    .map(str::to_owned)
+                    .chain(self.targets.iter().cloned())
+                    .collect(),
+            ),
+            None => (first, self.targets.clone()),
+        }
+    }
+
     /// What it asks of a plan.
     pub fn wish(&self) -> Wish {
         let force_all = self.force.iter().any(|name| name == ALL);
         Wish {
-            targets: self.targets.clone(),
+            targets: self.split().1,
             downstream_of: self.downstream_of.clone(),
             force: self.force.iter().filter(|name| *name != ALL).cloned().collect(),
             force_all,
@@ -122,7 +144,7 @@ pub struct Opened {
 
 /// Reads the pipeline and opens its state.
 pub fn open(which: &Which, kinds: &[Kind]) -> Result<Opened, Failure> {
-    let path = crate::find(which.pipeline.as_deref())?;
+    let path = crate::find(which.split().0)?;
     let graph = crate::load(&path, &which.set, kinds)?;
     let lock = lock::read(&lock::path(&path));
     let state = State::open(state::locate(&graph.dir))?;

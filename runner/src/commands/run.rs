@@ -159,7 +159,7 @@ fn setting(opened: &Opened, plan: &Plan, run: &Run, cpus: usize, jobs: usize) ->
         dir: PathBuf::new(),
         texts: Vec::new(),
         set: which.set.clone(),
-        targets: which.targets.clone(),
+        targets: which.wish().targets,
         downstream_of: which.downstream_of.clone(),
         force: which.force.clone(),
         keep_going: run.keep_going,

@@ -34,6 +34,8 @@ pub enum Paint {
     Yellow,
     /// Failed.
     Red,
+    /// Not known yet.
+    Blue,
     /// Less important.
     Dim,
     /// Names.
@@ -46,6 +48,7 @@ pub fn paint(on: bool, paint: Paint, text: &str) -> String {
         Paint::Green => 32,
         Paint::Yellow => 33,
         Paint::Red => 31,
+        Paint::Blue => 34,
         Paint::Dim => 2,
         Paint::Bold => 1,
     };
@@ -64,9 +67,30 @@ pub fn duration(millis: u64) -> String {
     }
 }
 
-/// `1 stage`, `3 stages`.
+/// `1 stage`, `3 stages`, `10,000 stages`.
 pub fn count(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+    format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// `9,987`.
+pub fn number(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// What fits into a width of a line, with a sign where something was cut off.
+pub fn clip(text: &str, width: usize) -> String {
+    match text.chars().count() > width {
+        true => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+        false => text.to_owned(),
+    }
 }
 
 /// Pads to a width in characters.
@@ -84,5 +108,7 @@ mod tests {
         let shown: Vec<String> =
             [7, 1_240, 38_000, 119_400, 185_000, 7_800_000].map(duration).to_vec();
         assert_eq!(shown, ["7 ms", "1.2 s", "38 s", "120 s", "3 min 05 s", "2 h 10 min"]);
+        assert_eq!([7, 999, 1_000, 1_234_567].map(number), ["7", "999", "1,000", "1,234,567"]);
+        assert_eq!([clip("abc", 3), clip("abcd", 3)], ["abc", "ab…"]);
     }
 }

@@ -11,8 +11,9 @@ use quantmill_stages::{Input, StageError};
 
 use super::{Ended, Shared};
 use crate::executor;
-use crate::plan::Ready;
+use crate::plan::{Plan, Ready};
 use crate::source::Given;
+use crate::state::State;
 
 /// The items of a stage.
 #[derive(Default)]
@@ -29,18 +30,16 @@ pub struct Items {
 pub type Files = BTreeMap<String, BTreeMap<String, Entry>>;
 
 /// Splits a stage into its items.
-pub fn split(shared: &Shared, index: usize, ready: &Ready, port: &str) -> Result<Items, Ended> {
-    split_inner(shared, index, ready, port).map_err(|e| Ended::Broken(e.into()))
-}
-
-fn split_inner(
-    shared: &Shared,
+pub fn split(
+    plan: &Plan,
+    state: &State,
     index: usize,
+    stage: &str,
     ready: &Ready,
     port: &str,
 ) -> Result<Items, IndexError> {
     let Some(whole) = ready.given.get(port) else { return Ok(Items::default()) };
-    let (store, stage) = (&shared.state.store, &shared.graph.nodes[index].name);
+    let store = &state.store;
     let mut tree = Tree::default();
     match whole.artifact {
         Artifact::Tree(digest) => tree = store.tree(&digest)?,
@@ -51,9 +50,9 @@ fn split_inner(
             }
         }
     }
-    let again = shared.plan.again(index);
-    let mut items = match shared.plan.last_key(stage).filter(|_| !again) {
-        Some(last) => take_over(shared, &last, &ready.key, port, &tree)?,
+    let again = plan.again(index);
+    let mut items = match plan.last_key(stage).filter(|_| !again) {
+        Some(last) => take_over(state, &last, &ready.key, port, &tree)?,
         None => Items::default(),
     };
     for (at, (name, path)) in whole.input.files.iter().enumerate() {
@@ -64,11 +63,11 @@ fn split_inner(
         let key = executor::item_key(&ready.key, port, name, digest);
         let hit = match again {
             true => None,
-            false => shared.state.index.get(&key.digest(), store)?,
+            false => state.index.get(&key.digest(), store)?,
         };
         if let Some(result) = hit {
             items.millis += result.millis;
-            items.known.insert(name.clone(), files(shared, &result)?);
+            items.known.insert(name.clone(), files(state, &result)?);
             continue;
         }
         let mut given: BTreeMap<_, _> = (ready.given.iter())
@@ -89,13 +88,13 @@ fn split_inner(
 
 /// What the last result of the stage says of items whose keys are the same as then.
 fn take_over(
-    shared: &Shared,
+    state: &State,
     last: &Digest,
     key: &ActionKey,
     port: &str,
     tree: &Tree,
 ) -> Result<Items, IndexError> {
-    let (index, store) = (&shared.state.index, &shared.state.store);
+    let (index, store) = (&state.index, &state.store);
     let mut items = Items::default();
     let Some(mut old) = index.key(last)? else { return Ok(items) };
     let before = old.inputs.insert(port.to_owned(), key.inputs[port]);
@@ -128,17 +127,17 @@ fn take_over(
 }
 
 /// The files that an item wrote.
-pub fn files(shared: &Shared, result: &ActionResult) -> Result<Files, IndexError> {
+pub fn files(state: &State, result: &ActionResult) -> Result<Files, IndexError> {
     let mut files = Files::new();
     for (output, artifact) in &result.outputs {
-        let tree = shared.state.store.tree(&artifact.digest())?;
+        let tree = state.store.tree(&artifact.digest())?;
         files.insert(output.clone(), tree.entries);
     }
     Ok(files)
 }
 
 /// The folder of what all items wrote. Their numbers stay with them: a sum of shares means nothing.
-pub fn merge(
+pub(super) fn merge(
     shared: &Shared,
     index: usize,
     known: BTreeMap<String, Files>,

@@ -7,6 +7,7 @@ mod front;
 mod incremental;
 mod layers;
 mod merge;
+mod plan;
 mod records;
 mod run;
 mod space;
