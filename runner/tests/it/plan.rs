@@ -64,7 +64,7 @@ fn each_reason_has_what_it_was_and_what_it_is() {
         [
             "run: …echo rate=1 $MOOD >>… -> …echo rate=2 $MOOD >>…",
             "a.csv is gone",
-            "b.csv changed",
+            "b.csv changed in line 1: b -> B",
             "c.csv is new",
             "environment variable MOOD: none -> good",
         ]
@@ -75,7 +75,10 @@ fn each_reason_has_what_it_was_and_what_it_is() {
     let (least, most) = (&plan["at_least_ms"], &plan["at_most_ms"]);
     assert!(least.as_u64().unwrap() < most.as_u64().unwrap(), "{plan}");
     let text = space.quantmill(&["plan", "-j", "3"]).ok().out;
-    assert!(text.contains("sum command   a.csv is gone; b.csv changed; c.csv is new; "), "{text}");
+    assert!(
+        text.contains("sum command   a.csv is gone; b.csv changed in line 1: b -> B; c.csv is new"),
+        "{text}"
+    );
     assert!(text.contains("2 stages: 0 hit, 1 to run, 1 unknown\nat least "), "{text}");
     assert!(text.trim_end().ends_with("with -j 3"), "{text}");
 }
