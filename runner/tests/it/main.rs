@@ -10,6 +10,7 @@ mod merge;
 mod plan;
 mod records;
 mod run;
+mod semantics;
 mod space;
 mod toy;
 mod verbs;

@@ -2,6 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Waits until something is so. The limit is far beyond what a loaded machine needs.
+pub fn wait_for(what: &str, so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// A pipeline in a folder of its own.
 pub struct Space {
@@ -64,6 +74,16 @@ impl Space {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort_unstable();
         lines
+    }
+    /// What the runs so far have written down, a list of events for each.
+    pub fn records(&self) -> Vec<Vec<serde_json::Value>> {
+        let Ok(runs) = fs_err::read_dir(self.path(".quantmill/runs")) else { return Vec::new() };
+        let mut files: Vec<PathBuf> =
+            runs.map(|run| run.unwrap().path().join("events.jsonl")).collect();
+        files.sort();
+        let read = |file| fs_err::read_to_string(file).unwrap_or_default();
+        let parse = |text: String| text.lines().flat_map(serde_json::from_str).collect();
+        files.into_iter().map(read).map(parse).collect()
     }
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quantmill"));
