@@ -5,7 +5,7 @@
 //! damaged. It must lie on a local disk.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -188,11 +188,43 @@ impl Index {
         Ok(Tree { entries })
     }
 
+    /// Whether `at` is what the artifact says already.
+    pub fn stands(&self, store: &Store, artifact: &Artifact, at: &Path) -> Result<bool> {
+        match self.compare(store, artifact, at) {
+            // Another run is writing there.
+            Err(IndexError::Io(e) | IndexError::Store(StoreError::Io(e)))
+                if e.kind() == ErrorKind::NotFound =>
+            {
+                Ok(false)
+            }
+            compared => compared,
+        }
+    }
+
+    fn compare(&self, store: &Store, artifact: &Artifact, at: &Path) -> Result<bool> {
+        let Artifact::Tree(digest) = artifact else {
+            return Ok(at.is_file() && self.file(at)?.0.digest == artifact.digest());
+        };
+        if !at.is_dir() || at.is_symlink() {
+            return Ok(false);
+        }
+        let (wanted, found) = (store.tree(digest)?, files(at)?);
+        if !wanted.entries.keys().eq(found.keys()) {
+            return Ok(false);
+        }
+        for (entry, file) in wanted.entries.values().zip(found.values()) {
+            if self.file(file)?.0 != *entry {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes `to` what the artifact says: files that differ are replaced, files that do not belong
     /// to it are removed. Returns true where anything had to be written.
     pub fn restore(&self, store: &Store, artifact: &Artifact, to: &Path) -> Result<bool> {
         let Artifact::Tree(digest) = artifact else {
-            let same = to.is_file() && self.file(to)?.0.digest == artifact.digest();
+            let same = self.stands(store, artifact, to)?;
             if !same {
                 store.write_file(&artifact.digest(), false, to)?;
             }

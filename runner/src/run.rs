@@ -258,14 +258,7 @@ fn finish(
 ) -> Result<Outcome, Failure> {
     let node = &shared.graph.nodes[index];
     let Worked { result, ran, cached } = worked;
-    let mut restored = false;
-    if shared.options.publish {
-        for out in &node.outputs {
-            let Some(artifact) = result.outputs.get(out.port.name.as_ref()) else { continue };
-            let place = shared.graph.dir.join(&out.dest);
-            restored |= shared.state.index.restore(&shared.state.store, artifact, &place)?;
-        }
-    }
+    let restored = shared.options.publish && publish(shared, index, &result)?;
     let outcome = match (ran, restored) {
         (0, false) => Outcome::Hit,
         (0, true) => Outcome::Restored,
@@ -289,6 +282,30 @@ fn finish(
         })));
     }
     Ok(outcome)
+}
+
+/// Puts outputs where they belong; true where anything had to be written.
+fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool, Failure> {
+    let (index_of, store) = (&shared.state.index, &shared.state.store);
+    let outs = shared.graph.nodes[index].outputs.iter().filter_map(|out| {
+        let artifact = result.outputs.get(out.port.name.as_ref())?;
+        Some((artifact, shared.graph.dir.join(&out.dest)))
+    });
+    let outs: Vec<_> = outs.collect();
+    let Some((_, first)) = outs.first() else { return Ok(false) };
+    let mut stand = true;
+    for (artifact, place) in &outs {
+        stand = stand && index_of.stands(store, artifact, place)?;
+    }
+    if stand {
+        return Ok(false);
+    }
+    let _turn = shared.state.turn(first)?;
+    let mut wrote = false;
+    for (artifact, place) in &outs {
+        wrote |= index_of.restore(store, artifact, place)?;
+    }
+    Ok(wrote)
 }
 
 /// Runs the actions of a stage: one, or one for each item that is no hit.

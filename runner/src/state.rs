@@ -37,12 +37,26 @@ impl State {
 
     /// Waits until no other run works on the action, then holds it. `None` where it was cancelled.
     pub fn claim(&self, key: &Digest, cancel: &Cancel) -> std::io::Result<Option<Claim>> {
-        let path = self.home.join("claims").join(key.to_string());
-        let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?;
-        let file = file.into_parts().0;
-        while !cancel.is_cancelled() {
+        self.hold(key, || cancel.is_cancelled())
+    }
+
+    /// Waits until no other run writes a stage's outputs, of which the first goes to `place`, then
+    /// holds it: the outputs of two runs do not mix.
+    pub fn turn(&self, place: &Path) -> std::io::Result<Option<Claim>> {
+        let place = std::path::absolute(place)?;
+        let name = Digest::derive("quantmill 2026 place", place.as_os_str().as_encoded_bytes());
+        self.hold(&name, || false)
+    }
+
+    fn hold(&self, name: &Digest, stop: impl Fn() -> bool) -> std::io::Result<Option<Claim>> {
+        let path = self.home.join("claims").join(name.to_string());
+        while !stop() {
+            let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?;
+            let file = file.into_parts().0;
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Claim { path, _file: file })),
+                Ok(()) if stands(&file, &path) => return Ok(Some(Claim { path, _file: file })),
+                // It was given back, and removed, between the two steps.
+                Ok(()) => {}
                 Err(std::fs::TryLockError::WouldBlock) => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -53,7 +67,23 @@ impl State {
     }
 }
 
-/// The right to run an action; given back when dropped, or when the process ends.
+/// Whether the open file is still the one of that name: of two that hold a lock, one may hold that
+/// of a file which the other's owner has removed.
+#[cfg(unix)]
+fn stands(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let number = |meta: std::io::Result<std::fs::Metadata>| meta.ok().map(|meta| meta.ino());
+    number(file.metadata()) == number(std::fs::metadata(path))
+}
+
+#[cfg(not(unix))]
+fn stands(_: &File, _: &Path) -> bool {
+    // An open file cannot be removed there.
+    true
+}
+
+/// The right to run an action or to write its outputs; given back when dropped, or when the process
+/// ends.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
@@ -62,7 +92,7 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Whoever waits on the removed file gets it, looks the action up, and finds it done.
+        // Before the lock goes, so that nobody finds a file that is about to be removed.
         let _ = std::fs::remove_file(&self.path);
     }
 }
