@@ -31,6 +31,8 @@ enum Verb {
     Run(commands::run::Run),
     /// Show what a run would do, and why
     Plan(commands::plan::PlanArgs),
+    /// Explain why a stage runs, or what made it
+    Explain(commands::explain::Explain),
     /// Show which stages are up to date and in place
     Status(commands::status::Status),
     /// Check a pipeline file, and list all that is wrong with it
@@ -65,6 +67,7 @@ pub fn main(kinds: &[Kind]) -> u8 {
     let done = match &cli.verb {
         Verb::Run(arguments) => commands::run::run(arguments, kinds),
         Verb::Plan(arguments) => commands::plan::plan(arguments, kinds),
+        Verb::Explain(arguments) => commands::explain::explain(arguments, kinds),
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
         Verb::Check(arguments) => commands::check::check(arguments, kinds),
         Verb::Graph(arguments) => commands::graph::graph(arguments, kinds),

@@ -1,13 +1,16 @@
-//! How long actions took in recorded runs: what estimates go by.
+//! What recorded runs tell: how long actions took, which estimates go by, and which run made what.
 //!
 //! It reads the newest records only, so that a long history costs nothing, and takes them as they
 //! are: a record that is damaged, or of another version, has less to say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use quantmill_cache::{ActionKey, Digest};
 use serde::Deserialize;
+
+use crate::event::Outcome;
 
 /// How many records are read.
 const RUNS: usize = 16;
@@ -38,13 +41,9 @@ enum Line {
 impl Past {
     /// Reads the records of a pipeline's runs below the state folder.
     pub fn read(home: &Path, pipeline: &Path) -> Past {
-        let entries = std::fs::read_dir(home.join("runs")).into_iter().flatten().flatten();
-        let mut runs: Vec<_> = entries.map(|entry| entry.path()).collect();
-        // Their names sort as time passed.
-        runs.sort_unstable();
         let pipeline = std::path::absolute(pipeline).unwrap_or_else(|_| pipeline.to_owned());
         let (mut past, mut left) = (Past::default(), BYTES);
-        for run in runs.iter().rev().take(RUNS) {
+        for run in runs(home).into_iter().take(RUNS) {
             if let Ok(file) = std::fs::File::open(run.join("events.jsonl")) {
                 past.take(BufReader::new(file), &pipeline, &mut left);
             }
@@ -89,6 +88,59 @@ impl Past {
         millis.sort_unstable();
         millis.get(millis.len() / 2).copied()
     }
+}
+
+/// The folders of all runs, the newest first.
+fn runs(home: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(home.join("runs")).into_iter().flatten().flatten();
+    let mut runs: Vec<_> = entries.map(|entry| entry.path()).collect();
+    // Their names sort as time passed.
+    runs.sort_unstable_by(|a, b| b.cmp(a));
+    runs
+}
+
+/// The run in which a stage really ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The run's id.
+    pub run: String,
+    /// Milliseconds since 1970.
+    pub at: i64,
+}
+
+/// A stage that ended well.
+#[derive(Deserialize)]
+struct Ended {
+    at: i64,
+    stage: String,
+    outcome: Outcome,
+    key: ActionKey,
+}
+
+/// Which run last made the stages that have these keys, by name; those of which no record is left are
+/// not in it.
+pub fn made(home: &Path, mut wanted: BTreeMap<&str, Digest>) -> BTreeMap<String, Made> {
+    let mut found = BTreeMap::new();
+    for run in runs(home) {
+        let Ok(file) = std::fs::File::open(run.join("events.jsonl")) else { continue };
+        for line in BufReader::new(file).lines() {
+            if wanted.is_empty() {
+                return found;
+            }
+            let Ok(line) = line else { break };
+            if !line.contains("\"stage_finished\"") || !line.contains("\"ran\"") {
+                continue;
+            }
+            let Ok(ended) = serde_json::from_str::<Ended>(&line) else { continue };
+            let this = wanted.get(&*ended.stage).is_some_and(|key| *key == ended.key.digest());
+            if this && ended.outcome == Outcome::Ran {
+                wanted.remove(&*ended.stage);
+                let run = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                found.insert(ended.stage, Made { run, at: ended.at });
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -263,7 +263,8 @@ impl Plan {
         Ok(Some(Step { verdict: Verdict::Hit(result), ready }))
     }
 
-    fn ready(&self, graph: &Graph, state: &State, index: usize) -> Result<Ready, IndexError> {
+    /// The key of a stage and what feeds it, as far as that is known.
+    pub fn ready(&self, graph: &Graph, state: &State, index: usize) -> Result<Ready, IndexError> {
         let node = &graph.nodes[index];
         let mut given = BTreeMap::new();
         for (port, from) in &node.inputs {

@@ -93,7 +93,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Value { field, old, new } => {
-                let [old, new] = [old, new].map(|value| value.as_ref().map(Value::to_string));
+                let [old, new] = [old, new].map(|value| value.as_ref().map(plain));
                 let (old, new) = bytes::apart(old.as_deref(), new.as_deref());
                 write!(f, "{field}: {old} -> {new}")
             }
@@ -110,6 +110,14 @@ impl fmt::Display for Change {
             }
             Change::Note { text } => f.write_str(text),
         }
+    }
+}
+
+/// A value as it is shown: a text without quotes, unless it could be taken for something else.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) if serde_json::from_str::<Value>(text).is_err() => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -165,6 +173,24 @@ pub fn since(state: &State, record: &Record, ready: &Ready) -> Result<Vec<Change
         changes.push("its environment differs from the lock file's".into());
     }
     Ok(changes)
+}
+
+/// What is known to differ of a stage that waits on others: all but what they will give.
+pub fn so_far(
+    state: &State,
+    lock: &Lockfile,
+    stage: &str,
+    known: Ready,
+) -> Result<Vec<Change>, IndexError> {
+    let Some(record) = lock.get(stage) else { return Ok(Vec::new()) };
+    let mut known = known;
+    for (port, artifact) in &record.inputs {
+        known.key.inputs.entry(port.clone()).or_insert(*artifact);
+    }
+    match known.key.digest() == record.key {
+        true => Ok(Vec::new()),
+        false => since(state, &record, &known),
+    }
 }
 
 /// What differs between an old key of a stage and the one it has now; empty where nothing does.

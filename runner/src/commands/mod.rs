@@ -1,6 +1,7 @@
 //! The verbs, one file each, and what they share: finding the pipeline and opening its state.
 
 pub mod check;
+pub mod explain;
 pub mod graph;
 pub mod init;
 pub mod plan;
@@ -18,8 +19,9 @@ use quantmill_stages::{Device, Kind};
 use crate::exit::Failure;
 use crate::graph::Graph;
 use crate::lock::{self, Lockfile};
-use crate::plan::{Plan, Wish};
+use crate::plan::{Plan, Step, Verdict, Wish};
 use crate::state::{self, State};
+use crate::why::{self, Change};
 
 /// Which pipeline, and with which values.
 #[derive(Args, Clone, Debug, Default)]
@@ -155,6 +157,19 @@ impl Opened {
     /// What a run would do.
     pub fn plan(&self, which: &Which) -> Result<Plan, Failure> {
         crate::plan::plan(&self.graph, &self.state, &self.lock, &which.wish())
+    }
+
+    /// Why a stage runs, or, where it waits on others, what of its own has changed already.
+    pub fn changes(&self, plan: &Plan, index: usize, step: &Step) -> Result<Vec<Change>, Failure> {
+        Ok(match &step.verdict {
+            Verdict::Hit(_) => Vec::new(),
+            Verdict::Stale(changes) => changes.clone(),
+            Verdict::Unknown(_) => {
+                let known = plan.ready(&self.graph, &self.state, index)?;
+                let stage = &self.graph.nodes[index].name;
+                why::so_far(&self.state, &self.lock, stage, known)?
+            }
+        })
     }
 }
 

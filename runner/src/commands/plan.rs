@@ -46,6 +46,7 @@ pub struct PlanArgs {
 struct Row<'a> {
     node: &'a Node,
     step: &'a Step,
+    changes: Vec<Change>,
     /// Items to run, and all items, where it maps over items and their number is known.
     items: Option<(usize, usize)>,
     cost: Option<Cost>,
@@ -77,7 +78,8 @@ fn rows<'a>(opened: &'a Opened, plan: &'a Plan) -> Result<Vec<(usize, Row<'a>)>,
         let node = &opened.graph.nodes[index];
         let items = items(opened, plan, index, step)?;
         let cost = cost(opened, &past, node, step, items)?;
-        rows.push((index, Row { node, step, items, cost }));
+        let changes = opened.changes(plan, index, step)?;
+        rows.push((index, Row { node, step, changes, items, cost }));
     }
     Ok(rows)
 }
@@ -126,7 +128,8 @@ fn cost(
     Ok(Some(Cost { action: last.millis / all, actions, sure }))
 }
 
-fn word(step: &Step) -> (&'static str, Paint) {
+/// The word for a verdict, and its colour.
+pub fn word(step: &Step) -> (&'static str, Paint) {
     match step.verdict {
         Verdict::Hit(_) => ("hit", Paint::Dim),
         Verdict::Stale(_) => ("run", Paint::Yellow),
@@ -152,13 +155,10 @@ fn text(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32, all: bo
             continue;
         }
         let mut said: Vec<String> = row.items.iter().map(|(n, of)| items_said(*n, *of)).collect();
-        match &row.step.verdict {
-            Verdict::Hit(_) => {}
-            Verdict::Stale(reasons) => said.extend(reasons.iter().map(Change::to_string)),
-            Verdict::Unknown(waits) => {
-                said.push(format!("waits on {}", waits_said(opened, waits)));
-            }
+        if let Verdict::Unknown(waits) = &row.step.verdict {
+            said.push(format!("waits on {}", waits_said(opened, waits)));
         }
+        said.extend(row.changes.iter().map(Change::to_string));
         if let Some(cost) = row.cost {
             said.push(format!("about {}", duration(cost.work())));
         }
@@ -192,7 +192,7 @@ fn items_said(todo: usize, of: usize) -> String {
 }
 
 /// A few of the stages that it waits on.
-fn waits_said(opened: &Opened, waits: &[usize]) -> String {
+pub fn waits_said(opened: &Opened, waits: &[usize]) -> String {
     let names: Vec<&str> =
         waits.iter().take(3).map(|i| opened.graph.nodes[*i].name.as_str()).collect();
     match waits.len().saturating_sub(3) {
@@ -252,28 +252,32 @@ fn json(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32) -> Valu
 }
 
 fn stage(opened: &Opened, row: &Row) -> Value {
-    let (mut reasons, mut waits) = (Vec::new(), Vec::new());
-    match &row.step.verdict {
-        Verdict::Hit(_) => {}
-        Verdict::Stale(found) => {
-            for change in found {
-                let mut value = serde_json::to_value(change).unwrap_or_default();
-                value["says"] = change.to_string().into();
-                reasons.push(value);
-            }
-        }
-        Verdict::Unknown(on) => {
-            waits = on.iter().map(|i| opened.graph.nodes[*i].name.clone()).collect();
-        }
-    }
+    let mut value = verdict(opened, row.node, row.step, &row.changes);
+    value["items"] = row.items.map(|(todo, of)| json!({ "run": todo, "all": of })).into();
+    value["estimate_ms"] = row.cost.map(|cost| cost.work()).into();
+    value
+}
+
+/// A stage with its verdict, its reasons and its key as JSON.
+pub fn verdict(opened: &Opened, node: &Node, step: &Step, changes: &[Change]) -> Value {
+    let reasons: Vec<Value> = changes.iter().map(change).collect();
+    let waits = match &step.verdict {
+        Verdict::Unknown(on) => on.as_slice(),
+        _ => &[],
+    };
+    let waits: Vec<&str> = waits.iter().map(|i| opened.graph.nodes[*i].name.as_str()).collect();
     json!({
-        "name": row.node.name,
-        "kind": row.node.kind.name,
-        "verdict": word(row.step).0,
-        "key": row.step.ready.as_ref().map(|ready| ready.key.digest()),
+        "name": node.name,
+        "kind": node.kind.name,
+        "verdict": word(step).0,
+        "key": step.ready.as_ref().map(|ready| ready.key.digest()),
         "because": reasons,
         "waits_on": waits,
-        "items": row.items.map(|(todo, of)| json!({ "run": todo, "all": of })),
-        "estimate_ms": row.cost.map(|cost| cost.work()),
     })
+}
+
+fn change(change: &Change) -> Value {
+    let mut value = serde_json::to_value(change).unwrap_or_default();
+    value["says"] = change.to_string().into();
+    value
 }

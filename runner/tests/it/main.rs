@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad;
+mod explain;
 mod front;
 mod incremental;
 mod layers;
