@@ -8,17 +8,13 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{files, is_executable};
-use crate::{ActionKey, ActionResult, Artifact, Digest, Entry, Store, StoreError, Tree};
-
-/// A file whose inode changed this recently may change again within one tick of the file system's
-/// clock: what we know of it is not remembered.
-const TICK: Duration = Duration::from_millis(20);
+use crate::{ActionKey, ActionResult, Artifact, Digest, Entry, Stamp, Store, StoreError, Tree};
 
 /// Why the index could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +148,7 @@ impl Index {
     /// The content of a file, read only if it changed since it was last looked at. Whoever wants to
     /// be sure that the bytes stay the same while they are used compares [`Stamp`]s.
     pub fn file(&self, path: &Path) -> Result<(Entry, Stamp)> {
+        let before = SystemTime::now();
         let meta = fs_err::metadata(path)?;
         let stamp = Stamp::of(&meta);
         let name = path.to_string_lossy();
@@ -159,7 +156,9 @@ impl Index {
         let known = connection
             .prepare_cached("SELECT digest FROM files WHERE path = ?1 AND stamp = ?2")
             .and_then(|mut query| {
-                query.query_row(params![name, stamp.0], |row| row.get::<_, [u8; 32]>(0)).optional()
+                query
+                    .query_row(params![name, stamp.bytes()], |row| row.get::<_, [u8; 32]>(0))
+                    .optional()
             });
         let known = self.sql(known)?;
         drop(connection);
@@ -167,10 +166,11 @@ impl Index {
             Some(bytes) => Digest::from(bytes),
             None => {
                 let digest = Digest::of_file(path)?;
-                if stamp.settled() {
+                if stamp.settled(before) {
                     let sql =
                         "INSERT OR REPLACE INTO files (path, stamp, digest) VALUES (?1, ?2, ?3)";
-                    let done = self.lock().execute(sql, params![name, stamp.0, digest.as_bytes()]);
+                    let done =
+                        self.lock().execute(sql, params![name, stamp.bytes(), digest.as_bytes()]);
                     self.sql(done)?;
                 }
                 digest
@@ -270,60 +270,10 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// What the file system says of a file's content without reading it: length, inode, the times of the
-/// last write and of the last change of the inode. An edit that keeps length and write time still
-/// changes the latter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp(Vec<u8>);
-
-impl Stamp {
-    /// The stamp of a file now.
-    pub fn read(path: &Path) -> std::io::Result<Stamp> {
-        Ok(Stamp::of(&fs_err::metadata(path)?))
-    }
-
-    #[cfg(unix)]
-    fn of(meta: &std::fs::Metadata) -> Stamp {
-        use std::os::unix::fs::MetadataExt;
-        let parts = [
-            meta.len() as i64,
-            meta.ino() as i64,
-            i64::from(meta.mode()),
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-        ];
-        Stamp(parts.iter().flat_map(|part| part.to_le_bytes()).collect())
-    }
-
-    #[cfg(not(unix))]
-    fn of(meta: &std::fs::Metadata) -> Stamp {
-        let since = |time: std::io::Result<SystemTime>| {
-            let time = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            time.unwrap_or_default().as_nanos() as i64
-        };
-        let written = since(meta.modified());
-        let parts =
-            [meta.len() as i64, 0, 0, 0, 0, written / 1_000_000_000, written % 1_000_000_000];
-        Stamp(parts.iter().flat_map(|part| part.to_le_bytes()).collect())
-    }
-
-    /// False where the last change is so recent that another could carry the same time.
-    fn settled(&self) -> bool {
-        let part = |i: usize| {
-            let bytes = self.0.get(i * 8..i * 8 + 8).and_then(|b| b.try_into().ok());
-            bytes.map(i64::from_le_bytes).unwrap_or_default()
-        };
-        let changed = Duration::new(part(5).max(0) as u64, part(6).clamp(0, 999_999_999) as u32);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now > changed + TICK
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stamp::TICK;
 
     fn space() -> (tempfile::TempDir, Store, Index) {
         let dir = tempfile::tempdir().unwrap();

@@ -9,11 +9,13 @@ mod action;
 mod digest;
 mod index;
 mod recover;
+mod stamp;
 mod store;
 mod tree;
 
 pub use action::{ActionKey, ActionResult, KEY_CONTEXT};
 pub use digest::Digest;
-pub use index::{Index, IndexError, Stamp};
+pub use index::{Index, IndexError};
+pub use stamp::{Stamp, TICK};
 pub use store::{Store, StoreError};
 pub use tree::{Artifact, Entry, Tree};

@@ -24,6 +24,7 @@ pub mod set;
 pub mod source;
 pub mod spec;
 pub mod state;
+pub mod uptodate;
 pub mod vars;
 pub mod why;
 pub mod yaml;

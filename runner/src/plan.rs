@@ -222,6 +222,16 @@ impl Plan {
         let _ = self.known[index].set(outputs);
     }
 
+    /// The outputs of a node, once they are known.
+    pub fn outputs(&self, index: usize) -> Option<&BTreeMap<String, Artifact>> {
+        self.known[index].get()
+    }
+
+    /// All source files that the plan reads.
+    pub fn sources(&self) -> impl Iterator<Item = &Given> {
+        self.sources.values().map(Arc::as_ref)
+    }
+
     /// Whether the node runs even where it is a hit.
     pub fn again(&self, index: usize) -> bool {
         self.again.contains(&index)
@@ -333,7 +343,7 @@ impl Plan {
         }
         let artifact = state.store.put_tree(&tree)?;
         let input = Input { files, tree: true };
-        Ok(Some(Given { artifact, input, stamps: Vec::new(), shown: None }))
+        Ok(Some(Given::stored(artifact, input, None)))
     }
 
     /// The device of the run.
@@ -354,12 +364,7 @@ fn made(state: &State, artifact: &Artifact, out: &Out, dir: &Path) -> Result<Giv
     let name = Path::new(&out.dest).file_name().unwrap_or_default().to_string_lossy();
     let files = state.store.places(artifact, &name)?;
     let tree = matches!(artifact, Artifact::Tree(_));
-    Ok(Given {
-        artifact: *artifact,
-        input: Input { files, tree },
-        stamps: Vec::new(),
-        shown: Some(dir.join(&out.dest)),
-    })
+    Ok(Given::stored(*artifact, Input { files, tree }, Some(dir.join(&out.dest))))
 }
 
 /// What the action gave where the store has lost it and the workspace still has it.

@@ -33,6 +33,9 @@ pub fn text_name(n: usize) -> String {
     if n == 0 { "pipeline.yaml".into() } else { format!("include-{n}.yaml") }
 }
 
+/// Numbers by stage and name.
+pub type Metrics = BTreeMap<String, BTreeMap<String, f64>>;
+
 /// A line of the record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line<E> {
@@ -52,7 +55,9 @@ pub struct Record {
     texts: Vec<String>,
     surveyed: bool,
     hits: usize,
-    metrics: BTreeMap<String, BTreeMap<String, f64>>,
+    metrics: Metrics,
+    /// Stages that were hits.
+    untold: BTreeSet<String>,
     finished: BTreeSet<String>,
     fell: BTreeSet<String>,
     summary: Option<Summary>,
@@ -83,7 +88,8 @@ impl Record {
             texts,
             surveyed: false,
             hits: 0,
-            metrics: BTreeMap::new(),
+            metrics: Metrics::new(),
+            untold: BTreeSet::new(),
             finished: BTreeSet::new(),
             fell: BTreeSet::new(),
             summary: None,
@@ -101,11 +107,12 @@ impl Record {
             }
             Event::StageFinished(done) => {
                 self.finished.insert(done.stage.clone());
+                if !done.metrics.is_empty() {
+                    self.metrics.insert(done.stage.clone(), done.metrics.clone());
+                }
                 if done.outcome == Outcome::Hit {
                     self.hits += 1;
-                    if !done.metrics.is_empty() {
-                        self.metrics.insert(done.stage.clone(), done.metrics.clone());
-                    }
+                    self.untold.insert(done.stage.clone());
                     return Ok(());
                 }
             }
@@ -115,7 +122,8 @@ impl Record {
             Event::RunFinished(summary) => {
                 self.summary = Some(*summary);
                 if self.hits > 0 {
-                    let metrics = std::mem::take(&mut self.metrics);
+                    let mut metrics = self.metrics.clone();
+                    metrics.retain(|stage, _| self.untold.contains(stage));
                     self.write(&Event::Hits { stages: self.hits, metrics })?;
                 }
             }
@@ -131,9 +139,14 @@ impl Record {
         self.file.write_all(&line)
     }
 
-    /// Ends the record: keeps the texts, and the lock as far as it is of this run. `lock` was written
+    /// Ends the record and returns the numbers of all stages: keeps the texts, and the lock as far as it is of this run. `lock` was written
     /// to `place`, or to no place where the run publishes nothing.
-    pub fn finish(self, home: &Path, mut lock: Lockfile, place: Option<&Path>) -> io::Result<()> {
+    pub fn finish(
+        self,
+        home: &Path,
+        mut lock: Lockfile,
+        place: Option<&Path>,
+    ) -> io::Result<Metrics> {
         let pointer = home.join("last").join(pointer(&self.pipeline));
         let texts: Vec<Digest> =
             self.texts.iter().map(|text| Digest::of(text.as_bytes())).collect();
@@ -143,8 +156,10 @@ impl Record {
             let last = std::fs::read(&pointer).ok();
             let last: Option<Last> = last.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let same = last.filter(|last| last.texts == texts && last.lock == *looks);
-            if same.is_some_and(|last| self.link(&folder(home, &last.run)).is_ok()) {
-                return Ok(());
+            let linked =
+                |last: Last| link(&folder(home, &last.run), &self.folder, self.texts.len()).is_ok();
+            if same.is_some_and(linked) {
+                return Ok(self.metrics);
             }
         }
         for (n, text) in self.texts.iter().enumerate() {
@@ -166,20 +181,58 @@ impl Record {
             temp.write_all(&serde_json::to_vec(&last)?)?;
             temp.persist(pointer).map_err(|e| e.error)?;
         }
-        Ok(())
+        Ok(self.metrics)
     }
+}
 
-    /// Links the texts and the lock of another run. Records are never changed, so it may share them.
-    fn link(&self, other: &Path) -> io::Result<()> {
-        let names = (0..self.texts.len()).map(text_name).chain([LOCK.to_owned()]);
-        for name in names {
-            let (from, to) = (other.join(&name), self.folder.join(&name));
-            if fs_err::hard_link(&from, &to).is_err() {
-                fs_err::copy(from, to)?;
-            }
+/// Links the texts and the lock of another run. Records are never changed, so runs may share them.
+fn link(other: &Path, own: &Path, texts: usize) -> io::Result<()> {
+    for name in (0..texts).map(text_name).chain([LOCK.to_owned()]) {
+        let (from, to) = (other.join(&name), own.join(&name));
+        if fs_err::hard_link(&from, &to).is_err() {
+            fs_err::copy(from, to)?;
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// What the record of a run says that finds everything as another left it.
+#[derive(Serialize, Deserialize)]
+pub struct Repeat {
+    /// How the other was started.
+    pub setting: Setting,
+    /// The numbers of its stages.
+    pub metrics: Metrics,
+}
+
+/// Records a run that had nothing to do. Fails where the record of the other run is gone.
+pub fn repeat(
+    home: &Path,
+    other: Repeat,
+    note: Option<String>,
+    summary: Summary,
+) -> io::Result<()> {
+    let Repeat { mut setting, metrics } = other;
+    let other = folder(home, &setting.run);
+    setting.run = id();
+    setting.note = note;
+    setting.to_run = 0;
+    let head = repository::head(&setting.dir);
+    (setting.commit, setting.branch) = (head.commit, head.branch);
+    let (own, texts) = (folder(home, &setting.run), setting.texts.len());
+    if !other.is_dir() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    fs_err::create_dir_all(&own)?;
+    let at = chrono::Utc::now().timestamp_millis();
+    let mut lines = Vec::new();
+    let hits = Event::Hits { stages: summary.hits, metrics };
+    for event in [Event::RunStarted(Box::new(setting)), hits, Event::RunFinished(summary)] {
+        serde_json::to_writer(&mut lines, &Line { at, event })?;
+        lines.push(b'\n');
+    }
+    link(&other, &own, texts)?;
+    fs_err::write(own.join(EVENTS), lines)
 }
 
 /// The name of a pipeline among all that share a state folder.

@@ -77,13 +77,20 @@ struct Progress {
     summary: Summary,
 }
 
-/// Runs the plan to its end and returns how it went, with the plan's graph and state.
-pub async fn run(
-    graph: Graph,
-    plan: Plan,
-    state: State,
-    options: Options,
-) -> Result<Summary, Failure> {
+/// A run that has ended.
+pub struct Ran {
+    /// How it went.
+    pub summary: Summary,
+    /// The graph.
+    pub graph: Graph,
+    /// The plan, with the outputs of every stage that ended well.
+    pub plan: Plan,
+    /// The state.
+    pub state: State,
+}
+
+/// Runs the plan to its end.
+pub async fn run(graph: Graph, plan: Plan, state: State, options: Options) -> Result<Ran, Failure> {
     let started = Instant::now();
     let machine = Machine::new(options.machine);
     let failed = AtomicBool::new(false);
@@ -124,7 +131,10 @@ pub async fn run(
     summary.interrupted = shared.options.cancel.is_cancelled();
     summary.millis = started.elapsed().as_millis() as u64;
     shared.say(Event::RunFinished(summary));
-    Ok(summary)
+    // Every task has ended, so nobody else holds it.
+    let shared = Arc::into_inner(shared).ok_or_else(|| std::io::Error::other("a task lives on"))?;
+    let Shared { graph, plan, state, .. } = shared;
+    Ok(Ran { summary, graph, plan, state })
 }
 
 impl Progress {

@@ -3,9 +3,10 @@
 //! Sources are read in place and never written. What a stage read is compared with what was hashed
 //! by the files' stamps once the stage has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use globset::GlobBuilder;
 use quantmill_cache::{Artifact, IndexError, Stamp, Tree};
@@ -23,11 +24,21 @@ pub struct Given {
     pub input: Input,
     /// For source files: how each looked when it was hashed, in the order of `input.files`.
     pub stamps: Vec<Stamp>,
+    /// For source files: each folder that was looked through, and how it looked before.
+    pub folders: Vec<(PathBuf, Stamp)>,
+    /// For source files: all of it was unchanged for so long that the stamps tell of any later change.
+    pub settled: bool,
     /// For what a stage made: the path that people know it by.
     pub shown: Option<PathBuf>,
 }
 
 impl Given {
+    /// What lies in the store.
+    pub fn stored(artifact: Artifact, input: Input, shown: Option<PathBuf>) -> Given {
+        let (stamps, folders, settled) = (Vec::new(), Vec::new(), false);
+        Given { artifact, input, stamps, folders, settled, shown }
+    }
+
     /// Names files as people know them in a message that may name their places in the store.
     pub fn rename(&self, message: String) -> String {
         let Some(shown) = &self.shown else { return message };
@@ -69,38 +80,39 @@ impl From<io::Error> for SourceError {
 
 /// Finds and hashes what a path, folder or glob names, relative to `dir`.
 pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceError> {
+    let before = SystemTime::now();
     let whole = dir.join(pattern);
     if whole.is_file() {
         let (entry, stamp) = state.index.file(&whole)?;
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let input = Input { files: BTreeMap::from([(name, whole.clone())]), tree: false };
         let artifact = Artifact::File(entry.digest);
-        return Ok(Given { artifact, input, stamps: vec![stamp], shown: None });
+        let settled = stamp.settled(before);
+        let stamps = vec![stamp];
+        return Ok(Given { artifact, input, stamps, folders: Vec::new(), settled, shown: None });
     }
-    let found = if whole.is_dir() { walk(&whole)? } else { expand(dir, pattern)? };
-    if found.is_empty() {
+    let Found { files, folders } = look(dir, pattern)?;
+    if files.is_empty() {
         return Err(nothing(dir, pattern));
     }
-    tracing::debug!("{pattern}: {} files", found.len());
+    tracing::debug!("{pattern}: {} files", files.len());
     let mut tree = Tree::default();
-    let mut stamps = Vec::with_capacity(found.len());
-    for (name, path) in &found {
+    let mut stamps = Vec::with_capacity(files.len());
+    for (name, path) in &files {
         let (entry, stamp) = state.index.file(path)?;
         tree.entries.insert(name.clone(), entry);
         stamps.push(stamp);
     }
+    let settled =
+        (folders.iter().map(|(_, stamp)| stamp)).chain(&stamps).all(|stamp| stamp.settled(before));
     let artifact = state.store.put_tree(&tree).map_err(IndexError::from)?;
-    Ok(Given { artifact, input: Input { files: found, tree: true }, stamps, shown: None })
+    let input = Input { files, tree: true };
+    Ok(Given { artifact, input, stamps, folders, settled, shown: None })
 }
 
 /// Whether a path, folder or glob names anything. Reads no file.
 pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
-    let whole = dir.join(pattern);
-    let found = whole.is_file()
-        || match whole.is_dir() {
-            true => !walk(&whole)?.is_empty(),
-            false => !expand(dir, pattern)?.is_empty(),
-        };
+    let found = dir.join(pattern).is_file() || !look(dir, pattern)?.files.is_empty();
     if found { Ok(()) } else { Err(nothing(dir, pattern)) }
 }
 
@@ -108,11 +120,23 @@ fn is_glob(part: &str) -> bool {
     part.contains(['*', '?', '[', '{'])
 }
 
-/// The files that match a glob, named from the last folder before the first wildcard.
-fn expand(dir: &Path, pattern: &str) -> Result<BTreeMap<String, PathBuf>, SourceError> {
+/// Files by relative name, and the folders that were looked through.
+#[derive(Default)]
+struct Found {
+    files: BTreeMap<String, PathBuf>,
+    folders: Vec<(PathBuf, Stamp)>,
+}
+
+/// The files of a folder, or those that match a glob, named from the last folder before the first
+/// wildcard.
+fn look(dir: &Path, pattern: &str) -> Result<Found, SourceError> {
+    let whole = dir.join(pattern);
+    if whole.is_dir() {
+        return Ok(walk(&whole, usize::MAX)?);
+    }
     let parts: Vec<&str> = pattern.split('/').collect();
     let Some(first) = parts.iter().position(|part| is_glob(part)) else {
-        return Ok(BTreeMap::new());
+        return Ok(Found::default());
     };
     let base = dir.join(parts[..first].join("/"));
     let glob = GlobBuilder::new(&parts[first..].join("/")).literal_separator(true).build();
@@ -122,29 +146,46 @@ fn expand(dir: &Path, pattern: &str) -> Result<BTreeMap<String, PathBuf>, Source
     })?;
     let matcher = glob.compile_matcher();
     if !base.is_dir() {
-        return Ok(BTreeMap::new());
+        return Ok(Found::default());
     }
-    let mut found = walk(&base)?;
-    found.retain(|name, _| matcher.is_match(name));
+    // A `{a,b/c}` may hold a slash that `parts` took for one of the path: then all is looked at.
+    let deep = parts.iter().any(|part| part.contains("**") || part.contains(['{', '}']));
+    let depth = if deep { usize::MAX } else { parts.len() - first };
+    let mut found = walk(&base, depth)?;
+    found.files.retain(|name, _| matcher.is_match(name));
     Ok(found)
 }
 
-/// Every file below a folder, hidden ones aside; links are followed.
-fn walk(base: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError> {
-    let mut found = BTreeMap::new();
-    let walker = ignore::WalkBuilder::new(base)
-        .standard_filters(false)
-        .hidden(true)
-        .follow_links(true)
-        .build();
-    for entry in walker {
-        let entry = entry.map_err(io::Error::other)?;
-        if !entry.file_type().is_some_and(|kind| kind.is_file()) {
-            continue;
-        }
-        let path = entry.into_path();
-        if let Some(name) = path.strip_prefix(base).ok().and_then(Path::to_str) {
-            found.insert(name.replace(std::path::MAIN_SEPARATOR, "/"), path);
+/// Every file below a folder down to a depth (1 is the folder's own), hidden ones aside. Links are
+/// followed, each folder once.
+fn walk(base: &Path, depth: usize) -> io::Result<Found> {
+    let mut found = Found::default();
+    let mut linked = BTreeSet::new();
+    let mut open = vec![(String::new(), base.to_owned(), depth)];
+    while let Some((prefix, folder, depth)) = open.pop() {
+        // Before it is read: what comes later changes it.
+        found.folders.push((folder.clone(), Stamp::read(&folder)?));
+        for entry in fs_err::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+            let (name, path) = (format!("{prefix}{name}"), entry.path());
+            let mut kind = entry.file_type()?;
+            if kind.is_symlink() {
+                kind = fs_err::metadata(&path)?.file_type();
+                if kind.is_dir() {
+                    let end = fs_err::canonicalize(&path)?;
+                    let round = fs_err::canonicalize(&folder)?.starts_with(&end);
+                    if round || !linked.insert(end) {
+                        continue;
+                    }
+                }
+            }
+            if kind.is_dir() && depth > 1 {
+                open.push((format!("{name}/"), path, depth - 1));
+            } else if kind.is_file() {
+                found.files.insert(name, path);
+            }
         }
     }
     Ok(found)

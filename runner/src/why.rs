@@ -403,7 +403,7 @@ mod tests {
             let files = BTreeMap::from([("notes.md".into(), path.clone())]);
             let input = Input { files, tree: false };
             let artifact = new.inputs["notes"];
-            let given = Given { artifact, input, stamps: Vec::new(), shown: None };
+            let given = Given::stored(artifact, input, None);
             BTreeMap::from([("notes".into(), given.into())])
         };
         assert_eq!(said(&old, new.clone(), given(), &store), ["notes.md changed"]);

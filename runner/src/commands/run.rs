@@ -2,27 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use quantmill_cache::Digest;
 use quantmill_stages::{Cancel, Device, Kind};
 
 use super::{Opened, Which, name_width, open};
 use crate::diagnostic::Problems;
-use crate::event::{Event, Setting};
+use crate::event::{Event, Setting, Summary};
 use crate::exit::{Failure, code};
 use crate::experiment::ledger::Ledger;
 use crate::graph::Needs;
 use crate::lock;
 use crate::plan::Plan;
-use crate::record::{self, Record};
+use crate::record::{self, Record, Repeat};
 use crate::report::progress::Display;
 use crate::report::text::colour;
 use crate::run::machine;
 use crate::run::{self, Options};
+use crate::state;
+use crate::uptodate::{self, UpToDate};
 
 /// The lock file is at most this much behind the stages.
 const LOCK: Duration = Duration::from_secs(2);
@@ -72,6 +75,11 @@ struct Trial {
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
 pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let which = &arguments.which;
+    let pipeline = crate::find(which.pipeline.as_deref())?;
+    let question = uptodate::question(&pipeline, &which.set, &which.wish(), kinds);
+    if arguments.trial.sweep.is_none() && nothing_to_do(arguments, &pipeline, &question) {
+        return Ok(());
+    }
     let opened = open(which, kinds)?;
     let plan = opened.plan(which)?;
     let detected = machine::detect();
@@ -88,16 +96,17 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let width = name_width(&opened.graph);
     let Opened { graph, path, lock, state } = opened;
     let mut record = Record::create(&state.home, &setting, &graph)?;
+    let (lock_path, before) = (lock::path(&path), setting.clone());
     let file = setting.dir.join(setting.texts.first().map_or("", String::as_str));
     let ledger = Ledger::new(&state.home, &setting.run, &file, kinds);
     let (home, publish) = (state.home.clone(), setting.sweep.is_none());
+    let lock_written = lock_path.clone();
     let names: Vec<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
     let cancel = Cancel::default();
     let _ = events.send(Event::RunStarted(Box::new(setting)));
     let listener = thread::spawn(move || {
         let mut lock = lock;
         lock.keep(names.iter().map(String::as_str));
-        let lock_path = lock::path(&path);
         let mut display = Display::new(std::io::stderr().is_terminal(), colour(), width);
         let mut kept = Ok(());
         let mut written = Instant::now();
@@ -108,11 +117,11 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
             kept = kept.and(noted);
             // The lock follows the stages, so that a run that is cut off is not forgotten.
             if publish && matches!(event, Event::StageFinished(_)) && written.elapsed() > LOCK {
-                kept = kept.and(lock.write(&lock_path));
+                kept = kept.and(lock.write(&lock_written));
                 written = Instant::now();
             }
         }
-        let place = publish.then_some(lock_path.as_path());
+        let place = publish.then_some(lock_written.as_path());
         let locked = place.map_or(Ok(()), |place| lock.write(place));
         kept.and(locked).and_then(|()| record.finish(&home, lock, place))
     });
@@ -125,19 +134,40 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         events,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(async {
+    let ran = runtime.block_on(async {
         tokio::spawn(interrupt(cancel));
         run::run(graph, plan, state, options).await
     });
     drop(runtime);
-    let kept = listener.join().unwrap_or(Ok(()));
-    let summary = summary?;
-    kept?;
+    let kept = listener.join().map_err(|_| std::io::Error::other("the record's thread died"))?;
+    let ran = ran?;
+    let metrics = kept?;
+    let summary = ran.summary;
+    if publish && summary.failed == 0 && !summary.interrupted {
+        let again = Repeat { setting: before, metrics };
+        uptodate::write(&ran, &lock_path, &question, &again)?;
+    }
     match (summary.interrupted, summary.failed) {
         (true, _) => Err(Failure::Interrupted),
         (false, 0) => Ok(()),
         (false, failed) => Err(Failure::Stages(failed)),
     }
+}
+
+/// True where all is as the last run left it; that is then told and recorded.
+fn nothing_to_do(arguments: &Run, pipeline: &Path, question: &Digest) -> bool {
+    let started = Instant::now();
+    let dir = pipeline.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let home = state::locate(dir.unwrap_or(Path::new(".")));
+    let Some(UpToDate { stages, again }) = uptodate::look(&home, question) else { return false };
+    let millis = started.elapsed().as_millis() as u64;
+    let summary = Summary { hits: stages, millis, ..Summary::default() };
+    // Where the record of that run is gone, the long way writes one of its own.
+    if record::repeat(&home, again, arguments.note.clone(), summary).is_err() {
+        return false;
+    }
+    Display::new(false, colour(), 0).note(&Event::RunFinished(summary));
+    true
 }
 
 /// The first Ctrl-C asks the stages to stop, the second does not ask.

@@ -77,7 +77,9 @@ pub fn split(
         let one = Given {
             artifact: Artifact::File(digest),
             input: Input { files: [(name.clone(), path.clone())].into(), tree: false },
-            stamps: whole.stamps.get(at).cloned().into_iter().collect(),
+            stamps: whole.stamps.get(at).copied().into_iter().collect(),
+            folders: Vec::new(),
+            settled: false,
             shown: whole.shown.as_ref().map(|folder| folder.join(name)),
         };
         given.insert(port.to_owned(), one.into());
