@@ -1,28 +1,28 @@
 //! What is wrong with a pipeline file, and where: every problem has a code, a place and a hint.
 //!
 //! Checks collect [`Problem`]s and go on, so that a person sees all of them in one go. A [`Span`]
-//! names its text, because a value may also come from `--set`. This module knows nothing of YAML.
+//! names its text, because a value may also come from an included file or from `--set`. How problems
+//! are drawn is in `draw`. This module knows nothing of YAML.
+
+mod draw;
 
 use std::fmt;
 use std::sync::Arc;
 
-use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
-};
-
-/// How many problems are drawn in full; more are counted.
-const DRAWN: usize = 60;
+use draw::Located;
+use serde::Serialize;
 
 /// A text that problems point into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The file's name as the user gave it, or `--set`.
+    /// The file's path as the user gave it, or `--set`.
     pub name: String,
     /// All of it.
     pub text: Arc<str>,
 }
 
-/// The texts of a pipeline: the file first, then each `--set`. Cheap to clone.
+/// The texts of a pipeline: the file first, then each `--set`, then the files that it includes.
+/// Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources(pub Arc<Vec<Source>>);
 
@@ -35,16 +35,16 @@ impl Sources {
     pub fn name(&self) -> &str {
         self.0.first().map_or("", |source| source.name.as_str())
     }
+    /// Whether a place is in the pipeline file itself or on the command line, not in an included
+    /// file.
+    pub fn is_own(&self, span: Span) -> bool {
+        let set = |source: &Source| source.name == crate::set::NAME;
+        span.source == 0 || self.0.get(span.source).is_some_and(set)
+    }
     /// The text below a span; empty where the span lies outside.
     pub fn text(&self, span: Span) -> &str {
         let text = self.0.get(span.source).map_or("", |source| source.text.as_ref());
         text.get(span.start..span.end).unwrap_or("")
-    }
-    /// The line of a span's start, from 1.
-    pub fn line(&self, span: Span) -> usize {
-        let text = self.0.get(span.source).map_or("", |source| source.text.as_ref());
-        let before = text.get(..span.start.min(text.len())).unwrap_or("");
-        1 + before.bytes().filter(|&b| b == b'\n').count()
     }
 }
 
@@ -59,9 +59,21 @@ pub struct Span {
     pub end: usize,
 }
 
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The pipeline cannot run.
+    Error,
+    /// It can, though perhaps not as its writer meant it.
+    Warning,
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// A stable name, such as `spec::unknown_key`.
     pub code: &'static str,
     /// What is wrong, in lower case.
@@ -77,10 +89,21 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at a place.
+    /// An error at a place.
     pub fn new(code: &'static str, span: Span, message: impl Into<Box<str>>) -> Problem {
-        let message = message.into();
-        Problem { code, message, span, label: Box::default(), help: None, also: Vec::new() }
+        Problem {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span,
+            label: Box::default(),
+            help: None,
+            also: Vec::new(),
+        }
+    }
+    /// A warning at a place.
+    pub fn warning(code: &'static str, span: Span, message: impl Into<Box<str>>) -> Problem {
+        Problem { severity: Severity::Warning, ..Problem::new(code, span, message) }
     }
     /// Adds what to write at the caret.
     pub fn label(mut self, label: impl Into<Box<str>>) -> Problem {
@@ -104,7 +127,7 @@ impl Problem {
     }
 }
 
-/// Everything that is wrong, with the texts that it points into. Never empty.
+/// Everything that is wrong, with the texts that it points into.
 #[derive(Clone, Debug)]
 pub struct Problems {
     sources: Sources,
@@ -116,17 +139,7 @@ impl Problems {
     pub fn new(sources: Sources, mut problems: Vec<Problem>) -> Problems {
         problems.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
         problems.dedup_by(|a, b| a.span == b.span && a.code == b.code && a.message == b.message);
-        let located = problems
-            .into_iter()
-            .map(|problem| {
-                let source = sources.0.get(problem.span.source);
-                let (name, text) = match source {
-                    Some(source) => (source.name.as_str(), Arc::clone(&source.text)),
-                    None => ("", Arc::from("")),
-                };
-                Located { source: NamedSource::new(name, text), problem }
-            })
-            .collect();
+        let located = draw::locate(&sources, problems);
         Problems { sources, located }
     }
 
@@ -135,90 +148,52 @@ impl Problems {
         self.located.iter().map(|located| &located.problem)
     }
 
-    /// `3 problems in pipeline.yaml`.
+    /// Whether one of them is an error.
+    pub fn any_error(&self) -> bool {
+        self.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// `3 problems in pipeline.yaml`, `2 problems and 1 warning in ...`.
     pub fn summary(&self) -> String {
-        let n = self.located.len();
-        format!("{n} problem{} in {}", if n == 1 { "" } else { "s" }, self.sources.name())
+        let warnings = self.iter().filter(|p| p.severity == Severity::Warning).count();
+        let errors = self.located.len() - warnings;
+        let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let counted = match (errors, warnings) {
+            (errors, 0) => count(errors, "problem"),
+            (0, warnings) => count(warnings, "warning"),
+            _ => format!("{} and {}", count(errors, "problem"), count(warnings, "warning")),
+        };
+        format!("{counted} in {}", self.sources.name())
     }
 
     /// Draws each problem with its lines, and a last line that counts them. `colour` is for a
     /// terminal without `NO_COLOR`; `width` is in columns.
     pub fn render(&self, colour: bool, width: usize) -> String {
-        let theme =
-            if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler =
-            GraphicalReportHandler::new_themed(theme).with_width(width).with_links(colour);
-        let mut out = String::new();
-        for located in self.located.iter().take(DRAWN) {
-            if handler.render_report(&mut out, located).is_err() {
-                out.push_str(&format!("{located}\n"));
-            }
-            out.push('\n');
-        }
-        if self.located.len() > DRAWN {
-            out.push_str(&format!("  … and {} more\n\n", self.located.len() - DRAWN));
-        }
+        let mut out = draw::render(&self.located, colour, width);
         out.push_str(&self.summary());
         out.push('\n');
         out
+    }
+
+    /// For editors: a JSON list of objects with `file`, `line`, `column`, `end_line`, `end_column`
+    /// (from 1, columns in characters, the end behind the last), `code`, `severity`, `message` and
+    /// `help` (or null).
+    pub fn json(&self) -> String {
+        let list: Vec<serde_json::Value> = self.located.iter().map(Located::json).collect();
+        format!("{:#}\n", serde_json::Value::Array(list))
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.located.as_slice() {
-            [one] => {
-                let line = self.sources.line(one.problem.span);
-                write!(f, "{}:{line}: {one}", one.source.name())
-            }
+            [one] => write!(f, "{}: {}", one.place(), one.problem.message),
             _ => f.write_str(&self.summary()),
         }
     }
 }
 
 impl std::error::Error for Problems {}
-
-impl Diagnostic for Problems {
-    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.located.iter().map(|located| located as &dyn Diagnostic)))
-    }
-}
-
-/// A problem with its source: what miette draws.
-#[derive(Clone, Debug)]
-struct Located {
-    source: NamedSource<Arc<str>>,
-    problem: Problem,
-}
-
-impl fmt::Display for Located {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
-
-impl std::error::Error for Located {}
-
-impl Diagnostic for Located {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.problem.code))
-    }
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.problem.help.as_deref()?))
-    }
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&self.source)
-    }
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let place = |span: Span| (span.start, span.end - span.start);
-        let label = Some(self.problem.label.to_string()).filter(|label| !label.is_empty());
-        let main = LabeledSpan::new_primary_with_span(label, place(self.problem.span));
-        // A label of another text cannot be drawn into this one.
-        let also = self.problem.also.iter().filter(|(s, _)| s.source == self.problem.span.source);
-        let also = also.map(move |(s, l)| LabeledSpan::new_with_span(Some(l.clone()), place(*s)));
-        Some(Box::new(std::iter::once(main).chain(also)))
-    }
-}
 
 /// The best of `candidates` for a misspelt `given`, if one is near.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

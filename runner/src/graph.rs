@@ -4,19 +4,21 @@
 //! A [`Graph`] is the last thing that a user's file decides: it is complete and consistent, and
 //! nothing after it needs to look at YAML. It does not touch the disk.
 
+mod left_out;
 mod order;
 mod places;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use quantmill_stages::{Kind, Port, Sandbox};
 use serde_json::Value as Json;
 
-use crate::diagnostic::{Problem, Problems, Sources, Span, suggest};
+use crate::diagnostic::{Problem, Problems, Severity, Sources, Span, suggest};
 use crate::params;
-use crate::spec::{Spec, StageSpec};
+use crate::spec::{Spec, StageSpec, Text};
 use wire::{Fed, Names, Wire};
 
 /// A checked pipeline.
@@ -33,6 +35,8 @@ pub struct Graph {
     /// An edge from each node to those that it feeds. Its weights are places in `nodes`, equal to
     /// its own node indices.
     pub dag: petgraph::graph::DiGraph<usize, ()>,
+    /// What its writer may not have meant.
+    pub warnings: Vec<Problem>,
 }
 
 /// A source file, folder or glob.
@@ -95,9 +99,11 @@ pub struct Node {
     /// How often it is tried again after a failure.
     pub retries: u32,
     /// How long an action of it may take.
-    pub timeout: Option<std::time::Duration>,
+    pub timeout: Option<Duration>,
     /// What it needs of the machine.
     pub needs: Needs,
+    /// The most time that it needs, as its writer says.
+    pub time: Option<Duration>,
     /// How far it is kept to what it declares.
     pub sandbox: Sandbox,
     /// Its name in the file.
@@ -161,36 +167,45 @@ pub struct Out {
 
 /// Ties a [`Spec`] together. All problems come back at once, those of the spec among them.
 pub fn build(spec: Spec, kinds: &[Kind]) -> Result<Graph, Problems> {
-    let Spec { sources, dir, seed, inputs, stages, mut problems } = spec;
+    let Spec { sources, dir, seed, sandbox, mut inputs, stages, mut problems } = spec;
     let known = know(&stages, kinds, &sources, &mut problems);
     let names = Names::new(&inputs, &stages, &known);
-    let wires: Vec<Vec<Wire>> = (stages.iter().zip(&known))
+    let mut wires: Vec<Vec<Wire>> = (stages.iter().zip(&known))
         .map(|(stage, known)| wire::stage(stage, known.as_ref(), &names, &mut problems))
         .collect();
-    let outs: Vec<Vec<(Out, Span)>> = (stages.iter().zip(&known))
+    drop(names);
+    let mut outs: Vec<Vec<(Out, Span)>> = (stages.iter().zip(&known))
         .map(|(stage, known)| places::outputs(stage, known.as_ref(), &sources, &mut problems))
         .collect();
+    let mut order = order::topological(&stages, &wires, &mut problems);
+    unread(&inputs, &wires, &sources, &mut problems);
+    let gone = left_out::leave_out(&stages, &order, &mut wires, &mut inputs, &mut problems);
+    order.retain(|&stage| !gone[stage]);
+    for (outs, _) in outs.iter_mut().zip(&gone).filter(|(_, gone)| **gone) {
+        outs.clear();
+    }
     places::conflicts(&stages, &outs, &inputs, &wires, &mut problems);
-    let order = order::topological(&stages, &wires, &mut problems);
-    if !problems.is_empty() {
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        // What seems to be unused may be what a mistake hides.
+        problems.retain(|p| p.severity == Severity::Error || !p.code.ends_with("::unused"));
         return Err(Problems::new(sources, problems));
     }
-    let mut place = vec![0; order.len()];
+    let mut place = vec![0; stages.len()];
     for (new, &old) in order.iter().enumerate() {
         place[old] = new;
     }
+    let mut nodes: Vec<Option<Node>> = Vec::new();
+    nodes.resize_with(order.len(), || None);
     let parts = stages.into_iter().zip(known).zip(wires.into_iter().zip(outs));
-    let mut nodes: Vec<(usize, Node)> = parts
-        .enumerate()
-        .filter_map(|(old, ((stage, known), (wires, outs)))| {
-            Some((place[old], node(stage, known?, wires, outs, seed, &place)))
-        })
-        .collect();
-    nodes.sort_by_key(|(new, _)| *new);
-    let nodes: Vec<Node> = nodes.into_iter().map(|(_, node)| node).collect();
+    for (old, ((stage, known), (wires, outs))) in parts.enumerate() {
+        if let (false, Some(known)) = (gone[old], known) {
+            nodes[place[old]] = Some(node(stage, known, wires, outs, (seed, sandbox), &place));
+        }
+    }
+    let nodes: Vec<Node> = nodes.into_iter().flatten().collect();
     let inputs = inputs.into_iter().map(|input| (input.name.clone(), input)).collect();
     let dag = dag(&nodes);
-    Ok(Graph { sources, dir, inputs, nodes, dag })
+    Ok(Graph { sources, dir, inputs, nodes, dag, warnings: problems })
 }
 
 /// What is known of a stage whose kind exists and whose parameters can be read.
@@ -207,7 +222,7 @@ fn know(
     sources: &Sources,
     problems: &mut Vec<Problem>,
 ) -> Vec<Option<Known>> {
-    let mut schemas: BTreeMap<&str, Json> = BTreeMap::new();
+    let mut schemas = params::Schemas::new(kinds);
     let mut know = |stage: &StageSpec| {
         let uses = stage.uses.as_ref()?;
         let Some(&kind) = kinds.iter().find(|kind| kind.name == uses.text) else {
@@ -218,7 +233,10 @@ fn know(
             problems.push(problem.label("no such kind").maybe_help(help));
             return None;
         };
-        let schema = schemas.entry(kind.name).or_insert_with(|| (kind.schema)().to_value());
+        let schema = schemas.of(kind.name)?;
+        if stage.unclear {
+            return None;
+        }
         let params = params::resolve(&kind, schema, stage, sources, problems)?;
         let (inputs, outputs) = ((kind.inputs)(&params), (kind.outputs)(&params));
         Some(Known { kind, params, inputs, outputs })
@@ -226,12 +244,36 @@ fn know(
     stages.iter().map(&mut know).collect()
 }
 
+/// Warns of inputs that nothing reads; those of an included file may be meant for others.
+fn unread(
+    inputs: &[InputSpec],
+    wires: &[Vec<Wire>],
+    sources: &Sources,
+    problems: &mut Vec<Problem>,
+) {
+    let fed = wires.iter().flatten().filter_map(|wire| match &wire.fed {
+        Fed::Input(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let fed: BTreeSet<&str> = fed.collect();
+    for input in inputs.iter().filter(|input| !fed.contains(input.name.as_str())) {
+        if sources.is_own(input.span) {
+            let message = format!("nothing reads the input `{}`", input.name);
+            let problem = Problem::warning("input::unused", input.span, message);
+            problems.push(
+                problem
+                    .help(format!("name it in a `from`, or leave it out: `from: {}`", input.name)),
+            );
+        }
+    }
+}
+
 fn node(
     stage: StageSpec,
     known: Known,
     wires: Vec<Wire>,
     outputs: Vec<(Out, Span)>,
-    seed: u64,
+    (seed, sandbox): (u64, Sandbox),
     place: &[usize],
 ) -> Node {
     let inputs = wires.into_iter().map(|wire| {
@@ -239,32 +281,45 @@ fn node(
             Fed::Input(name) => From::Input(name),
             Fed::Path(path) => From::Path(path),
             Fed::Stage { stage, port } => From::Output { node: place[stage], port },
+            Fed::Cells { stages, port } => {
+                let nodes = stages.into_iter().map(|(cell, stage)| (cell, place[stage]));
+                From::Cells { nodes: nodes.collect(), port }
+            }
         };
         (wire.port, from)
     });
-    let mut env: Vec<String> = stage.env.into_iter().map(|name| name.text).collect();
-    env.sort();
-    env.dedup();
+    let items = match stage.map {
+        Some(_) => Some(wire::ITEM.to_owned()),
+        None => known.kind.items.map(str::to_owned),
+    };
+    let cell = stage.cell.iter().map(|bound| (bound.axis.clone(), bound.label.clone()));
     Node {
         inputs: inputs.collect(),
-        base: stage.name.name.clone(),
+        base: stage.base,
         name: stage.name.name,
-        cell: BTreeMap::new(),
+        cell: cell.collect(),
         kind: known.kind,
         params: known.params,
         outputs: outputs.into_iter().map(|(out, _)| out).collect(),
         seed: stage.seed.unwrap_or(seed),
-        env,
-        secrets: Vec::new(),
-        items: known.kind.items.map(str::to_owned),
-        frozen: false,
-        always: false,
-        retries: 0,
-        timeout: None,
-        needs: Needs::default(),
-        sandbox: Sandbox::Off,
+        env: sorted(stage.env),
+        secrets: sorted(stage.secrets),
+        items,
+        frozen: stage.frozen,
+        always: stage.always,
+        retries: stage.retries,
+        timeout: stage.timeout,
+        needs: stage.needs,
+        time: stage.time,
+        sandbox: stage.sandbox.unwrap_or(sandbox),
         span: stage.name.span,
     }
+}
+
+/// Each name once, in order.
+fn sorted(names: Vec<Text>) -> Vec<String> {
+    let names: BTreeSet<String> = names.into_iter().map(|name| name.text).collect();
+    names.into_iter().collect()
 }
 
 fn dag(nodes: &[Node]) -> petgraph::graph::DiGraph<usize, ()> {

@@ -3,14 +3,43 @@
 //! serde stops at the first mistake. So keys that the JSON Schema does not know are found first, all
 //! of them; then a parameter that does not hold is taken out and the rest is tried again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quantmill_stages::{Invalid, Kind};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Problem, Sources, Span, suggest};
-use crate::spec::{StageSpec, Text};
+use crate::spec::{STAGE_KEYS, StageSpec, Text};
 use crate::yaml::{Value, Yaml};
+
+/// The JSON Schemas of kinds, each made once.
+pub struct Schemas<'k> {
+    kinds: &'k [Kind],
+    made: BTreeMap<&'static str, Json>,
+}
+
+impl<'k> Schemas<'k> {
+    /// None is made yet.
+    pub fn new(kinds: &'k [Kind]) -> Schemas<'k> {
+        Schemas { kinds, made: BTreeMap::new() }
+    }
+    /// The schema of a kind's parameters, where there is such a kind.
+    pub fn of(&mut self, name: &str) -> Option<&Json> {
+        let kind = self.kinds.iter().find(|kind| kind.name == name)?;
+        Some(self.made.entry(kind.name).or_insert_with(|| (kind.schema)().to_value()))
+    }
+}
+
+/// Whether a schema knows a parameter, by its dotted path.
+pub fn has(schema: &Json, path: &str) -> bool {
+    let below = |at: &'_ Json, part: &str| -> Option<Json> {
+        let object = object(schema, at)?;
+        let named = object.get("properties").and_then(|properties| properties.get(part));
+        let open = object.get("additionalProperties").filter(|more| more.is_object());
+        named.or(open).cloned()
+    };
+    path.split('.').try_fold(schema.clone(), |at, part| below(&at, part)).is_some()
+}
 
 /// Names of the parameters of a kind.
 pub fn names(kind: &Kind) -> Vec<String> {
@@ -91,6 +120,10 @@ impl Keys<'_> {
                 let problem = Problem::new("param::unknown", key.span, message);
                 let known: Vec<&str> = properties.keys().map(String::as_str).collect();
                 let help = match known.is_empty() {
+                    _ if path.is_empty() && STAGE_KEYS.contains(&key.name.as_str()) => {
+                        let name = &key.name;
+                        Some(format!("`{name}` is a key of the stage: write it beside `with`"))
+                    }
                     true => Some(format!("`{kind}` takes no parameters")),
                     false => suggest(&key.name, "parameters", known),
                 };

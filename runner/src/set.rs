@@ -2,12 +2,16 @@
 //!
 //! A path is `name` or `vars.name` (a variable), `seed`, `inputs.name`, `stages.name.key...`, or in
 //! short `stage.param` for `stages.stage.with.param`; a variable wins over a stage of the same name.
+//! A parameter that is an axis of the stage's matrix gets this one value in place of the axis' values.
 //! Variables, inputs and stages must exist: a misspelt path is an error, not a new value. The value
 //! is YAML: `3`, `true`, `[1, 2]`, `{r: 8}`, or text.
 
 use crate::diagnostic::{Problem, Sources, Span, suggest};
 use crate::spec::STAGE_KEYS;
 use crate::yaml::{self, Key, Value, Yaml};
+
+/// The name of an override as a source.
+pub const NAME: &str = "--set";
 
 /// Applies the overrides to the tree of the file, in order. The `n`th has source `n + 1`.
 pub fn apply(
@@ -30,14 +34,22 @@ pub fn apply(
                 None => continue,
             }
         };
-        let done = absolute(root, path).and_then(|path| put(root, &path, span, value));
+        let done = absolute(root, path).and_then(|path| match axis(root, &path) {
+            Some((path, lists)) => {
+                let many = matches!(value.value, Value::Seq(_)) && !lists;
+                let one = |value: Yaml| Yaml { span: value.span, value: Value::Seq(vec![value]) };
+                put(root, &path, span, if many { value } else { one(value) })
+            }
+            None => put(root, &path, span, value),
+        });
         if let Err((message, help)) = done {
             problems.push(Problem::new("set::unknown", span, message).maybe_help(help));
         }
     }
 }
 
-type Refused = (String, Option<String>);
+/// What is wrong, and what may help.
+pub type Refused = (String, Option<String>);
 
 fn keys<'y>(root: &'y Yaml, section: &str) -> Vec<&'y str> {
     let entries = root.get(section).and_then(Yaml::map).unwrap_or_default();
@@ -53,7 +65,7 @@ fn absolute(root: &Yaml, path: &str) -> Result<Vec<String>, Refused> {
         "inputs" if rest.len() == 1 => &[],
         "vars" | "stages" if !rest.is_empty() => &[],
         name if vars.contains(&name) => &["vars"],
-        "seed" if rest.is_empty() => &[],
+        "seed" | "sandbox" if rest.is_empty() => &[],
         name if stages.contains(&name) && !rest.is_empty() => &["stages"],
         name if stages.contains(&name) => {
             let help = format!("name a parameter of it, as `{name}.param=value`");
@@ -72,6 +84,27 @@ fn absolute(root: &Yaml, path: &str) -> Result<Vec<String>, Refused> {
     }
     check(root, &full)?;
     Ok(full)
+}
+
+/// The path of the axis that a parameter is, and whether its values are lists themselves.
+fn axis(root: &Yaml, path: &[String]) -> Option<(Vec<String>, bool)> {
+    let [stages, stage, with, rest @ ..] = path else { return None };
+    if stages != "stages" || with != "with" {
+        return None;
+    }
+    let matrix = root.get(stages)?.get(stage)?.get("matrix")?;
+    let nested =
+        rest.iter().try_fold(matrix, |at, part| at.get(part)).map(|at| (rest.to_vec(), at));
+    let dotted = || Some((vec![rest.join(".")], matrix.get(&rest.join("."))?));
+    let (below, values) = nested.or_else(dotted)?;
+    let lists = match &values.value {
+        Value::Seq(values) => values.iter().any(|value| matches!(value.value, Value::Seq(_))),
+        // A variable.
+        Value::String(_) => false,
+        _ => return None,
+    };
+    let path = [stages, stage, "matrix"].map(str::to_owned).into_iter().chain(below).collect();
+    Some((path, lists))
 }
 
 /// Refuses what must exist and does not.
@@ -112,7 +145,7 @@ fn check(root: &Yaml, path: &[String]) -> Result<(), Refused> {
 }
 
 /// Puts the value there, making maps on the way.
-fn put(at: &mut Yaml, path: &[String], span: Span, value: Yaml) -> Result<(), Refused> {
+pub fn put(at: &mut Yaml, path: &[String], span: Span, value: Yaml) -> Result<(), Refused> {
     let Some((first, rest)) = path.split_first() else {
         *at = value;
         return Ok(());

@@ -224,7 +224,12 @@ impl Reader<'_> {
                 // As it is written: `1: x` is the key `1`.
                 _ => self.text.get(span.start..span.end).unwrap_or_default().trim().to_owned(),
             };
+            let told = self.problems.len();
             let value = self.node(value);
+            if name == "sandbox" && value.text() == Some("off") {
+                // Here it can mean nothing else.
+                self.problems.truncate(told);
+            }
             if let Some(&first) = seen.get(&name) {
                 let message = format!("`{name}` is given twice");
                 let problem = Problem::new("yaml::duplicate_key", span, message);

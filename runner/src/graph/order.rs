@@ -5,8 +5,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::{Fed, Wire};
-use crate::diagnostic::{Problem, Span};
+use super::Wire;
+use crate::diagnostic::Problem;
 use crate::spec::StageSpec;
 
 /// Places in the file, each after what feeds it; among the ready in the order of the file. Circles
@@ -19,7 +19,7 @@ pub(crate) fn topological(
     let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
     let mut waits = vec![0usize; stages.len()];
     for (stage, wires) in wires.iter().enumerate() {
-        for (before, _) in wires.iter().filter_map(from_stage) {
+        for before in wires.iter().flat_map(|wire| wire.fed.stages()) {
             feeds[before].push(stage);
             waits[stage] += 1;
         }
@@ -40,13 +40,6 @@ pub(crate) fn topological(
         circles(stages, wires, &feeds, problems);
     }
     order
-}
-
-fn from_stage(wire: &Wire) -> Option<(usize, Span)> {
-    match wire.fed {
-        Fed::Stage { stage, .. } => Some((stage, wire.span)),
-        _ => None,
-    }
 }
 
 /// One problem for each group of stages that wait for one another.
@@ -76,10 +69,10 @@ fn circles(
         let message = format!("stages wait for each other: {}", names.join(" -> "));
         let mut places = circle.windows(2).filter_map(|pair| {
             let (before, after) = (pair[0], pair[1]);
-            let wire = wires[after].iter().filter_map(from_stage).find(|(s, _)| *s == before);
+            let wire = wires[after].iter().find(|wire| wire.fed.stages().any(|s| s == before));
             let label =
                 format!("`{}` feeds `{}`", stages[before].name.name, stages[after].name.name);
-            wire.map(|(_, span)| (span, label))
+            wire.map(|wire| (wire.span, label))
         });
         let Some((span, label)) = places.next() else { continue };
         let problem = Problem::new("graph::cycle", span, message).label(label);

@@ -8,7 +8,7 @@ use quantmill_stages::Port;
 
 use super::{Fed, InputSpec, Known, Out, Wire};
 use crate::diagnostic::{Problem, Sources, Span, suggest};
-use crate::spec::StageSpec;
+use crate::spec::{StageSpec, cells};
 
 /// The outputs of a stage with their places.
 pub(crate) fn outputs(
@@ -49,7 +49,37 @@ pub(crate) fn outputs(
         }
     }
     misplaced(stage, known, problems);
+    mapped(stage, known, problems);
     outs
+}
+
+/// Outputs of a stage that maps must differ from item to item, and those of another cannot.
+fn mapped(stage: &StageSpec, known: &Known, problems: &mut Vec<Problem>) {
+    for port in known.outputs.iter().filter(|port| names_place(port)) {
+        let own = stage.with.get("outputs").and_then(|outputs| outputs.get(&port.name));
+        let Some((own, text)) = own.and_then(|own| Some((own, own.text()?))) else { continue };
+        let each = ["{name}", "{stem}"].into_iter().find(|slot| text.contains(slot));
+        let problem = match (&stage.map, each) {
+            (Some(_), None) => {
+                let message = format!("every item would write `{text}`");
+                let problem = Problem::new("graph::map", own.span, message);
+                problem.help(match text.trim_end_matches('/').rsplit_once('.') {
+                    Some((before, kind)) if !before.is_empty() => {
+                        format!("name the item: `{before}/{{stem}}.{kind}`")
+                    }
+                    _ => format!("name the item: `{}/{{name}}`", text.trim_end_matches('/')),
+                })
+            }
+            (None, Some(slot)) => {
+                let message =
+                    format!("`{slot}` is the name of an item, and this stage has no `map`");
+                let problem = Problem::new("graph::map", own.span, message);
+                problem.help("add `map: SOURCE`, or name the file")
+            }
+            _ => continue,
+        };
+        problems.push(problem);
+    }
 }
 
 /// Entries of `to` that name no output.
@@ -64,7 +94,7 @@ fn misplaced(stage: &StageSpec, known: &Known, problems: &mut Vec<Problem>) {
         }
         let Some(key) = key else { continue };
         if !known.outputs.iter().any(|port| port.name == key.name) {
-            let message = format!("stage `{}` has no output `{}`", stage.name.name, key.name);
+            let message = format!("stage `{}` has no output `{}`", stage.base, key.name);
             let names: Vec<&str> = known.outputs.iter().map(|port| port.name.as_ref()).collect();
             let what = format!("outputs of `{}`", known.kind.name);
             let help = suggest(&key.name, &what, names);
@@ -110,7 +140,7 @@ fn place(text: &str, span: Span, sources: &Sources) -> Result<PathBuf, Problem> 
 struct Holder<'a> {
     path: PathBuf,
     /// The output's stage and port; `None` for what is only read.
-    output: Option<(&'a str, &'a str)>,
+    output: Option<(&'a StageSpec, &'a str)>,
     /// The input's name; `None` for a path in `from` and for an output.
     input: Option<&'a str>,
     span: Span,
@@ -128,7 +158,7 @@ pub(crate) fn conflicts(
     for (stage, outs) in stages.iter().zip(outs) {
         holders.extend(outs.iter().map(|(out, span)| Holder {
             path: out.dest.clone(),
-            output: Some((&stage.name.name, &out.port.name)),
+            output: Some((stage, &out.port.name)),
             input: None,
             span: *span,
         }));
@@ -175,23 +205,51 @@ fn clash(outer: &Holder, inner: &Holder) -> Option<Problem> {
                 true => format!("two outputs go to `{path}`"),
                 false => {
                     let outer = outer.path.display();
-                    format!("`{path}` lies in `{outer}`, the output `{port}` of `{stage}`")
+                    format!(
+                        "`{path}` lies in `{outer}`, the output `{port}` of `{}`",
+                        stage.name.name
+                    )
                 }
             };
             let problem = Problem::new("graph::overlap", inner.span, message);
-            (problem.help(format!("give the output of `{own}` a place of its own")), outer)
+            if stage.base == own.base {
+                return Some(problem.label(cells_of(own)).help(axes_help(own)));
+            }
+            let help = format!("give the output of `{}` a place of its own", own.name.name);
+            (problem.help(help), outer)
         }
         (Some((stage, port)), None) => {
+            let stage = &stage.base;
             let message = format!("`{path}` is made by stage `{stage}`");
             let problem = Problem::new("graph::reads_output", inner.span, message);
             let help = format!("name the stage: `from: {stage}` or `from: {stage}.{port}`");
             (problem.help(help), outer)
         }
         (None, Some((stage, _))) => {
-            return Some(overwrites(stage, inner, outer.input, outer.span));
+            return Some(overwrites(&stage.base, inner, outer.input, outer.span));
         }
     };
     Some(problem.also(other.span, "the other"))
+}
+
+fn cells_of(stage: &StageSpec) -> String {
+    match stage.cell.is_empty() {
+        true => String::new(),
+        false => "the same for several cells".to_owned(),
+    }
+}
+
+/// How the cells of a stage get places of their own.
+fn axes_help(stage: &StageSpec) -> String {
+    let axes = stage.cell.iter().map(|bound| match bound.axis.as_str() {
+        cells::ITEM => "${key}".to_owned(),
+        axis => format!("${{matrix.{axis}}}"),
+    });
+    let axes: Vec<String> = axes.collect();
+    match axes.is_empty() {
+        true => format!("give each output of `{}` a place of its own", stage.base),
+        false => format!("name the cell in the path: `{}`", axes.join("-")),
+    }
 }
 
 fn overwrites(stage: &str, output: &Holder, input: Option<&str>, span: Span) -> Problem {
@@ -224,7 +282,7 @@ fn globs(
                     || glob.is_match(out.dest.join("x"))
                     || glob.is_match(out.dest.join("x/x")));
             if within || glob.is_match(&out.dest) {
-                let name = stage.name.name.as_str();
+                let name = stage.base.as_str();
                 let output =
                     Holder { path: out.dest.clone(), output: None, input: None, span: *span };
                 problems.push(overwrites(name, &output, Some(&input.name), input.span));

@@ -6,6 +6,7 @@ mod bad;
 mod explain;
 mod front;
 mod incremental;
+mod language;
 mod layers;
 mod merge;
 mod plan;
