@@ -201,7 +201,8 @@ fn sources(
     Err(Problems::new(graph.sources.clone(), problems).into())
 }
 
-fn pattern<'a>(
+/// The path or glob that feeds a port, where no stage does.
+pub fn pattern<'a>(
     graph: &'a Graph,
     node: &'a Node,
     from: &'a From,

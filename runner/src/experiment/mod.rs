@@ -5,7 +5,11 @@
 //! these. Nothing here decides what a run does.
 
 pub mod account;
+pub mod archive;
+pub mod compare;
 pub mod history;
 pub mod ledger;
 pub mod repository;
+pub mod reproduce;
+pub mod restore;
 pub mod sources;

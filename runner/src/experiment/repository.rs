@@ -4,6 +4,7 @@
 //! process; whether the files differ from the commit, and what they were, is asked of `git`. Nothing
 //! here writes to a repository.
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -64,19 +65,47 @@ pub fn dirty(dir: &Path) -> Option<bool> {
 
 /// A file as it was in a commit. The path is relative to `dir`.
 pub fn file_at(dir: &Path, commit: &str, path: &str) -> Option<Vec<u8>> {
-    git(dir, &["show", &format!("{commit}:./{path}")])
+    let here = if path.starts_with("../") { "" } else { "./" };
+    git(dir, &["show", &format!("{commit}:{here}{path}")])
 }
 
-/// The files of a folder as they were in a commit: a tar archive.
-pub fn archive(dir: &Path, commit: &str) -> Option<Vec<u8>> {
-    git(dir, &["archive", "--format=tar", commit, "."])
+/// Hands over the files of a folder as they were in a commit: path below the folder, whether it may be
+/// executed, content. False where git or the commit is not there.
+pub fn files_at(
+    dir: &Path,
+    commit: &str,
+    mut each: impl FnMut(&str, bool, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<bool> {
+    if !dir.is_dir() || git(dir, &["cat-file", "-e", commit]).is_none() {
+        return Ok(false);
+    }
+    let mut child =
+        command(dir, &["archive", "--format=tar", commit, "."]).stdout(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdout.take() {
+        for entry in tar::Archive::new(&mut pipe).entries()? {
+            let mut entry = entry?;
+            if entry.header().entry_type().is_file() {
+                let path = entry.path()?.to_string_lossy().into_owned();
+                let executable = entry.header().mode()? & 0o100 != 0;
+                each(&path, executable, &mut entry)?;
+            }
+        }
+        // The archive is padded; git would take a pipe that closes early for a failure.
+        io::copy(&mut pipe, &mut io::sink())?;
+    }
+    Ok(child.wait()?.success())
 }
 
-fn git(dir: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
+fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("git");
     // A question must not write: `status` would refresh the index.
     command.env("GIT_OPTIONAL_LOCKS", "0").arg("-C").arg(dir).args(arguments);
-    let out = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
+    let out = command(dir, arguments).output().ok()?;
     out.status.success().then_some(out.stdout)
 }
 
@@ -119,5 +148,15 @@ mod tests {
         fs_err::write(dir.join("a"), "2").unwrap();
         assert_eq!(dirty(&dir), Some(true));
         assert_eq!(file_at(&dir, &commit, "a").as_deref(), Some(&b"1"[..]));
+        let mut seen = Vec::new();
+        let each = |path: &str, executable: bool, content: &mut dyn Read| {
+            let mut text = String::new();
+            content.read_to_string(&mut text)?;
+            seen.push((path.to_owned(), executable, text));
+            Ok(())
+        };
+        assert!(files_at(&dir, &commit, each).unwrap());
+        assert_eq!(seen, [("a".to_owned(), false, "1".to_owned())]);
+        assert!(!files_at(&dir, &"0".repeat(40), |_, _, _| Ok(())).unwrap());
     }
 }
