@@ -94,7 +94,7 @@ fn tell(failure: &Failure) -> u8 {
             eprint!("{}", problems.render(colour(), width));
         }
         // Each was told as it happened.
-        Failure::Stages(_) | Failure::Interrupted => {}
+        Failure::Stages(_) | Failure::Told | Failure::Interrupted => {}
         Failure::Usage { message, help } => {
             eprintln!("{word}: {message}");
             if let Some(help) = help {

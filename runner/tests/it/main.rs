@@ -11,6 +11,7 @@ mod layers;
 mod merge;
 mod plan;
 mod records;
+mod reproduce;
 mod run;
 mod semantics;
 mod space;

@@ -1,8 +1,10 @@
 //! `quantmill runs`: what was run, how two runs differ, and whether one can be made again.
 
+pub mod export;
 pub mod ledger;
 pub mod list;
 pub mod note;
+pub mod reproduce;
 pub mod rm;
 pub mod show;
 
@@ -20,6 +22,7 @@ use crate::state;
 Examples:
   quantmill runs list                        the latest runs
   quantmill runs show latest                 one of them
+  quantmill runs reproduce latest            the same bytes again?
   quantmill runs note latest \"a lower fee\"   say what it was about
 
 A run is named by its id, by the beginning of one, by `latest`, or by `latest~2`
@@ -35,6 +38,12 @@ enum Verb {
     List(list::List),
     /// Show one run: what it ran with, what it gave, and what is kept of it
     Show(show::Show),
+    /// Make a run again from nothing and compare every artifact
+    Reproduce(reproduce::Reproduce),
+    /// Write a run to one file from which another machine can make it again
+    Export(export::Export),
+    /// Take over a run from such a file
+    Import(export::Import),
     /// Say what a run was about
     Note(note::Note),
     /// Remove records of runs
@@ -44,10 +53,13 @@ enum Verb {
 }
 
 /// Does what the command line says.
-pub fn runs(arguments: &Runs, _kinds: &[Kind]) -> Result<(), Failure> {
+pub fn runs(arguments: &Runs, kinds: &[Kind]) -> Result<(), Failure> {
     match &arguments.verb {
         Verb::List(arguments) => list::list(arguments),
         Verb::Show(arguments) => show::show(arguments),
+        Verb::Reproduce(arguments) => reproduce::reproduce(arguments, kinds),
+        Verb::Export(arguments) => export::export(arguments, kinds),
+        Verb::Import(arguments) => export::import(arguments),
         Verb::Note(arguments) => note::note(arguments),
         Verb::Rm(arguments) => rm::rm(arguments),
         Verb::Ledger(arguments) => ledger::ledger(arguments),
