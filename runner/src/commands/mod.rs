@@ -50,6 +50,11 @@ pub struct Which {
 const ALL: &str = "*";
 
 impl Which {
+    /// The pipeline file.
+    pub fn find(&self) -> Result<PathBuf, Failure> {
+        crate::find(self.split().0)
+    }
+
     /// The pipeline and the stages. Where the first name is no path, but this folder has a pipeline,
     /// it is the name of a stage of that one.
     fn split(&self) -> (Option<&Path>, Vec<String>) {
@@ -146,7 +151,7 @@ pub struct Opened {
 
 /// Reads the pipeline and opens its state.
 pub fn open(which: &Which, kinds: &[Kind]) -> Result<Opened, Failure> {
-    let path = crate::find(which.split().0)?;
+    let path = which.find()?;
     let graph = crate::load(&path, &which.set, kinds)?;
     let lock = lock::read(&lock::path(&path));
     let state = State::open(state::locate(&graph.dir))?;

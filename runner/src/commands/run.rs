@@ -18,7 +18,8 @@ use crate::exit::{Failure, code};
 use crate::experiment::ledger::Ledger;
 use crate::graph::Needs;
 use crate::lock;
-use crate::plan::Plan;
+use crate::past::Past;
+use crate::plan::{Plan, Step, Verdict};
 use crate::record::{self, Record, Repeat};
 use crate::report::progress::Display;
 use crate::report::text::colour;
@@ -75,7 +76,7 @@ struct Trial {
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
 pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let which = &arguments.which;
-    let pipeline = crate::find(which.pipeline.as_deref())?;
+    let pipeline = which.find()?;
     let question = uptodate::question(&pipeline, &which.set, &which.wish(), kinds);
     if arguments.trial.sweep.is_none() && nothing_to_do(arguments, &pipeline, &question) {
         return Ok(());
@@ -102,12 +103,22 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let (home, publish) = (state.home.clone(), setting.sweep.is_none());
     let lock_written = lock_path.clone();
     let names: Vec<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
+    let steps = plan.steps.iter().zip(&graph.nodes);
+    let open = |step: &Step| !matches!(step.verdict, Verdict::Hit(_));
+    let open: Vec<String> = steps
+        .filter(|(step, _)| step.as_ref().is_some_and(open))
+        .map(|(_, node)| node.name.clone())
+        .collect();
     let cancel = Cancel::default();
     let _ = events.send(Event::RunStarted(Box::new(setting)));
     let listener = thread::spawn(move || {
         let mut lock = lock;
         lock.keep(names.iter().map(String::as_str));
-        let mut display = Display::new(std::io::stderr().is_terminal(), colour(), width);
+        let terminal = std::io::stderr().is_terminal();
+        let mut display = Display::new(terminal, colour(), width);
+        if terminal && !open.is_empty() {
+            display.expect(&Past::read(&home, &path), open.iter().map(String::as_str), jobs);
+        }
         let mut kept = Ok(());
         let mut written = Instant::now();
         for event in listen {

@@ -1,54 +1,94 @@
-//! Shows a run as it happens: bars on a terminal (one for the run, one for each running stage in its
-//! own units), plain lines in a pipe. Everything goes to stderr.
+//! Shows a run as it happens. Everything goes to stderr.
+//!
+//! On a terminal there is a line for each running stage, in its own units, and one for the run; in a
+//! pipe there are plain lines. What a command prints stays together: it is passed on at once while
+//! it runs alone, else when it ends, or every few seconds. Hits are worth a line each only where
+//! they are few, and what failed is named again at the end where it has scrolled away.
 
-use std::collections::BTreeMap;
+mod bars;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quantmill_stages::Progress;
 
 use crate::event::{Event, Finished, Outcome, Summary};
-use crate::report::text::{Paint, count, duration, pad, paint};
+use crate::past::Past;
+use crate::report::text::{Paint, count, duration, number, pad, paint};
+use bars::Bars;
 
-/// A stage in a pipe says how far it is this often.
+/// A stage in a pipe says how far it is this often, and what its command printed.
 const QUIET: Duration = Duration::from_secs(5);
+/// Of more stages hits and skipped ones are counted rather than named.
+const FEW: usize = 40;
+/// So many failures of one stage are told one by one.
+const FAILURES: usize = 10;
+/// So many lines of a command are remembered as shown.
+const SHOWN: usize = 64;
 
 /// A progress display.
 pub struct Display {
-    terminal: Option<Bars>,
+    bars: Option<Bars>,
     colour: bool,
     width: usize,
-    started: BTreeMap<String, Stage>,
+    running: BTreeMap<String, Running>,
+    /// What each stage that may still run takes, in milliseconds, and how many run at a time.
+    expected: HashMap<String, u64>,
+    jobs: u64,
     done: usize,
     total: usize,
+    hits: usize,
+    restored: usize,
+    /// How often each stage failed, and how many lines were printed since the last.
+    failed: BTreeMap<String, usize>,
+    since: usize,
+    /// How many stages were skipped, by the one that failed.
+    skipped: BTreeMap<String, usize>,
 }
 
-struct Bars {
-    all: MultiProgress,
-    run: ProgressBar,
-}
-
-struct Stage {
-    bar: Option<ProgressBar>,
-    items: BTreeMap<String, Progress>,
+struct Running {
+    /// How far each item is that is not done.
+    items: HashMap<String, (u64, u64)>,
+    /// How far all items are that spoke.
+    sum: (u64, u64),
+    unit: String,
+    note: String,
     actions: usize,
     finished: usize,
     cached: usize,
+    /// What its command printed and is not yet shown.
+    held: Vec<String>,
+    /// The last of what is shown.
+    shown: VecDeque<String>,
     spoke: Instant,
+    flushed: Instant,
 }
 
 impl Display {
     /// A display for stages whose names are at most `width` long; with bars on a `terminal`.
     pub fn new(terminal: bool, colour: bool, width: usize) -> Display {
-        let terminal = terminal.then(|| {
-            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-            let run = all.add(ProgressBar::no_length());
-            run.set_style(style("{prefix:.bold} {bar:30.green/dim} {pos}/{len} stages  {elapsed}"));
-            run.set_prefix("run");
-            Bars { all, run }
-        });
-        Display { terminal, colour, width, started: BTreeMap::new(), done: 0, total: 0 }
+        Display {
+            bars: terminal.then(|| Bars::new(width)),
+            colour,
+            width: width.min(40),
+            running: BTreeMap::new(),
+            expected: HashMap::new(),
+            jobs: 1,
+            done: 0,
+            total: 0,
+            hits: 0,
+            restored: 0,
+            failed: BTreeMap::new(),
+            since: 0,
+            skipped: BTreeMap::new(),
+        }
+    }
+
+    /// Lets it say how long the run will take, by what the stages that may run took before.
+    pub fn expect<'a>(&mut self, past: &Past, stages: impl Iterator<Item = &'a str>, jobs: usize) {
+        let known = stages.filter_map(|stage| Some((stage.to_owned(), past.action(stage)?)));
+        (self.expected, self.jobs) = (known.collect(), jobs.max(1) as u64);
     }
 
     /// Shows an event.
@@ -56,42 +96,46 @@ impl Display {
         match event {
             Event::RunStarted(setting) => {
                 self.total = setting.stages;
-                if let Some(bars) = &self.terminal {
-                    bars.run.set_length(setting.stages as u64);
-                    bars.run.enable_steady_tick(Duration::from_millis(200));
+                if let Some(bars) = &mut self.bars {
+                    bars.begin(setting.stages);
                 }
             }
             Event::StageStarted { stage, kind, why, actions, cached } => {
                 self.start(stage, kind, why, *actions, *cached);
             }
-            Event::Progress { stage, item, progress } => self.progress(stage, item, progress),
-            Event::ActionFinished { stage, .. } => {
-                if let Some(running) = self.started.get_mut(stage) {
-                    running.finished += 1;
+            Event::Progress { stage, item, progress } => {
+                if let Some(running) = self.running.get_mut(stage) {
+                    running.progress(item.as_deref().unwrap_or(""), progress);
+                    self.show(stage);
                 }
             }
-            Event::Metric { .. } | Event::Surveyed(_) | Event::Hits { .. } => {}
+            Event::ActionFinished { stage, item, .. } => {
+                if let Some(running) = self.running.get_mut(stage) {
+                    running.finished += 1;
+                    running.items.remove(item.as_deref().unwrap_or(""));
+                    if running.actions > 1 {
+                        self.show(stage);
+                    }
+                }
+            }
             Event::Warning { stage, item, message } => {
                 let place = place(stage, item);
                 self.line(&format!("{} {place}: {message}", self.word(Paint::Yellow, "warning")));
             }
-            Event::Output { stage, line } => {
-                self.line(&format!("{} {line}", self.word(Paint::Dim, &format!("{stage} |"))));
-            }
+            Event::Output { stage, line } => self.output(stage, line),
             Event::StageFinished(done) => self.finish(done),
             Event::StageFailed { stage, item, message, help } => {
-                self.clear(stage);
-                let word = self.word(Paint::Red, "failed ");
-                self.line(&format!("{word} {}: {message}", place(stage, item)));
-                if let Some(help) = help {
-                    self.line(&format!("  hint: {help}"));
-                }
+                self.fail(stage, item, message, help.as_deref());
             }
             Event::StageSkipped { stage, because } => {
-                let word = self.word(Paint::Dim, "skipped");
-                self.line(&format!("{word} {stage}: {because} failed"));
+                *self.skipped.entry(because.clone()).or_default() += 1;
+                if self.total <= FEW {
+                    let word = self.word(Paint::Dim, "skipped");
+                    self.line(&format!("{word} {stage}: {because} failed"));
+                }
             }
             Event::RunFinished(summary) => self.end(summary),
+            _ => {}
         }
     }
 
@@ -99,93 +143,138 @@ impl Display {
         paint(self.colour, colour, word)
     }
 
-    fn line(&self, text: &str) {
-        match &self.terminal {
-            Some(bars) => drop(bars.all.println(text)),
+    fn line(&mut self, text: &str) {
+        self.since += 1;
+        match &self.bars {
+            Some(bars) => bars.print(text),
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
 
     fn start(&mut self, stage: &str, kind: &str, why: &str, actions: usize, cached: usize) {
-        let bar = self.terminal.as_ref().map(|bars| {
-            let bar = bars.all.insert_before(&bars.run, ProgressBar::new_spinner());
-            bar.set_style(style("{spinner:.yellow} {prefix} {wide_msg}"));
-            bar.set_prefix(pad(stage, self.width));
-            bar.set_message(format!("{kind}: {why}"));
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        });
-        if bar.is_none() {
-            let known = if cached > 0 { format!(", {cached} cached") } else { String::new() };
-            let many = if actions + cached > 1 {
-                format!(", {}", count(actions, "item"))
-            } else {
-                String::new()
-            };
-            let word = self.word(Paint::Yellow, "run    ");
-            self.line(&format!("{word} {} {kind} ({why}{many}{known})", pad(stage, self.width)));
+        self.say_hits();
+        match &mut self.bars {
+            Some(bars) => bars.add(stage, &format!("{kind}: {why}")),
+            None => {
+                let mut said = why.to_owned();
+                if actions + cached > 1 {
+                    said.push_str(&format!(", {}", count(actions, "item")));
+                }
+                if cached > 0 {
+                    said.push_str(&format!(", {} cached", number(cached)));
+                }
+                let word = self.word(Paint::Yellow, "run    ");
+                self.line(&format!("{word} {} {kind} ({said})", pad(stage, self.width)));
+            }
         }
-        let running = Stage {
-            bar,
-            items: BTreeMap::new(),
-            actions,
-            finished: 0,
-            cached,
-            spoke: Instant::now(),
-        };
-        self.started.insert(stage.to_owned(), running);
+        self.running.insert(stage.to_owned(), Running::new(actions, cached));
     }
 
-    fn progress(&mut self, stage: &str, item: &Option<String>, progress: &Progress) {
-        let Some(running) = self.started.get_mut(stage) else { return };
-        running.items.insert(item.clone().unwrap_or_default(), progress.clone());
-        let done: u64 = running.items.values().map(|p| p.done).sum();
-        let total: u64 = running.items.values().map(|p| p.total).sum();
-        let mut said = match total {
-            0 => format!("{done} {}", progress.unit),
-            _ => format!("{done}/{total} {}", progress.unit),
-        };
-        if running.actions > 1 {
-            said.push_str(&format!(", {}/{} items", running.finished, running.actions));
-        }
-        if running.cached > 0 {
-            said.push_str(&format!(", {} cached", running.cached));
-        }
-        if !progress.note.is_empty() {
-            said.push_str(&format!("  {}", progress.note));
-        }
-        if let Some(bar) = &running.bar {
-            if total > 0 && bar.length().is_none() {
-                bar.set_style(style(
-                    "{spinner:.yellow} {prefix} {bar:20.yellow/dim} {wide_msg} {eta:.dim}",
-                ));
-            }
-            if total > 0 {
-                bar.set_length(total);
-            }
-            bar.set_position(done);
-            bar.set_message(said);
+    /// Shows how far a stage is.
+    fn show(&mut self, stage: &str) {
+        let Some(running) = self.running.get_mut(stage) else { return };
+        let (done, total, said) = running.said();
+        if let Some(bars) = &mut self.bars {
+            bars.set(stage, done, total, said);
         } else if running.spoke.elapsed() >= QUIET {
             running.spoke = Instant::now();
-            self.line(&format!("        {} {said}", pad(stage, self.width)));
+            let text = format!("        {} {said}", pad(stage, self.width));
+            self.line(&text);
         }
+    }
+
+    fn output(&mut self, stage: &str, line: &str) {
+        let alone = self.running.len() <= 1;
+        let Some(running) = self.running.get_mut(stage) else {
+            let word = self.word(Paint::Dim, &format!("{stage} |"));
+            return self.line(&format!("{word} {line}"));
+        };
+        running.held.push(line.to_owned());
+        let (late, held) = (running.flushed.elapsed() >= QUIET, running.held.len());
+        if let (Some(bars), false) = (&mut self.bars, running.has_progress()) {
+            bars.say(stage, line);
+        }
+        if alone || late || held >= SHOWN {
+            self.flush(stage);
+        }
+    }
+
+    /// Prints what a stage's command printed.
+    fn flush(&mut self, stage: &str) {
+        let Some(running) = self.running.get_mut(stage) else { return };
+        running.flushed = Instant::now();
+        let held = std::mem::take(&mut running.held);
+        let word = self.word(Paint::Dim, &format!("{stage} |"));
+        for line in &held {
+            self.line(&format!("{word} {line}"));
+        }
+        if let Some(running) = self.running.get_mut(stage) {
+            running.shown.extend(held);
+            let old = running.shown.len().saturating_sub(SHOWN);
+            running.shown.drain(..old);
+        }
+    }
+
+    fn fail(&mut self, stage: &str, item: &Option<String>, message: &str, help: Option<&str>) {
+        self.flush(stage);
+        let shown = self.running.get(stage).map(|running| running.shown.clone());
+        let shown = shown.unwrap_or_default();
+        self.clear(stage);
+        // Of a stage that maps over items more than one may fail.
+        let failures = self.failed.entry(stage.to_owned()).or_default();
+        *failures += 1;
+        let failures = *failures;
+        if failures > FAILURES {
+            if failures == FAILURES + 1 {
+                let word = self.word(Paint::Red, "failed ");
+                self.line(&format!("{word} {stage}: more items; they are in the run's record"));
+            }
+            return;
+        }
+        // What its command printed stands right above.
+        let mut lines = message.lines();
+        let head = lines.next().unwrap_or("");
+        let rest: Vec<&str> =
+            lines.filter(|l| !shown.iter().any(|s| s.trim() == l.trim())).collect();
+        let head = match (rest.is_empty(), head.rsplit_once("; ")) {
+            (true, Some((head, tail))) if tail.ends_with(':') => head,
+            _ => head,
+        };
+        let word = self.word(Paint::Red, "failed ");
+        self.line(&format!("{word} {}: {head}", place(stage, item)));
+        for line in rest {
+            self.line(line);
+        }
+        if let Some(help) = help {
+            self.line(&format!("  hint: {help}"));
+        }
+        self.since = 0;
     }
 
     fn clear(&mut self, stage: &str) {
-        if let Some(bar) = self.started.remove(stage).and_then(|running| running.bar) {
-            bar.finish_and_clear();
+        self.flush(stage);
+        self.running.remove(stage);
+        self.expected.remove(stage);
+        if let Some(bars) = &mut self.bars {
+            bars.remove(stage);
         }
     }
 
     fn finish(&mut self, done: &Finished) {
         self.clear(&done.stage);
         self.done += 1;
-        if let Some(bars) = &self.terminal {
-            bars.run.set_position(self.done as u64);
+        let left = self.left();
+        if let Some(bars) = &mut self.bars {
+            bars.done(self.done, left);
         }
-        // On a terminal hits are only counted; a log wants them all.
         let word = match done.outcome {
-            Outcome::Hit if self.terminal.is_some() => return,
+            Outcome::Hit | Outcome::Restored if self.total > FEW => {
+                self.hits += usize::from(done.outcome == Outcome::Hit);
+                self.restored += usize::from(done.outcome == Outcome::Restored);
+                return;
+            }
+            // On a terminal hits are only counted; a log wants them.
+            Outcome::Hit if self.bars.is_some() => return,
             Outcome::Hit => self.word(Paint::Dim, "cached "),
             Outcome::Restored => self.word(Paint::Green, "restore"),
             Outcome::Ran => self.word(Paint::Green, "done   "),
@@ -201,12 +290,54 @@ impl Display {
         self.line(line.trim_end());
     }
 
+    /// One line for all hits so far, where they are many.
+    fn say_hits(&mut self) {
+        if self.bars.is_none() {
+            for (word, n) in [("cached ", self.hits), ("restore", self.restored)] {
+                if n > 0 {
+                    let word = self.word(Paint::Dim, word);
+                    self.line(&format!("{word} {}", count(n, "stage")));
+                }
+            }
+        }
+        (self.hits, self.restored) = (0, 0);
+    }
+
+    /// Milliseconds that are left by what is known; `None` where nothing is.
+    fn left(&self) -> Option<u64> {
+        let actions = |stage: &str| match self.running.get(stage) {
+            Some(running) => running.actions.saturating_sub(running.finished) as u64,
+            None => 1,
+        };
+        let left: u64 = self.expected.iter().map(|(stage, millis)| millis * actions(stage)).sum();
+        (left > 0).then_some(left / self.jobs)
+    }
+
     fn end(&mut self, summary: &Summary) {
-        for stage in self.started.keys().cloned().collect::<Vec<_>>() {
+        for stage in self.running.keys().cloned().collect::<Vec<_>>() {
             self.clear(&stage);
         }
-        if let Some(bars) = self.terminal.take() {
-            bars.run.finish_and_clear();
+        if let Some(bars) = self.bars.take() {
+            bars.end();
+        }
+        if summary.ran > 0 {
+            self.say_hits();
+        }
+        if self.total > FEW {
+            for (because, n) in std::mem::take(&mut self.skipped) {
+                let word = self.word(Paint::Dim, "skipped");
+                self.line(&format!("{word} {}: {because} failed", count(n, "stage")));
+            }
+        }
+        if self.failed.len() > 1 || self.since > FAILURES && !self.failed.is_empty() {
+            let names: Vec<&str> = self.failed.keys().map(String::as_str).collect();
+            let more = names.len().saturating_sub(FAILURES);
+            let mut said = names[..names.len() - more].join(", ");
+            if more > 0 {
+                said.push_str(&format!(" and {} more", number(more)));
+            }
+            let word = self.word(Paint::Red, "failed ");
+            self.line(&format!("{word} in all: {said}"));
         }
         let mut parts = vec![format!("{} ran", summary.ran), format!("{} cached", summary.hits)];
         if summary.restored > 0 {
@@ -233,13 +364,61 @@ impl Display {
     }
 }
 
-fn place(stage: &str, item: &Option<String>) -> String {
-    item.as_ref().map_or_else(|| stage.to_owned(), |item| format!("{stage} [{item}]"))
+impl Running {
+    fn new(actions: usize, cached: usize) -> Running {
+        let now = Instant::now();
+        Running {
+            items: HashMap::new(),
+            sum: (0, 0),
+            unit: String::new(),
+            note: String::new(),
+            actions,
+            finished: 0,
+            cached,
+            held: Vec::new(),
+            shown: VecDeque::new(),
+            spoke: now,
+            flushed: now,
+        }
+    }
+
+    fn has_progress(&self) -> bool {
+        self.actions > 1 || !self.unit.is_empty()
+    }
+
+    fn progress(&mut self, item: &str, progress: &Progress) {
+        let now = (progress.done, progress.total);
+        let old = self.items.insert(item.to_owned(), now).unwrap_or_default();
+        // An item that ends stays in the sum: only those that are not done need an entry.
+        self.sum.0 = (self.sum.0 + now.0).saturating_sub(old.0);
+        self.sum.1 = (self.sum.1 + now.1).saturating_sub(old.1);
+        self.unit = progress.unit.to_string();
+        self.note = progress.note.to_string();
+    }
+
+    /// How far it is: done, of how many (0 where that is not known), and in words.
+    fn said(&self) -> (u64, u64, String) {
+        let of = |done: u64, total: u64, unit: &str| match total {
+            0 => format!("{} {unit}", number(done as usize)),
+            _ => format!("{}/{} {unit}", number(done as usize), number(total as usize)),
+        };
+        let (mut done, mut total) = self.sum;
+        let mut said = of(done, total, &self.unit);
+        if self.actions > 1 {
+            (done, total) = (self.finished as u64, self.actions as u64);
+            let items = of(done, total, "items");
+            said = if self.unit.is_empty() { items } else { format!("{items}, {said}") };
+        }
+        if self.cached > 0 {
+            said.push_str(&format!(", {} cached", number(self.cached)));
+        }
+        if !self.note.is_empty() {
+            said.push_str(&format!("  {}", self.note));
+        }
+        (done, total, said)
+    }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    // A template that does not parse is a plain bar rather than a panic.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━━─")
+fn place(stage: &str, item: &Option<String>) -> String {
+    item.as_ref().map_or_else(|| stage.to_owned(), |item| format!("{stage} [{item}]"))
 }
