@@ -57,6 +57,8 @@ struct Running {
     actions: usize,
     finished: usize,
     cached: usize,
+    /// The last line that its command printed.
+    last: String,
     /// What its command printed and is not yet shown.
     held: Vec<String>,
     /// The last of what is shown.
@@ -190,9 +192,11 @@ impl Display {
             return self.line(&format!("{word} {line}"));
         };
         running.held.push(line.to_owned());
+        running.last = line.to_owned();
         let (late, held) = (running.flushed.elapsed() >= QUIET, running.held.len());
-        if let (Some(bars), false) = (&mut self.bars, running.has_progress()) {
-            bars.say(stage, line);
+        if let Some(bars) = &mut self.bars {
+            let (done, total, said) = running.said();
+            bars.set(stage, done, total, said);
         }
         if alone || late || held >= SHOWN {
             self.flush(stage);
@@ -375,15 +379,12 @@ impl Running {
             actions,
             finished: 0,
             cached,
+            last: String::new(),
             held: Vec::new(),
             shown: VecDeque::new(),
             spoke: now,
             flushed: now,
         }
-    }
-
-    fn has_progress(&self) -> bool {
-        self.actions > 1 || !self.unit.is_empty()
     }
 
     fn progress(&mut self, item: &str, progress: &Progress) {
@@ -403,7 +404,10 @@ impl Running {
             _ => format!("{}/{} {unit}", number(done as usize), number(total as usize)),
         };
         let (mut done, mut total) = self.sum;
-        let mut said = of(done, total, &self.unit);
+        let mut said = match self.unit.is_empty() {
+            true => String::new(),
+            false => of(done, total, &self.unit),
+        };
         if self.actions > 1 {
             (done, total) = (self.finished as u64, self.actions as u64);
             let items = of(done, total, "items");
@@ -412,10 +416,11 @@ impl Running {
         if self.cached > 0 {
             said.push_str(&format!(", {} cached", number(self.cached)));
         }
-        if !self.note.is_empty() {
-            said.push_str(&format!("  {}", self.note));
+        let note = if self.note.is_empty() { &self.last } else { &self.note };
+        if !note.is_empty() {
+            said.push_str(&format!("  {note}"));
         }
-        (done, total, said)
+        (done, total, said.trim_start().to_owned())
     }
 }
 

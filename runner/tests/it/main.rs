@@ -10,6 +10,7 @@ mod language;
 mod layers;
 mod merge;
 mod plan;
+mod progress;
 mod records;
 mod reproduce;
 mod run;

@@ -2,7 +2,7 @@
 //! run.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -18,8 +18,8 @@ pub struct Bars {
     /// The width of the names.
     names: usize,
     stages: BTreeMap<String, ProgressBar>,
-    /// Stages for which there is no room, and what they say.
-    waiting: VecDeque<(String, String)>,
+    /// Stages for which there is no room, what they say, and since when they run.
+    waiting: VecDeque<(String, String, Instant)>,
     /// How many lines fit.
     room: usize,
 }
@@ -29,7 +29,7 @@ impl Bars {
     pub fn new(names: usize) -> Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let run = all.add(ProgressBar::no_length());
-        run.set_style(style("run {bar:20.green/dim} {pos}/{len} stages  {elapsed}{msg}"));
+        run.set_style(style("run {bar:20.green/dim} {pos}/{len} stages  {elapsed}{wide_msg}"));
         let rows =
             terminal_size::terminal_size_of(std::io::stderr()).map_or(24, |(_, rows)| rows.0);
         let narrow = columns(&std::io::stderr(), 80) / 3;
@@ -51,23 +51,24 @@ impl Bars {
 
     /// A stage begins.
     pub fn add(&mut self, stage: &str, said: &str) {
-        if self.stages.len() >= self.room {
-            self.waiting.push_back((stage.to_owned(), said.to_owned()));
-            return;
+        match self.stages.len() < self.room {
+            true => self.draw(stage, said, Instant::now()),
+            false => {
+                let waits = (stage.to_owned(), said.to_owned(), Instant::now());
+                self.waiting.push_back(waits);
+            }
         }
-        let bar = self.all.insert_before(&self.run, ProgressBar::new_spinner());
+    }
+
+    fn draw(&mut self, stage: &str, said: &str, began: Instant) {
+        let bar = self
+            .all
+            .insert_before(&self.run, ProgressBar::new_spinner().with_elapsed(began.elapsed()));
         bar.set_style(style("{spinner:.yellow} {prefix} {wide_msg} {elapsed:.dim}"));
         bar.set_prefix(pad(&clip(stage, self.names), self.names));
         bar.set_message(said.to_owned());
         bar.enable_steady_tick(TICK);
         self.stages.insert(stage.to_owned(), bar);
-    }
-
-    /// A stage says something.
-    pub fn say(&mut self, stage: &str, said: &str) {
-        if let Some(bar) = self.stages.get(stage) {
-            bar.set_message(said.to_owned());
-        }
     }
 
     /// A stage is so far; a `total` of 0 is not known.
@@ -87,12 +88,12 @@ impl Bars {
 
     /// A stage ends; another takes its line.
     pub fn remove(&mut self, stage: &str) {
-        self.waiting.retain(|(name, _)| name != stage);
+        self.waiting.retain(|(name, ..)| name != stage);
         if let Some(bar) = self.stages.remove(stage) {
             bar.finish_and_clear();
             self.all.remove(&bar);
-            if let Some((stage, said)) = self.waiting.pop_front() {
-                self.add(&stage, &said);
+            if let Some((stage, said, began)) = self.waiting.pop_front() {
+                self.draw(&stage, &said, began);
             }
         }
     }
