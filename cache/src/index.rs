@@ -1,20 +1,32 @@
 //! [`Index`]: which action gave what, and which file had which content when it was last looked at.
 //!
 //! The truth about actions lies in files, `actions/<key>.json` (key and result), written whole by
-//! rename; `index.sqlite` beside them answers quickly and is rebuilt from them whenever it is lost or
-//! damaged. It must lie on a local disk.
+//! rename; the database beside them answers quickly and is rebuilt from them whenever it is lost or
+//! damaged. What is put is in its file at once and reaches the database many at a time.
+//!
+//! Nothing is synced file by file. A result carries the name of the boot in which it was written and
+//! is believed for as long as the machine runs; [`Index::sync`] syncs all that was written and then
+//! takes the name away. A result that has the name of another boot may be older than its bytes: it is
+//! believed once every blob that it names has been read and is what its name says.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write};
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{files, is_executable};
-use crate::{ActionKey, ActionResult, Artifact, Digest, Entry, Stamp, Store, StoreError, Tree};
+use crate::database::Database;
+use crate::files::Files;
+use crate::listing::Known;
+use crate::scan::{ALL, Scan, Walk};
+use crate::{
+    ActionKey, ActionResult, Artifact, Digest, Entry, Stamp, Store, StoreError, Tree, boot, proof,
+};
+
+/// Results that wait for the database at most.
+const BATCH: usize = 1024;
 
 /// Why the index could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,14 +34,6 @@ pub enum IndexError {
     /// Reading or writing failed; the message names the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The database failed.
-    #[error("{path}: {source}")]
-    Database {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite says.
-        source: rusqlite::Error,
-    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -39,158 +43,270 @@ type Result<T> = std::result::Result<T, IndexError>;
 
 /// An action as it is written down.
 #[derive(Serialize, Deserialize)]
-struct Record {
-    key: ActionKey,
+pub(crate) struct Record {
+    /// The boot in which it was written, where files are not synced one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    pub key: ActionKey,
+    pub result: ActionResult,
+}
+
+/// The part of a [`Record`] that a judgement needs.
+#[derive(Deserialize)]
+struct Gave {
     result: ActionResult,
 }
 
+/// A record's text, and the boot after which it needs a check.
+#[derive(Clone)]
+struct Row {
+    text: String,
+    boot: Option<String>,
+}
+
+/// What the database does not know yet.
+#[derive(Default)]
+struct Waiting {
+    rows: HashMap<Digest, Row>,
+    /// Rows that the database has as not synced.
+    unsynced: Vec<Digest>,
+    /// Rows of another boot whose blobs were read and are whole.
+    checked: HashSet<Digest>,
+}
+
 /// The index below a home folder.
-#[derive(Debug)]
 pub struct Index {
-    path: PathBuf,
+    store: Store,
     actions: PathBuf,
-    connection: Mutex<Connection>,
+    database: Database,
+    waiting: Mutex<Waiting>,
+    files: Files,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("actions", &self.actions).finish_non_exhaustive()
+    }
 }
 
 impl Index {
-    /// The index below `home`; made, or rebuilt from the actions' files, where it is not usable.
-    pub fn open(home: &Path) -> Result<Index> {
-        let path = home.join("index.sqlite");
-        let actions = home.join("actions");
+    /// The index beside a store; made, or rebuilt from the actions' files, where it is not usable.
+    pub fn open(store: &Store) -> Result<Index> {
+        let actions = store.home().join("actions");
+        let (waiting, files) = (Mutex::default(), Files::default());
+        let store = store.clone();
+        if !store.writable() {
+            return Ok(Index { store, actions, database: Database::none(), waiting, files });
+        }
         fs_err::create_dir_all(&actions)?;
-        let known = path.exists();
-        let connection = match connect(&path) {
-            Ok(connection) if known => return Ok(Index::new(path, actions, connection)),
-            Ok(connection) => connection,
-            Err(_) => {
-                for suffix in ["", "-wal", "-shm"] {
-                    let mut file = path.clone().into_os_string();
-                    file.push(suffix);
-                    let _ = std::fs::remove_file(file);
-                }
-                connect(&path)
-                    .map_err(|source| IndexError::Database { path: path.clone(), source })?
-            }
-        };
-        let index = Index::new(path, actions, connection);
-        index.rebuild()?;
+        let (database, fresh) = Database::open(&store.home().join("index.sqlite"));
+        let index = Index { store, actions, database, waiting, files };
+        if fresh {
+            index.rebuild()?;
+        }
         Ok(index)
     }
 
-    fn new(path: PathBuf, actions: PathBuf, connection: Connection) -> Index {
-        Index { path, actions, connection: Mutex::new(connection) }
-    }
-
+    /// Reads every record into the database, whose files are newer than it is.
     fn rebuild(&self) -> Result<()> {
-        for (_, file) in files(&self.actions)? {
-            // A torn or foreign file is no record: its action simply runs again.
-            let record = std::fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok());
-            if let Some(record) = record {
-                self.insert(&record)?;
+        for (key, path) in records(&self.actions)? {
+            if let Some(row) = read_row(&path, &key) {
+                self.wait(|waiting| waiting.rows.insert(key, row));
+            }
+            if self.wait(|waiting| waiting.rows.len()) >= BATCH {
+                self.flush_rows();
             }
         }
+        self.flush_rows();
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sql<T>(&self, answer: rusqlite::Result<T>) -> Result<T> {
-        answer.map_err(|source| IndexError::Database { path: self.path.clone(), source })
+    fn wait<T>(&self, f: impl FnOnce(&mut Waiting) -> T) -> T {
+        f(&mut self.lock())
     }
 
     /// What the action gave, if it is known and every blob it names is in the store.
     pub fn get(&self, key: &Digest, store: &Store) -> Result<Option<ActionResult>> {
-        Ok(self
-            .record(key)?
-            .map(|record| record.result)
-            .filter(|result| result.outputs.values().all(|artifact| store.holds(artifact))))
+        let Some(row) = self.row(key) else { return Ok(None) };
+        if let Some(result) = self.believe(key, &row, store) {
+            return Ok(Some(result));
+        }
+        // Another run may have made it again since the database was told.
+        let newer = read_row(&self.path(key), key).filter(|newer| newer.text != row.text);
+        let Some(newer) = newer else { return Ok(None) };
+        let result = self.believe(key, &newer, store);
+        if result.is_some() {
+            self.wait(|waiting| waiting.rows.insert(*key, newer));
+        }
+        Ok(result)
+    }
+
+    fn believe(&self, key: &Digest, row: &Row, store: &Store) -> Option<ActionResult> {
+        let Gave { result } = serde_json::from_str(&row.text).ok()?;
+        let blobs = || {
+            let owners = result.items.values().map(|digest| Artifact::File(*digest));
+            result.outputs.values().copied().chain(owners)
+        };
+        if !blobs().all(|artifact| proof::holds(&self.database, store, &artifact)) {
+            return None;
+        }
+        let settled = row.boot.is_none()
+            || row.boot.as_deref() == store.boot()
+            || self.wait(|waiting| waiting.checked.contains(key));
+        if !settled {
+            let whole = blobs().fold(true, |all, artifact| store.check(&artifact) & all);
+            tracing::debug!(key = %key.short(), whole, "checked what another boot has left");
+            if !whole {
+                return None;
+            }
+            // They were read from the disk, so they are on it.
+            let row = Row { text: row.text.clone(), boot: None };
+            self.wait(|waiting| {
+                waiting.checked.insert(*key);
+                waiting.rows.insert(*key, row);
+            });
+        }
+        Some(result)
     }
 
     /// The key that has this digest, if its action is known: what an explanation compares with.
     pub fn key(&self, key: &Digest) -> Result<Option<ActionKey>> {
-        Ok(self.record(key)?.map(|record| record.key))
+        let record = self.row(key).and_then(|row| serde_json::from_str::<Record>(&row.text).ok());
+        Ok(record.map(|record| record.key))
     }
 
     /// What the action gave, whether or not its outputs are still there.
     pub fn remembered(&self, key: &Digest) -> Result<Option<ActionResult>> {
-        Ok(self.record(key)?.map(|record| record.result))
+        let gave = self.row(key).and_then(|row| serde_json::from_str::<Gave>(&row.text).ok());
+        Ok(gave.map(|gave| gave.result))
     }
 
-    fn record(&self, key: &Digest) -> Result<Option<Record>> {
-        let connection = self.lock();
-        let found = connection
-            .prepare_cached("SELECT record FROM actions WHERE key = ?1")
-            .and_then(|mut query| {
-                query.query_row([key.as_bytes()], |row| row.get::<_, String>(0)).optional()
-            });
-        Ok(self.sql(found)?.and_then(|text| serde_json::from_str(&text).ok()))
+    fn row(&self, key: &Digest) -> Option<Row> {
+        if let Some(row) = self.wait(|waiting| waiting.rows.get(key).cloned()) {
+            return Some(row);
+        }
+        let known = self.database.with(|connection| {
+            connection
+                .prepare_cached("SELECT record, boot FROM actions WHERE key = ?1")?
+                .query_row([key.as_bytes()], |row| Ok(Row { text: row.get(0)?, boot: row.get(1)? }))
+                .optional()
+        });
+        if let Some(Some(row)) = known {
+            return Some(row);
+        }
+        // Another run that has not told the database yet.
+        let row = read_row(&self.path(key), key)?;
+        self.wait(|waiting| waiting.rows.insert(*key, row.clone()));
+        Some(row)
+    }
+
+    fn path(&self, key: &Digest) -> PathBuf {
+        self.actions.join(format!("{key}.json"))
     }
 
     /// Remembers what the action gave. Its outputs are in the store already.
     pub fn put(&self, key: &ActionKey, result: &ActionResult) -> Result<()> {
-        let record = Record { key: key.clone(), result: result.clone() };
-        let mut temp = tempfile::NamedTempFile::new_in(&self.actions)?;
-        temp.write_all(&serde_json::to_vec(&record).map_err(std::io::Error::from)?)?;
-        temp.persist(self.actions.join(format!("{}.json", key.digest()))).map_err(|e| e.error)?;
-        self.insert(&record)
+        let json = key.json();
+        let digest = Digest::derive(crate::KEY_CONTEXT, json.as_bytes());
+        let boot = self.store.boot();
+        let result = serde_json::to_string(result).map_err(std::io::Error::from)?;
+        let text = match boot {
+            Some(boot) => format!("{{\"boot\":\"{boot}\",\"key\":{json},\"result\":{result}}}"),
+            None => format!("{{\"key\":{json},\"result\":{result}}}"),
+        };
+        self.store.write_record(text.as_bytes(), &self.path(&digest))?;
+        let row = Row { text, boot: boot.map(str::to_owned) };
+        let full = self.wait(|waiting| {
+            waiting.checked.remove(&digest);
+            waiting.rows.insert(digest, row);
+            waiting.rows.len() >= BATCH
+        });
+        if full {
+            self.flush_rows();
+        }
+        Ok(())
     }
 
-    fn insert(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_string(record).map_err(std::io::Error::from)?;
-        let sql = "INSERT OR REPLACE INTO actions (key, record) VALUES (?1, ?2)";
-        let digest = record.key.digest();
-        let done = self.lock().execute(sql, params![digest.as_bytes(), text]);
-        self.sql(done).map(drop)
+    /// Tells the database what it does not know yet.
+    fn flush_rows(&self) {
+        let rows = self.wait(|waiting| {
+            let unsynced = waiting.rows.iter().filter(|(_, row)| row.boot.is_some());
+            let unsynced: Vec<Digest> = unsynced.map(|(key, _)| *key).collect();
+            waiting.unsynced.extend(unsynced);
+            std::mem::take(&mut waiting.rows)
+        });
+        self.insert(&rows, &[]);
+    }
+
+    fn insert(&self, rows: &HashMap<Digest, Row>, synced: &[Digest]) {
+        if rows.is_empty() && synced.is_empty() {
+            return;
+        }
+        self.database.with(|connection| {
+            let transaction = connection.transaction()?;
+            for (key, row) in rows {
+                let sql = "INSERT OR REPLACE INTO actions (key, record, boot) VALUES (?1, ?2, ?3)";
+                let values = params![key.as_bytes(), row.text, row.boot];
+                transaction.prepare_cached(sql)?.execute(values)?;
+            }
+            for key in synced {
+                let sql = "UPDATE actions SET boot = NULL WHERE key = ?1 AND boot = ?2";
+                let values = params![key.as_bytes(), self.store.boot()];
+                transaction.prepare_cached(sql)?.execute(values)?;
+            }
+            transaction.commit()
+        });
+    }
+
+    /// Puts all that was kept so far on the disk, for good: with one sync of the file system, and
+    /// with none where nothing was kept. Also writes down what is known of the workspace's files.
+    pub fn sync(&self) -> Result<()> {
+        let (mut rows, unsynced) = self.wait(|waiting| {
+            (std::mem::take(&mut waiting.rows), std::mem::take(&mut waiting.unsynced))
+        });
+        let ours = |row: &Row| row.boot.is_some() && row.boot.as_deref() == self.store.boot();
+        if rows.values().any(ours) || !unsynced.is_empty() {
+            if let Err(error) = boot::sync(self.store.home()) {
+                self.insert(&rows, &[]);
+                self.wait(|waiting| waiting.unsynced.extend(unsynced));
+                return Err(error.into());
+            }
+            rows.values_mut().filter(|row| ours(row)).for_each(|row| row.boot = None);
+        }
+        self.insert(&rows, &unsynced);
+        self.files.flush(&self.database);
+        Ok(())
     }
 
     /// The content of a file, read only if it changed since it was last looked at. Whoever wants to
     /// be sure that the bytes stay the same while they are used compares [`Stamp`]s.
     pub fn file(&self, path: &Path) -> Result<(Entry, Stamp)> {
-        let before = SystemTime::now();
-        let meta = fs_err::metadata(path)?;
-        let stamp = Stamp::of(&meta);
-        let name = path.to_string_lossy();
-        let connection = self.lock();
-        let known = connection
-            .prepare_cached("SELECT digest FROM files WHERE path = ?1 AND stamp = ?2")
-            .and_then(|mut query| {
-                query
-                    .query_row(params![name, stamp.bytes()], |row| row.get::<_, [u8; 32]>(0))
-                    .optional()
-            });
-        let known = self.sql(known)?;
-        drop(connection);
-        let digest = match known {
-            Some(bytes) => Digest::from(bytes),
-            None => {
-                let digest = Digest::of_file(path)?;
-                if stamp.settled(before) {
-                    let sql =
-                        "INSERT OR REPLACE INTO files (path, stamp, digest) VALUES (?1, ?2, ?3)";
-                    let done =
-                        self.lock().execute(sql, params![name, stamp.bytes(), digest.as_bytes()]);
-                    self.sql(done)?;
-                }
-                digest
-            }
-        };
-        Ok((Entry { digest, size: meta.len(), executable: is_executable(&meta) }, stamp))
+        let absolute = std::path::absolute(path)?;
+        let Known { stamp, digest } = self.files.file(&self.database, &absolute)?;
+        Ok((Entry { digest, size: stamp.len(), executable: stamp.executable() }, stamp))
     }
 
-    /// The content of a folder, each file as [`Index::file`] sees it.
+    /// What lies below a folder, each file as [`Index::file`] sees it.
+    pub fn scan(&self, root: &Path, walk: &Walk<'_>) -> Result<Scan> {
+        Ok(Scan::read(&self.files, &self.database, root, walk)?)
+    }
+
+    /// The content of a folder of outputs: no links.
     pub fn folder(&self, path: &Path) -> Result<Tree> {
-        let mut entries = BTreeMap::new();
-        for (name, file) in files(path)? {
-            entries.insert(name, self.file(&file)?.0);
+        let scan = self.scan(path, &ALL)?;
+        match scan.others().first() {
+            Some(other) => Err(StoreError::Name(other.clone()).into()),
+            None => Ok(scan.tree()),
         }
-        Ok(Tree { entries })
     }
 
     /// Whether `at` is what the artifact says already.
-    pub fn stands(&self, store: &Store, artifact: &Artifact, at: &Path) -> Result<bool> {
-        match self.compare(store, artifact, at) {
+    pub fn stands(&self, artifact: &Artifact, at: &Path) -> Result<bool> {
+        match self.compare(artifact, at) {
             // Another run is writing there.
             Err(IndexError::Io(e) | IndexError::Store(StoreError::Io(e)))
                 if e.kind() == ErrorKind::NotFound =>
@@ -201,84 +317,100 @@ impl Index {
         }
     }
 
-    fn compare(&self, store: &Store, artifact: &Artifact, at: &Path) -> Result<bool> {
-        let Artifact::Tree(digest) = artifact else {
-            return Ok(at.is_file() && self.file(at)?.0.digest == artifact.digest());
-        };
-        if !at.is_dir() || at.is_symlink() {
-            return Ok(false);
-        }
-        let (wanted, found) = (store.tree(digest)?, files(at)?);
-        if !wanted.entries.keys().eq(found.keys()) {
-            return Ok(false);
-        }
-        for (entry, file) in wanted.entries.values().zip(found.values()) {
-            if self.file(file)?.0 != *entry {
-                return Ok(false);
+    fn compare(&self, artifact: &Artifact, at: &Path) -> Result<bool> {
+        let meta = fs_err::symlink_metadata(at)?;
+        Ok(match artifact {
+            Artifact::File(digest) => meta.is_file() && self.file(at)?.0.digest == *digest,
+            Artifact::Tree(digest) if meta.is_dir() => {
+                let scan = self.scan(at, &ALL)?;
+                scan.others().is_empty() && scan.digest() == *digest
             }
-        }
-        Ok(true)
+            Artifact::Tree(_) => false,
+        })
     }
 
     /// Makes `to` what the artifact says: files that differ are replaced, files that do not belong
     /// to it are removed. Returns true where anything had to be written.
     pub fn restore(&self, store: &Store, artifact: &Artifact, to: &Path) -> Result<bool> {
+        let to = std::path::absolute(to)?;
+        if self.stands(artifact, &to)? {
+            return Ok(false);
+        }
         let Artifact::Tree(digest) = artifact else {
-            let same = self.stands(store, artifact, to)?;
-            if !same {
-                store.write_file(&artifact.digest(), false, to)?;
-            }
-            return Ok(!same);
+            self.write(store, &artifact.digest(), false, &to)?;
+            return Ok(true);
         };
         let wanted = store.tree(digest)?;
         if to.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
-            fs_err::remove_file(to)?;
+            fs_err::remove_file(&to)?;
         }
-        fs_err::create_dir_all(to)?;
-        let mut wrote = false;
-        for (name, file) in files(to)? {
-            if !wanted.entries.contains_key(&name) {
-                fs_err::remove_file(file)?;
-                wrote = true;
-            }
+        fs_err::create_dir_all(&to)?;
+        let scan = self.scan(&to, &ALL)?;
+        for other in scan.others() {
+            fs_err::remove_file(other)?;
+        }
+        let there = scan.tree();
+        for name in there.entries.keys().filter(|name| !wanted.entries.contains_key(*name)) {
+            fs_err::remove_file(to.join(name))?;
         }
         for (name, entry) in &wanted.entries {
             if name.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
                 return Err(StoreError::Name(name.into()).into());
             }
-            let file = to.join(name);
-            if !file.is_file() || self.file(&file)?.0 != *entry {
-                store.write_file(&entry.digest, entry.executable, &file)?;
-                wrote = true;
+            if there.entries.get(name) != Some(entry) {
+                self.write(store, &entry.digest, entry.executable, &to.join(name))?;
             }
         }
-        Ok(wrote)
+        Ok(true)
+    }
+
+    fn write(&self, store: &Store, digest: &Digest, executable: bool, to: &Path) -> Result<()> {
+        if let Some(stamp) = store.write_stamped(digest, executable, to)? {
+            self.files.wrote(&self.database, to, Known { stamp, digest: *digest });
+        }
+        Ok(())
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(30))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS actions (key BLOB PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp BLOB NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;",
-    )?;
-    // The smallest question that meets a damaged page of either table's root.
-    connection.query_row("SELECT (SELECT count(*) FROM sqlite_schema)", [], |_| Ok(()))?;
-    Ok(connection)
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.flush_rows();
+        self.files.flush(&self.database);
+    }
+}
+
+/// The records below a folder, by key.
+pub(crate) fn records(folder: &Path) -> Result<Vec<(Digest, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let key = name.and_then(|name| name.strip_suffix(".json")?.parse().ok());
+        if let Some(key) = key {
+            found.push((key, path));
+        }
+    }
+    Ok(found)
+}
+
+/// A record as its file has it. A torn file, or another action's, is none: its action runs again.
+fn read_row(path: &Path, key: &Digest) -> Option<Row> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    (record.key.digest() == *key).then_some(Row { text, boot: record.boot })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::stamp::TICK;
 
     fn space() -> (tempfile::TempDir, Store, Index) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let index = Index::open(dir.path()).unwrap();
+        let index = Index::open(&store).unwrap();
         (dir, store, index)
     }
 
@@ -326,7 +458,7 @@ mod tests {
             if let Some(bytes) = damage {
                 fs_err::write(&database, bytes).unwrap();
             }
-            let index = Index::open(dir.path()).unwrap();
+            let index = Index::open(&store).unwrap();
             assert!(index.get(&key("a").digest(), &store).unwrap().is_some());
         }
     }
@@ -362,5 +494,106 @@ mod tests {
         assert_eq!(fs_err::read_to_string(out.join("a")).unwrap(), "alpha");
         assert!(!out.join("stray").exists());
         assert_eq!(store.put_tree(&index.folder(&out).unwrap()).unwrap(), artifact);
+    }
+
+    /// A result whose blob was written under one boot, and what a later boot finds.
+    fn after_a_crash(bytes: &str) -> (tempfile::TempDir, Option<ActionResult>, Digest) {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Store::open_in(dir.path(), Some("before".into())).unwrap();
+        let index = Index::open(&before).unwrap();
+        let digest = before.put(b"whole").unwrap();
+        let outputs = BTreeMap::from([("text".into(), Artifact::File(digest))]);
+        index.put(&key("a"), &ActionResult { outputs, ..ActionResult::default() }).unwrap();
+        drop(index);
+        let blob = before.path(&digest);
+        fs_err::remove_file(&blob).unwrap();
+        fs_err::write(&blob, bytes).unwrap();
+        let same = Index::open(&before).unwrap();
+        assert!(same.get(&key("a").digest(), &before).unwrap().is_some(), "the same boot");
+        let after = Store::open_in(dir.path(), Some("after".into())).unwrap();
+        let index = Index::open(&after).unwrap();
+        let found = index.get(&key("a").digest(), &after).unwrap();
+        (dir, found, digest)
+    }
+
+    #[test]
+    fn what_another_boot_left_is_believed_once_it_was_read() {
+        assert!(after_a_crash("whole").1.is_some());
+        // As a file may be whose length reached the disk before its bytes did.
+        let (dir, found, digest) = after_a_crash("\0\0\0\0\0");
+        assert_eq!(found, None);
+        let store = Store::open(dir.path()).unwrap();
+        assert!(!store.has(&digest, None), "the torn blob is gone");
+        assert_eq!(store.put(b"whole").unwrap(), digest);
+        assert_eq!(store.read(&digest).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn what_was_synced_needs_no_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Store::open_in(dir.path(), Some("before".into())).unwrap();
+        let index = Index::open(&before).unwrap();
+        let digest = before.put(b"whole").unwrap();
+        let outputs = BTreeMap::from([("text".into(), Artifact::File(digest))]);
+        let result = ActionResult { outputs, ..ActionResult::default() };
+        index.put(&key("early"), &result).unwrap();
+        index.flush_rows();
+        index.put(&key("late"), &result).unwrap();
+        index.sync().unwrap();
+        drop(index);
+        let blob = before.path(&digest);
+        fs_err::remove_file(&blob).unwrap();
+        fs_err::write(&blob, "other").unwrap();
+        let after = Store::open_in(dir.path(), Some("after".into())).unwrap();
+        let index = Index::open(&after).unwrap();
+        for stage in ["early", "late"] {
+            assert!(index.get(&key(stage).digest(), &after).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn another_run_sees_a_result_at_once() {
+        let (_dir, store, index) = space();
+        let other = Index::open(&store).unwrap();
+        index.put(&key("a"), &ActionResult::default()).unwrap();
+        assert!(other.get(&key("a").digest(), &store).unwrap().is_some());
+        let text = fs_err::read_to_string(index.path(&key("a").digest())).unwrap();
+        fs_err::write(index.path(&key("b").digest()), text).unwrap();
+        assert_eq!(other.get(&key("b").digest(), &store).unwrap(), None, "another action's record");
+    }
+
+    #[test]
+    fn a_large_tree_is_held_while_all_of_it_is_there() {
+        let (_dir, store, index) = space();
+        let names: Vec<String> = (0..600).map(|i| format!("file {i}")).collect();
+        let entries = names.iter().map(|name| {
+            let digest = store.put(name.as_bytes()).unwrap();
+            (name.clone(), Entry { digest, size: name.len() as u64, executable: false })
+        });
+        let tree = Tree { entries: entries.collect() };
+        let artifact = store.put_tree(&tree).unwrap();
+        std::thread::sleep(TICK * 2);
+        for _ in 0..3 {
+            assert!(proof::holds(&index.database, &store, &artifact));
+        }
+        let lost = store.path(&tree.entries["file 7"].digest);
+        fs_err::rename(&lost, lost.with_extension("aside")).unwrap();
+        assert!(!proof::holds(&index.database, &store, &artifact));
+        assert!(!proof::holds(&index.database, &store, &artifact));
+        fs_err::rename(lost.with_extension("aside"), &lost).unwrap();
+        assert!(proof::holds(&index.database, &store, &artifact));
+    }
+
+    #[test]
+    fn outputs_are_remembered_as_they_were_written() {
+        let (dir, store, index) = space();
+        let digest = store.put(b"bytes").unwrap();
+        let out = dir.path().join("out/file");
+        index.restore(&store, &Artifact::File(digest), &out).unwrap();
+        let known = index.files.listing(&index.database, out.parent().unwrap(), |l| l.get("file"));
+        assert_eq!(known.map(|known| known.stamp), Some(Stamp::read(&out).unwrap()));
+        // At once, with the same length: another time of writing tells.
+        fs_err::write(&out, "BYTES").unwrap();
+        assert_eq!(index.file(&out).unwrap().0.digest, Digest::of(b"BYTES"));
     }
 }

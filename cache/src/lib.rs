@@ -6,16 +6,27 @@
 //! there when it was written.
 
 mod action;
+mod boot;
+mod claim;
+mod database;
 mod digest;
+mod files;
 mod index;
+mod listing;
+mod proof;
 mod recover;
+mod scan;
+mod session;
 mod stamp;
 mod store;
 mod tree;
 
 pub use action::{ActionKey, ActionResult, KEY_CONTEXT};
-pub use digest::Digest;
+pub use claim::{Claim, Claims};
+pub use digest::{Digest, NoDigest};
 pub use index::{Index, IndexError};
+pub use scan::{ALL, Scan, Walk};
+pub use session::Scratch;
 pub use stamp::{Stamp, TICK};
 pub use store::{Store, StoreError};
 pub use tree::{Artifact, Entry, Tree};

@@ -1,14 +1,27 @@
 //! [`Store`]: bytes kept under their digest.
 //!
-//! A blob is written to a temporary file beside the store, synced, made read-only and renamed into
-//! place: it is there whole or not at all. Blobs go in and out by reflink where the file system has
-//! it, else by copy, never by hard link: an edit of a file in the workspace cannot reach the store.
+//! A blob is written to a temporary file on the store's file system, made read-only and renamed into
+//! place: it is there whole or not at all for as long as the machine runs. When it has reached the
+//! disk is the index's affair, which syncs many at a time ([`Index::sync`](crate::Index::sync)).
+//! Blobs go in and out by reflink where the file system has it, else by copy, never by hard link: an
+//! edit of a file in the workspace cannot reach the store.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use crate::{Artifact, Digest, Entry, Tree};
+use rayon::prelude::*;
+
+use crate::session::{Scratch, Session};
+use crate::stamp::Stamp;
+use crate::{Artifact, Digest, Entry, Tree, boot};
+
+/// Below this size, a file is copied through memory rather than by reflink.
+const SMALL: u64 = 64 << 10;
+/// From so many files on, a folder is taken in on every core.
+const MANY: usize = 32;
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,34 +42,102 @@ pub enum StoreError {
 
 pub(crate) type Result<T> = std::result::Result<T, StoreError>;
 
-/// A content-addressed store in a folder.
+/// A content-addressed store in a folder. Clones are the same store.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    home: PathBuf,
     root: PathBuf,
+    writable: bool,
+    boot: Option<String>,
+    opened: SystemTime,
+    session: Mutex<Option<Arc<Session>>>,
 }
 
 impl Store {
-    /// The store below `home`, made where it is not there.
+    /// The store below `home`, made where it is not there. Where `home` cannot be written, what is in
+    /// it can still be read.
     pub fn open(home: &Path) -> Result<Store> {
+        Store::open_in(home, boot::id().map(str::to_owned))
+    }
+
+    /// The store as it is in a given boot of the machine.
+    pub(crate) fn open_in(home: &Path, boot: Option<String>) -> Result<Store> {
+        let home = std::path::absolute(home)?;
         let root = home.join("store");
-        fs_err::create_dir_all(home.join("tmp"))?;
-        fs_err::create_dir_all(&root)?;
-        Ok(Store { root })
+        if !root.is_dir()
+            && let Err(error) = fs_err::create_dir_all(&root)
+            && !home.is_dir()
+        {
+            return Err(error.into());
+        }
+        let writable = writable(&home) && (writable(&root));
+        let (opened, session) = (SystemTime::now(), Mutex::default());
+        Ok(Store(Arc::new(Inner { home, root, writable, boot, opened, session })))
+    }
+
+    /// The folder that the store lies in.
+    pub fn home(&self) -> &Path {
+        &self.0.home
+    }
+
+    /// False where nothing can be kept: then bytes are named, and read, and that is all.
+    pub fn writable(&self) -> bool {
+        self.0.writable
+    }
+
+    /// The boot of the machine, where files are not synced one by one.
+    pub(crate) fn boot(&self) -> Option<&str> {
+        self.0.boot.as_deref()
     }
 
     /// A fresh folder on the store's file system, removed when dropped.
-    pub fn scratch(&self) -> Result<tempfile::TempDir> {
-        Ok(tempfile::tempdir_in(self.tmp())?)
+    pub fn scratch(&self) -> Result<Scratch> {
+        Ok(Scratch::make(self.session()?)?)
     }
 
-    fn tmp(&self) -> PathBuf {
-        self.root.with_file_name("tmp")
+    /// A path on the store's file system that nobody else uses.
+    pub(crate) fn fresh(&self) -> Result<PathBuf> {
+        Ok(self.session()?.fresh())
+    }
+
+    /// Begins this process's session, if it has not begun: what is kept from now on is safe from a
+    /// `gc` that goes on beside it.
+    pub fn begin(&self) -> Result<()> {
+        self.session().map(drop)
+    }
+
+    fn session(&self) -> Result<Arc<Session>> {
+        let mut session = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let begun = Arc::new(Session::begin(&self.tmp())?);
+        *session = Some(Arc::clone(&begun));
+        Ok(begun)
+    }
+
+    /// Where what is not finished lies.
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.0.home.join("tmp")
+    }
+
+    /// Where the blobs lie.
+    pub(crate) fn root(&self) -> &Path {
+        &self.0.root
     }
 
     /// Where a blob lies, whether or not it is there.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.to_string();
-        self.root.join(&hex[..2]).join(&hex[2..])
+        let hex = digest.hex();
+        let text = |digits| std::str::from_utf8(digits).unwrap_or_default();
+        let mut path = PathBuf::with_capacity(self.0.root.as_os_str().len() + 66);
+        path.push(&self.0.root);
+        path.push(text(&hex[..2]));
+        path.push(text(&hex[2..]));
+        path
     }
 
     /// True where the blob is there; with a size, where it is there whole.
@@ -65,15 +146,67 @@ impl Store {
         found.is_ok_and(|meta| meta.is_file() && size.is_none_or(|size| meta.len() == size))
     }
 
-    /// Keeps bytes.
+    /// Keeps bytes. Where the store cannot be written, it names them.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if !self.has(&digest, Some(bytes.len() as u64)) {
-            let mut temp = tempfile::NamedTempFile::new_in(self.tmp())?;
-            temp.write_all(bytes)?;
-            self.publish(temp.into_temp_path(), &digest)?;
+        if !self.0.writable || self.same(&digest, bytes.len() as u64, |found| found == bytes) {
+            return Ok(digest);
         }
+        let temp = self.fresh()?;
+        let written = self.write_new(&temp, bytes).and_then(|()| self.publish(&temp, &digest));
+        written.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
         Ok(digest)
+    }
+
+    fn write_new(&self, temp: &Path, bytes: &[u8]) -> Result<()> {
+        let mut options = fs_err::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o444);
+        let mut file = options.open(temp)?;
+        file.write_all(bytes)?;
+        if self.0.boot.is_none() {
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Writes a small file elsewhere on the store's file system, in one step.
+    pub(crate) fn write_record(&self, bytes: &[u8], to: &Path) -> Result<()> {
+        let temp = self.fresh()?;
+        let written = self.write_new(&temp, bytes).and_then(|()| Ok(fs_err::rename(&temp, to)?));
+        written.inspect_err(|_| drop(std::fs::remove_file(&temp)))
+    }
+
+    /// Whether the blob is there with this content already. Its bytes are compared: they may be left
+    /// from before a crash. It is marked as used now, so that a `gc` that goes on leaves it alone.
+    fn same(&self, digest: &Digest, size: u64, equal: impl Fn(&[u8]) -> bool) -> bool {
+        let path = self.path(digest);
+        let Ok(mut file) = std::fs::File::open(&path) else { return false };
+        let Ok(meta) = file.metadata() else { return false };
+        if meta.len() != size {
+            return false;
+        }
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        if file.read_to_end(&mut bytes).is_err() || !equal(&bytes) {
+            return false;
+        }
+        self.touch(&file, &meta)
+    }
+
+    /// Marks a blob that is older than this process as used now; false where it is gone meanwhile.
+    fn touch(&self, file: &std::fs::File, meta: &std::fs::Metadata) -> bool {
+        if meta.modified().is_ok_and(|written| written >= self.0.opened) || !self.0.writable {
+            return true;
+        }
+        let _ = file.set_modified(SystemTime::now());
+        linked(file)
+    }
+
+    /// Whether a blob is there, and if so, keeps a `gc` that goes on from taking it.
+    pub fn keep(&self, digest: &Digest) -> bool {
+        let Ok(file) = std::fs::File::open(self.path(digest)) else { return false };
+        file.metadata().is_ok_and(|meta| meta.is_file() && self.touch(&file, &meta))
     }
 
     /// Takes a file or a folder on the store's file system (a stage's output in its scratch): the
@@ -83,20 +216,40 @@ impl Store {
         if meta.is_file() {
             return Ok(Artifact::File(self.adopt_file(path)?.digest));
         }
-        let mut tree = Tree::default();
-        for (name, file) in files(path)? {
-            tree.entries.insert(name, self.adopt_file(&file)?);
+        if !meta.is_dir() {
+            return Err(StoreError::Name(path.to_owned()));
         }
-        self.put_tree(&tree)
+        let found = files(path)?;
+        let take = |(name, file): (String, PathBuf)| Ok((name, self.adopt_file(&file)?));
+        let entries: Result<BTreeMap<_, _>> = if found.len() < MANY {
+            found.into_iter().map(take).collect()
+        } else {
+            let all: Vec<_> = found.into_iter().collect();
+            let taken: Result<Vec<_>> = all.into_par_iter().map(take).collect();
+            taken.map(|taken| taken.into_iter().collect())
+        };
+        self.put_tree(&Tree { entries: entries? })
     }
 
     fn adopt_file(&self, path: &Path) -> Result<Entry> {
-        let meta = fs_err::metadata(path)?;
-        let digest = Digest::of_file(path)?;
-        if !self.has(&digest, Some(meta.len())) {
-            self.publish(tempfile::TempPath::try_from_path(path.to_owned())?, &digest)?;
+        let file = fs_err::File::open(path)?;
+        let meta = file.metadata()?;
+        let size = meta.len();
+        set_read_only(&file, &meta)?;
+        if self.0.boot.is_none() {
+            file.sync_all()?;
         }
-        Ok(Entry { digest, size: meta.len(), executable: is_executable(&meta) })
+        let digest = Digest::of_open(file, size)?;
+        let known = self.has(&digest, Some(size)) && self.whole(&digest);
+        if !known {
+            self.publish(path, &digest)?;
+        }
+        Ok(Entry { digest, size, executable: is_executable(&meta) })
+    }
+
+    /// Whether the blob's bytes are what its name says; marks it as used now.
+    fn whole(&self, digest: &Digest) -> bool {
+        Digest::of_file(&self.path(digest)).is_ok_and(|found| found == *digest) && self.keep(digest)
     }
 
     /// Keeps a folder's manifest; its files are there already.
@@ -104,18 +257,19 @@ impl Store {
         Ok(Artifact::Tree(self.put(&tree.encode())?))
     }
 
-    fn publish(&self, temp: tempfile::TempPath, digest: &Digest) -> Result<()> {
-        let file = fs_err::File::open(&temp)?;
-        let mut permissions = file.metadata()?.permissions();
-        permissions.set_readonly(true);
-        fs_err::set_permissions(&temp, permissions)?;
-        file.sync_all()?;
+    /// Moves a finished file to its place.
+    fn publish(&self, temp: &Path, digest: &Digest) -> Result<()> {
         let place = self.path(digest);
-        if let Some(folder) = place.parent() {
-            fs_err::create_dir_all(folder)?;
+        match std::fs::rename(temp, &place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = place.parent() {
+                    fs_err::create_dir_all(folder)?;
+                }
+                Ok(fs_err::rename(temp, &place)?)
+            }
+            Err(_) => Ok(fs_err::rename(temp, &place)?),
+            Ok(()) => Ok(()),
         }
-        temp.persist(&place).map_err(|e| e.error)?;
-        Ok(())
     }
 
     /// A blob's bytes.
@@ -138,6 +292,27 @@ impl Store {
         }
     }
 
+    /// Reads every blob that the artifact needs and removes those whose bytes are not what their
+    /// names say. True where all are whole.
+    pub(crate) fn check(&self, artifact: &Artifact) -> bool {
+        let mut all = vec![artifact.digest()];
+        if let Artifact::Tree(digest) = artifact
+            && let Ok(tree) = self.tree(digest)
+        {
+            all.extend(tree.entries.values().map(|entry| entry.digest));
+        }
+        let whole = |digest: &Digest| {
+            let path = self.path(digest);
+            let whole = Digest::of_file(&path).is_ok_and(|found| found == *digest);
+            if !whole && self.0.writable {
+                let _ = std::fs::remove_file(path);
+            }
+            whole
+        };
+        // Not `all`, which stops at the first.
+        all.par_iter().map(whole).reduce(|| true, |a, b| a & b) && self.holds(artifact)
+    }
+
     /// The files of an artifact, where they lie in the store. A file artifact is named `name`.
     pub fn places(&self, artifact: &Artifact, name: &str) -> Result<BTreeMap<String, PathBuf>> {
         Ok(match artifact {
@@ -151,22 +326,105 @@ impl Store {
 
     /// Writes a blob to `to`, replacing what is there in one step.
     pub fn write_file(&self, digest: &Digest, executable: bool, to: &Path) -> Result<()> {
-        let folder = to.parent().ok_or_else(|| StoreError::Name(to.to_owned()))?;
-        fs_err::create_dir_all(folder)?;
-        if to.is_dir() && !to.is_symlink() {
-            fs_err::remove_dir_all(to)?;
+        self.write_stamped(digest, executable, to).map(drop)
+    }
+
+    /// Writes a blob to `to` and tells how the file looks, where that can be relied on at once: its
+    /// write time is one that no other writer gives it.
+    pub(crate) fn write_stamped(
+        &self,
+        digest: &Digest,
+        executable: bool,
+        to: &Path,
+    ) -> Result<Option<Stamp>> {
+        let mut temp = self.fresh()?;
+        let copied = self.copy_out(digest, executable, &temp);
+        let mut file = copied.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
+        let mut moved = std::fs::rename(&temp, to);
+        if let Err(error) = &moved {
+            let folder = to.parent().ok_or_else(|| StoreError::Name(to.to_owned()))?;
+            match error.kind() {
+                io::ErrorKind::NotFound => fs_err::create_dir_all(folder)?,
+                io::ErrorKind::IsADirectory => fs_err::remove_dir_all(to)?,
+                io::ErrorKind::CrossesDevices => {
+                    let _ = std::fs::remove_file(&temp);
+                    fs_err::create_dir_all(folder)?;
+                    let name = temp.file_name().unwrap_or_default().to_string_lossy();
+                    temp = folder.join(format!(".quantmill-{}-{name}", std::process::id()));
+                    file = self.copy_out(digest, executable, &temp)?;
+                    if to.is_dir() && !to.is_symlink() {
+                        fs_err::remove_dir_all(to)?;
+                    }
+                }
+                _ => {}
+            }
+            moved = fs_err::rename(&temp, to);
         }
+        moved.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
+        let (file, time) = file;
+        // Renaming changed the inode's time; the write time tells whether somebody has written since.
+        let stamp = Stamp::of(&file.metadata()?);
+        Ok(stamp.written_at(time).then_some(stamp))
+    }
+
+    fn copy_out(
+        &self,
+        digest: &Digest,
+        executable: bool,
+        temp: &Path,
+    ) -> Result<(std::fs::File, SystemTime)> {
         let from = self.path(digest);
-        if !from.is_file() {
+        let mut source = std::fs::File::open(&from).map_err(|_| StoreError::Missing(*digest))?;
+        let meta = source.metadata()?;
+        if !meta.is_file() {
             return Err(StoreError::Missing(*digest));
         }
-        // reflink_or_copy wants a name that is free.
-        let temp = tempfile::Builder::new().prefix(".quantmill-").make_in(folder, |temp| {
+        let file = if meta.len() < SMALL {
+            let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
+            source.read_to_end(&mut bytes)?;
+            let mut options = fs_err::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            fs_err::os::unix::fs::OpenOptionsExt::mode(
+                &mut options,
+                if executable { 0o755 } else { 0o644 },
+            );
+            let mut file = options.open(temp)?;
+            file.write_all(&bytes)?;
+            file
+        } else {
             reflink_copy::reflink_or_copy(&from, temp)?;
-            set_mode(temp, executable)
-        })?;
-        temp.into_temp_path().persist(to).map_err(|e| StoreError::Io(e.error))
+            set_mode(temp, executable)?;
+            fs_err::OpenOptions::new().append(true).open(temp)?
+        };
+        let (file, _) = file.into_parts();
+        let time = SystemTime::now();
+        file.set_modified(time)?;
+        Ok((file, time))
     }
+}
+
+/// Whether this process may make files in a folder.
+#[cfg(unix)]
+pub(crate) fn writable(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+#[cfg(not(unix))]
+pub(crate) fn writable(folder: &Path) -> bool {
+    folder.is_dir()
+}
+
+/// Whether an open file still has a name.
+#[cfg(unix)]
+fn linked(file: &std::fs::File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.metadata().is_ok_and(|meta| meta.nlink() > 0)
+}
+
+#[cfg(not(unix))]
+fn linked(_: &std::fs::File) -> bool {
+    true
 }
 
 /// The regular files below a folder by relative name. Links are refused: what they point to is not
@@ -216,6 +474,15 @@ fn set_mode(path: &Path, _: bool) -> io::Result<()> {
     let mut permissions = fs_err::metadata(path)?.permissions();
     permissions.set_readonly(false);
     fs_err::set_permissions(path, permissions)
+}
+
+fn set_read_only(file: &fs_err::File, meta: &std::fs::Metadata) -> io::Result<()> {
+    let mut permissions = meta.permissions();
+    if permissions.readonly() {
+        return Ok(());
+    }
+    permissions.set_readonly(true);
+    file.set_permissions(permissions)
 }
 
 #[cfg(test)]

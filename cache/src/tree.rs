@@ -35,36 +35,82 @@ pub struct Tree {
 impl Tree {
     /// The manifest's bytes; their digest is the tree's.
     pub fn encode(&self) -> Vec<u8> {
-        let mut text = format!("{HEADER}\n");
+        let mut manifest = Manifest::with_capacity(self.entries.len());
         for (name, entry) in &self.entries {
-            let mode = if entry.executable { 'x' } else { '-' };
-            let name = name.replace('\\', "\\\\").replace('\n', "\\n");
-            text.push_str(&format!("{} {mode} {} {name}\n", entry.digest, entry.size));
+            manifest.push([name.as_str()], entry);
         }
-        text.into_bytes()
+        manifest.into_bytes()
     }
 
     /// Reads a manifest; `None` where it is not one.
     pub fn decode(bytes: &[u8]) -> Option<Tree> {
-        let mut lines = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');
-        if lines.next()? != HEADER {
-            return None;
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut rest = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
+        let mut entries: Vec<(String, Entry)> = Vec::with_capacity(rest.len() / 80);
+        while !rest.is_empty() {
+            let (line, after) = rest.split_once('\n')?;
+            rest = after;
+            let digest = Digest::from_hex(line.as_bytes().get(..64)?)?;
+            let executable = match line.get(64..67)? {
+                " x " => true,
+                " - " => false,
+                _ => return None,
+            };
+            let (size, name) = line[67..].split_once(' ')?;
+            let name = if name.contains('\\') { unescape(name) } else { name.to_owned() };
+            // One order, so that equal folders have equal manifests; no name twice.
+            if entries.last().is_some_and(|(last, _)| *last >= name) {
+                return None;
+            }
+            entries.push((name, Entry { digest, size: size.parse().ok()?, executable }));
         }
-        let mut entries = BTreeMap::new();
-        for line in lines {
-            let mut fields = line.splitn(4, ' ');
-            let digest = fields.next()?.parse().ok()?;
-            let executable = fields.next()? == "x";
-            let size = fields.next()?.parse().ok()?;
-            let name = unescape(fields.next()?);
-            entries.insert(name, Entry { digest, size, executable });
-        }
-        Some(Tree { entries })
+        Some(Tree { entries: entries.into_iter().collect() })
     }
 
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
         self.entries.values().map(|entry| entry.size).sum()
+    }
+}
+
+/// A manifest while it is written, a file at a time in the order of their names.
+pub(crate) struct Manifest(Vec<u8>);
+
+impl Manifest {
+    pub(crate) fn with_capacity(files: usize) -> Manifest {
+        let mut bytes = Vec::with_capacity(HEADER.len() + 1 + files * 104);
+        bytes.extend_from_slice(HEADER.as_bytes());
+        bytes.push(b'\n');
+        Manifest(bytes)
+    }
+
+    /// Adds a file; its name comes in parts.
+    pub(crate) fn push<const N: usize>(&mut self, name: [&str; N], entry: &Entry) {
+        let out = &mut self.0;
+        out.extend_from_slice(&entry.digest.hex());
+        out.extend_from_slice(if entry.executable { b" x " } else { b" - " });
+        let mut digits = [0; 20];
+        let (mut at, mut left) = (digits.len(), entry.size);
+        while at == digits.len() || left > 0 {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        out.extend_from_slice(&digits[at..]);
+        out.push(b' ');
+        for part in name {
+            if part.bytes().any(|byte| byte == b'\\' || byte == b'\n') {
+                let part = part.replace('\\', "\\\\").replace('\n', "\\n");
+                out.extend_from_slice(part.as_bytes());
+            } else {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+        out.push(b'\n');
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 }
 

@@ -305,7 +305,7 @@ fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool,
     let Some((_, first)) = outs.first() else { return Ok(false) };
     let mut stand = true;
     for (artifact, place) in &outs {
-        stand = stand && index_of.stands(store, artifact, place)?;
+        stand = stand && index_of.stands(artifact, place)?;
     }
     if stand {
         return Ok(false);

@@ -4,15 +4,17 @@
 //! common. Any number of runs may use it at once: an action is claimed by a lock that the operating
 //! system drops with its owner, so nothing is left to clean up after a kill.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quantmill_cache::{Digest, Index, IndexError, Store};
+use quantmill_cache::{Claim, Claims, Digest, Index, IndexError, Store};
 use quantmill_stages::Cancel;
 
 /// The folder's name.
 pub const FOLDER: &str = ".quantmill";
+
+/// How often a run asks for an action that another has claimed.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// An open state folder.
 #[derive(Debug)]
@@ -23,16 +25,21 @@ pub struct State {
     pub store: Store,
     /// Results by action, digests by file.
     pub index: Index,
+    claims: Option<Claims>,
 }
 
 impl State {
-    /// Opens the folder, making what is not there.
+    /// Opens the folder, making what is not there. One that cannot be written can still be read.
     pub fn open(home: PathBuf) -> Result<State, IndexError> {
         let store = Store::open(&home)?;
-        let index = Index::open(&home)?;
-        fs_err::create_dir_all(home.join("claims"))?;
-        fs_err::create_dir_all(home.join("runs"))?;
-        Ok(State { home, store, index })
+        let index = Index::open(&store)?;
+        let claims = if store.writable() {
+            fs_err::create_dir_all(home.join("runs"))?;
+            Some(Claims::open(&home)?)
+        } else {
+            None
+        };
+        Ok(State { home, store, index, claims })
     }
 
     /// Waits until no other run works on the action, then holds it. `None` where it was cancelled.
@@ -49,51 +56,15 @@ impl State {
     }
 
     fn hold(&self, name: &Digest, stop: impl Fn() -> bool) -> std::io::Result<Option<Claim>> {
-        let path = self.home.join("claims").join(name.to_string());
+        let read_only = || std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+        let claims = self.claims.as_ref().ok_or_else(read_only)?;
         while !stop() {
-            let file = fs_err::OpenOptions::new().create(true).append(true).open(&path)?;
-            let file = file.into_parts().0;
-            match file.try_lock() {
-                Ok(()) if stands(&file, &path) => return Ok(Some(Claim { path, _file: file })),
-                // It was given back, and removed, between the two steps.
-                Ok(()) => {}
-                Err(std::fs::TryLockError::WouldBlock) => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            if let Some(claim) = claims.take(name)? {
+                return Ok(Some(claim));
             }
+            std::thread::sleep(PATIENCE);
         }
         Ok(None)
-    }
-}
-
-/// Whether the open file is still the one of that name: of two that hold a lock, one may hold that
-/// of a file which the other's owner has removed.
-#[cfg(unix)]
-fn stands(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let number = |meta: std::io::Result<std::fs::Metadata>| meta.ok().map(|meta| meta.ino());
-    number(file.metadata()) == number(std::fs::metadata(path))
-}
-
-#[cfg(not(unix))]
-fn stands(_: &File, _: &Path) -> bool {
-    // An open file cannot be removed there.
-    true
-}
-
-/// The right to run an action or to write its outputs; given back when dropped, or when the process
-/// ends.
-#[derive(Debug)]
-pub struct Claim {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // Before the lock goes, so that nobody finds a file that is about to be removed.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -1,7 +1,5 @@
 //! `quantmill status`: which stages are up to date, and whether their outputs are in place.
 
-use std::path::Path;
-
 use clap::Args;
 use quantmill_cache::Artifact;
 use quantmill_stages::Kind;
@@ -66,21 +64,9 @@ fn misplaced(
     for out in &node.outputs {
         let Some(artifact) = outputs.get(out.port.name.as_ref()) else { continue };
         let place = opened.graph.dir.join(&out.dest);
-        if !in_place(opened, artifact, &place)? {
+        if !opened.state.index.stands(artifact, &place)? {
             return Ok(Some(out.dest.display().to_string()));
         }
     }
     Ok(None)
-}
-
-fn in_place(opened: &Opened, artifact: &Artifact, place: &Path) -> Result<bool, Failure> {
-    Ok(match artifact {
-        Artifact::File(digest) => {
-            place.is_file() && opened.state.index.file(place)?.0.digest == *digest
-        }
-        Artifact::Tree(digest) => {
-            place.is_dir()
-                && opened.state.index.folder(place)? == opened.state.store.tree(digest)?
-        }
-    })
 }
