@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quantmill_cache::ActionResult;
 use quantmill_stages::{Cancel, StageError};
@@ -26,6 +26,9 @@ use crate::plan::{Plan, Ready, Step, Verdict};
 use crate::state::State;
 use crate::why::{self, Change};
 use machine::Machine;
+
+/// A run that took this long puts what it made on the disk before it ends.
+const WORTH_SYNCING: Duration = Duration::from_secs(5);
 
 /// What a run needs beside its plan.
 #[derive(Clone)]
@@ -131,6 +134,10 @@ pub async fn run(graph: Graph, plan: Plan, state: State, options: Options) -> Re
     summary.interrupted = shared.options.cancel.is_cancelled();
     summary.millis = started.elapsed().as_millis() as u64;
     shared.say(Event::RunFinished(summary));
+    // Whatever a short run made is soon read again, should the machine go down before it is on disk.
+    if summary.ran > 0 && started.elapsed() >= WORTH_SYNCING {
+        shared.state.index.sync()?;
+    }
     // Every task has ended, so nobody else holds it.
     let shared = Arc::into_inner(shared).ok_or_else(|| std::io::Error::other("a task lives on"))?;
     let Shared { graph, plan, state, .. } = shared;
