@@ -4,10 +4,12 @@
 //! A [`Job`] is the part that can be written down, so that an action can run in a child process; a
 //! [`Context`] adds the [`Sink`] that listens and the [`Cancel`] flag.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,6 +89,9 @@ pub struct Job {
     /// Secrets that a `command` may see, by name. Their values are neither logged nor hashed.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Names that `env` and `secrets` give and that are not set.
+    #[serde(default)]
+    pub unset: Vec<String>,
     /// How far a `command` is kept to what it declares.
     #[serde(default)]
     pub sandbox: Sandbox,
@@ -118,6 +123,8 @@ pub trait Sink: Sync {
     fn warn(&self, message: &str);
     /// A line that a `command` printed.
     fn output(&self, line: &str);
+    /// How far a `command` was really kept to what it declares: `off`, or by what means.
+    fn sandbox(&self, _how: &str) {}
 }
 
 /// A flag that asks a stage to stop.
@@ -140,12 +147,13 @@ pub struct Context<'a> {
     job: &'a Job,
     sink: &'a dyn Sink,
     cancel: Cancel,
+    begun: Instant,
 }
 
 impl<'a> Context<'a> {
-    /// A context of a job.
+    /// A context of a job that begins now.
     pub fn new(job: &'a Job, sink: &'a dyn Sink, cancel: Cancel) -> Context<'a> {
-        Context { job, sink, cancel }
+        Context { job, sink, cancel, begun: Instant::now() }
     }
     /// The job.
     pub fn job(&self) -> &Job {
@@ -195,7 +203,8 @@ impl<'a> Context<'a> {
         let path = self.job.outputs.get(name).map(PathBuf::as_path);
         path.ok_or_else(|| StageError::failed(format!("no output `{name}`")))
     }
-    /// Says how far it is. Also stops a cancelled stage: call it at least once a second.
+    /// Says how far it is. Also stops a stage that is cancelled or late: call it at least once a
+    /// second.
     pub fn progress(
         &self,
         done: u64,
@@ -205,6 +214,9 @@ impl<'a> Context<'a> {
     ) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
+        }
+        if self.job.timeout.is_some_and(|limit| self.begun.elapsed().as_millis() > limit.into()) {
+            return Err(self.late());
         }
         self.sink.progress(Progress { done, total, unit: unit.into(), note: note.into() });
         Ok(())
@@ -219,10 +231,45 @@ impl<'a> Context<'a> {
     }
     /// Says something that a person should know.
     pub fn warn(&self, message: impl AsRef<str>) {
-        self.sink.warn(message.as_ref());
+        self.sink.warn(&self.mask(message.as_ref()));
     }
     /// Passes on a line that a `command` printed.
     pub fn print(&self, line: &str) {
-        self.sink.output(line);
+        self.sink.output(&self.mask(line));
     }
+    /// Says how far a `command` was really kept to what it declares.
+    pub fn sandbox(&self, how: &str) {
+        self.sink.sandbox(how);
+    }
+    /// The text with `***` in place of the values of secrets. Those of several lines count by line,
+    /// because output comes in lines.
+    pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let lines = self.job.secrets.values().flat_map(|value| value.lines());
+        let mut parts: Vec<&str> = lines.map(str::trim).filter(|line| line.len() > 3).collect();
+        // One may be part of another.
+        parts.sort_unstable_by_key(|part| std::cmp::Reverse(part.len()));
+        parts.into_iter().fold(Cow::Borrowed(text), |text, part| match text.contains(part) {
+            true => text.replace(part, "***").into(),
+            false => text,
+        })
+    }
+    /// The error of a stage that took longer than it may.
+    pub fn late(&self) -> StageError {
+        let limit = Duration::from_millis(self.job.timeout.unwrap_or_default());
+        StageError::failed(format!("took longer than {}", spelt(limit)))
+            .hint("raise the stage's `timeout`, or leave it out")
+    }
+}
+
+/// A duration as a pipeline spells it: `1h30m`, `10m`, `2s`, `150ms`.
+fn spelt(time: Duration) -> String {
+    let (seconds, millis) = (time.as_secs(), time.subsec_millis());
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+        (millis.into(), "ms"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    parts.map(|(count, unit)| format!("{count}{unit}")).collect()
 }

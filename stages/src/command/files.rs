@@ -1,8 +1,9 @@
 //! The files of a command: where it finds its inputs, where it writes, and what it has written.
 //!
-//! An input in the workspace is given by its own path. One whose bytes lie elsewhere under another
-//! name (the store's), and every folder, is laid out in the scratch folder under the names that the
-//! user knows, because programs look at extensions. Copies share blocks where the file system can.
+//! An input is given where it lies, a folder too where that folder holds just these files. Only one
+//! whose bytes lie under another name (the store's), or among files that do not belong to it, is
+//! laid out in the scratch folder under the names that the user knows, because programs look at
+//! extensions. Those copies share blocks where the file system can.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -10,10 +11,11 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Params;
+use super::item::{self, Pattern};
 use super::template::Slot;
-use crate::{Context, Input, Result, StageError};
+use crate::{Context, Input, Result, Sandbox, StageError};
 
-/// Paths by placeholder, absolute.
+/// What stands for each placeholder; paths are absolute.
 pub type Places = BTreeMap<Slot, String>;
 
 /// The path of an output in plain form; `None` where it does not stay below the pipeline's folder.
@@ -42,6 +44,14 @@ pub fn lay_out(params: &Params, slots: &[Slot], ctx: &Context) -> Result<Places>
                 input_place(name, input, ctx)?
             }
             Slot::Out(name) => output_place(name, params, ctx)?,
+            Slot::Name => {
+                places.insert(slot.clone(), item(ctx, slot)?.to_owned());
+                continue;
+            }
+            Slot::Stem => {
+                places.insert(slot.clone(), item::bare(item(ctx, slot)?));
+                continue;
+            }
         };
         let path = std::path::absolute(path)?;
         let text = path.to_str().map(str::to_owned);
@@ -51,14 +61,16 @@ pub fn lay_out(params: &Params, slots: &[Slot], ctx: &Context) -> Result<Places>
     Ok(places)
 }
 
+fn item<'c>(ctx: &'c Context, slot: impl std::fmt::Display) -> Result<&'c str> {
+    ctx.item().ok_or_else(|| {
+        StageError::failed(format!("`{slot}` has no meaning: the stage maps over nothing"))
+            .hint("say over what, as `map: data/*.csv`")
+    })
+}
+
 fn input_place(port: &str, input: &Input, ctx: &Context) -> Result<PathBuf> {
-    if !input.tree
-        && let Some((name, path)) = input.files.first_key_value()
-    {
-        let own = Path::new(name).file_name();
-        if own.is_some() && path.file_name() == own {
-            return Ok(path.clone());
-        }
+    if let Some(own) = own_place(input) {
+        return Ok(own);
     }
     let folder = ctx.scratch().join("in").join(port);
     fs_err::create_dir_all(&folder)?;
@@ -81,10 +93,66 @@ fn input_place(port: &str, input: &Input, ctx: &Context) -> Result<PathBuf> {
     }
 }
 
+/// Where an input lies, if it lies there by the names that people know and nothing else does.
+pub fn own_place(input: &Input) -> Option<PathBuf> {
+    let (name, path) = input.files.first_key_value()?;
+    if !input.tree {
+        let own = Path::new(name).file_name()?;
+        return (path.file_name() == Some(own)).then(|| path.clone());
+    }
+    let root = path.to_str()?.strip_suffix(name.as_str())?;
+    let below = |(name, path): (&String, &PathBuf)| {
+        path.to_str().and_then(|path| path.strip_prefix(root)) == Some(name)
+    };
+    let seen = input.files.keys().filter(|name| !name.split('/').any(hidden)).count();
+    let mut room = seen;
+    let whole = root.ends_with('/')
+        && input.files.iter().all(below)
+        && holds_no_more(Path::new(root), &mut room);
+    (whole && room == 0).then(|| PathBuf::from(root.trim_end_matches('/')))
+}
+
+/// Hidden files are not part of a folder that is an input.
+fn hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+/// Counts the visible files below a folder down from `room`; false where there are more.
+fn holds_no_more(folder: &Path, room: &mut usize) -> bool {
+    let Ok(entries) = fs_err::read_dir(folder) else { return false };
+    for entry in entries {
+        let Ok(entry) = entry else { return false };
+        if hidden(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let Ok(mut kind) = entry.file_type() else { return false };
+        if kind.is_symlink() {
+            let Ok(meta) = fs_err::metadata(entry.path()) else { return false };
+            kind = meta.file_type();
+        }
+        if kind.is_dir() {
+            if !holds_no_more(&entry.path(), room) {
+                return false;
+            }
+        } else if kind.is_file() {
+            let Some(less) = room.checked_sub(1) else { return false };
+            *room = less;
+        }
+    }
+    true
+}
+
 /// Where the command writes an output: a path with the file name that the user gave it.
 fn output_place(name: &str, params: &Params, ctx: &Context) -> Result<PathBuf> {
     let end = ctx.output(name)?;
-    let wanted = params.outputs.get(name).and_then(|path| relative(path)).unwrap_or_default();
+    let wanted = params.outputs.get(name).map(String::as_str).unwrap_or_default();
+    if let Some(pattern) = Pattern::of(wanted) {
+        let place = end.join(pattern.place(item(ctx, wanted)?));
+        let folder = if pattern.tree() { Some(place.as_path()) } else { place.parent() };
+        fs_err::create_dir_all(folder.unwrap_or(end))?;
+        return Ok(place);
+    }
+    let wanted = relative(wanted).unwrap_or_default();
     if end.is_dir() || end.file_name() == wanted.file_name() {
         return Ok(end.to_owned());
     }
@@ -99,15 +167,44 @@ pub type Stamps = BTreeMap<String, Option<Stamp>>;
 /// When and how large: enough to see that a file was written again.
 pub type Stamp = (Option<SystemTime>, u64);
 
-/// Looks at the outputs that have no placeholder.
-pub fn stamps(params: &Params, slots: &[Slot], ctx: &Context) -> Stamps {
-    let own = params.outputs.keys().filter(|name| !slots.contains(&Slot::Out((*name).clone())));
-    own.map(|name| (name.clone(), stamp(&own_place(name, params, ctx)))).collect()
+/// Looks at the outputs that have no placeholder. A command that may create no file finds them made.
+pub fn stamps(params: &Params, slots: &[Slot], ctx: &Context) -> Result<Stamps> {
+    let mut stamps = Stamps::new();
+    for (name, path) in in_the_workspace(params, slots, ctx) {
+        if ctx.job().sandbox == Sandbox::Strict && !path.exists() {
+            if let Some(parent) = path.parent() {
+                fs_err::create_dir_all(parent)?;
+            }
+            fs_err::write(&path, "")?;
+        }
+        stamps.insert(name.to_owned(), stamp(&path));
+    }
+    Ok(stamps)
 }
 
-fn own_place(name: &str, params: &Params, ctx: &Context) -> PathBuf {
-    let path = params.outputs.get(name).and_then(|path| relative(path)).unwrap_or_default();
-    ctx.job().dir.join(path)
+/// After a failure: takes away what was made for a strict command and what it left empty.
+pub fn clear(params: &Params, slots: &[Slot], before: &Stamps, ctx: &Context) {
+    if ctx.job().sandbox != Sandbox::Strict {
+        return;
+    }
+    for (name, path) in in_the_workspace(params, slots, ctx) {
+        let now = stamp(&path);
+        if now.is_some_and(|(_, size)| size == 0) && before.get(name) == Some(&now) {
+            // It is empty: nobody misses it, and nobody is hurt if it stays.
+            let _ = fs_err::remove_file(&path);
+        }
+    }
+}
+
+/// The outputs that the command writes to their own paths, with these.
+pub fn in_the_workspace<'a>(
+    params: &'a Params,
+    slots: &'a [Slot],
+    ctx: &'a Context,
+) -> impl Iterator<Item = (&'a str, PathBuf)> {
+    let own =
+        params.outputs.iter().filter(|(name, _)| !slots.contains(&Slot::Out((*name).clone())));
+    own.map(|(name, path)| (name.as_str(), ctx.job().dir.join(relative(path).unwrap_or_default())))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -119,29 +216,41 @@ fn stamp(path: &Path) -> Option<Stamp> {
 pub fn collect(params: &Params, places: &Places, before: &Stamps, ctx: &Context) -> Result<()> {
     for (name, path) in &params.outputs {
         let end = ctx.output(name)?;
+        let pattern = Pattern::of(path);
         let tree = path.ends_with('/');
         let (from, own) = match places.get(&Slot::Out(name.clone())) {
             Some(place) => (PathBuf::from(place), false),
-            None => (own_place(name, params, ctx), true),
+            None => (ctx.job().dir.join(relative(path).unwrap_or_default()), true),
         };
         let Ok(meta) = fs_err::metadata(&from) else {
             return Err(missing(name, path, own));
         };
         if meta.is_dir() != tree {
             let (is, slash) = if tree { ("file", "without") } else { ("folder", "with") };
-            return Err(StageError::failed(format!("output `{name}` is a {is}"))
-                .hint(format!("write its path {slash} a `/` at the end")));
+            return Err(StageError::failed(format!("its output `{name}` is a {is}")).hint(
+                format!(
+                    "write the path {slash} a `/` at the end: `outputs: {{ {name}: {} }}`",
+                    match tree {
+                        true => path.trim_end_matches('/').to_owned(),
+                        false => format!("{path}/"),
+                    }
+                ),
+            ));
         }
-        if own && before.get(name) == Some(&stamp(&from)) {
-            return Err(missing(name, path, own));
+        if own && before.get(name).is_some_and(|old| old.is_some() && *old == stamp(&from)) {
+            let text = format!("the command left its output `{name}` as it was");
+            return Err(StageError::failed(text).hint(format!(
+                "write `{path}` anew each time, or to `{{out.{name}}}`: what an earlier run left \
+                 is not believed"
+            )));
+        }
+        if tree && fs_err::read_dir(&from)?.next().is_none() {
+            ctx.warn(format!("output `{name}` is an empty folder"));
         }
         match own {
             true => copy(&from, end)?,
-            false if from != std::path::absolute(end)? => rename(&from, end)?,
+            false if pattern.is_none() && from != std::path::absolute(end)? => rename(&from, end)?,
             false => {}
-        }
-        if tree && fs_err::read_dir(end)?.next().is_none() {
-            ctx.warn(format!("output `{name}` is an empty folder"));
         }
     }
     Ok(())

@@ -2,15 +2,29 @@
 //!
 //! The stage is what a built-in one is, a function from files to files: it runs in the pipeline's
 //! folder with an environment of its own, its inputs are those that `from` names, and its outputs
-//! those that it declares. What it cannot promise is that the program reads nothing else: a script
+//! those that it declares. That the program reads nothing else is not a matter of trust alone:
+//! `sandbox: trace` tells what it read and does not declare, `sandbox: strict` refuses it. A script
 //! that it uses belongs among the inputs, so that an edit of the script runs it again.
 //!
 //! A line that is a string goes through `sh -e`, so that the first line that fails ends it, as in
 //! make and in CI; a list is a program and its arguments, without a shell.
+//!
+//! With `map` each item is an action of its own; its outputs then hold `{name}` or `{stem}`.
 
+#[cfg(unix)]
+mod environment;
+#[cfg(unix)]
+mod failure;
 mod files;
 #[cfg(unix)]
+mod guard;
+mod item;
+#[cfg(unix)]
 mod process;
+#[cfg(unix)]
+mod sandbox;
+#[cfg(unix)]
+mod strays;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -21,6 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
+use item::Pattern;
 use template::{Malformed, Slot, Template};
 
 /// Runs any command.
@@ -31,13 +46,15 @@ pub struct Command;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// What to run: a line for `sh -e`, or a list of a program and its arguments. `{in.NAME}` and
-    /// `{out.NAME}` stand for the paths of inputs and outputs, quoted where a shell reads them; `{{`
-    /// and `}}` are braces.
+    /// `{out.NAME}` stand for the paths of inputs and outputs, quoted where a shell reads them; with
+    /// `map`, `{in.item}` is the item's file, `{item.name}` its name and `{item.stem}` that without
+    /// its extension. Other braces are text; `{{in.NAME}}` is the text `{in.NAME}`.
     pub run: Run,
     /// The outputs: the path of each by its name, relative to the pipeline's folder. A path that
     /// ends in `/` is a folder. The command writes to `{out.NAME}`; where it has no such
-    /// placeholder, to the path itself (a file only). Of several, `from: stage` means the first by
-    /// name.
+    /// placeholder, to the path itself (a file only). With `map` the path holds `{name}` or
+    /// `{stem}` of the item, as `clean/{stem}.csv`: the output is the folder before it. Of several,
+    /// `from: stage` means the first by name.
     pub outputs: BTreeMap<String, String>,
 }
 
@@ -92,22 +109,24 @@ impl Params {
 
 impl Stage for Command {
     const NAME: &'static str = "command";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "run any program on files";
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
         let named = params.slots().into_iter().filter_map(|slot| match slot {
             Slot::In(name) => Some(Port::input(name, Format::Any)),
-            Slot::Out(_) => None,
+            Slot::Out(_) | Slot::Name | Slot::Stem => None,
         });
         named.chain([Port::any()]).collect()
     }
 
     fn outputs(params: &Params) -> Vec<Port> {
         let port = |(name, path): (&String, &String)| {
-            let place = format!("./{}", files::relative(path).unwrap_or_default().display());
-            match path.ends_with('/') {
+            let pattern = Pattern::of(path);
+            let place = pattern.map_or(path.as_str(), |pattern| pattern.folder);
+            let place = format!("./{}", files::relative(place).unwrap_or_default().display());
+            match pattern.is_some() || path.ends_with('/') {
                 true => Port::tree(name.clone(), Format::Any, place),
                 false => Port::file(name.clone(), Format::Any, place),
             }
@@ -120,17 +139,19 @@ impl Stage for Command {
             return Err(Invalid::new("run", "nothing to run"));
         }
         check_outputs(&params.outputs)?;
-        let malformed = |e: Malformed| Invalid::new("run", e.to_string()).help(known(params));
+        let malformed = |e: Malformed| {
+            let help = match &e {
+                Malformed::Unknown(_, Some(meant)) => format!("did you mean `{meant}`?"),
+                _ => known(params),
+            };
+            Invalid::new("run", e.to_string()).help(help)
+        };
         params.run.templates().map_err(malformed)?;
         let slots = params.slots();
-        for slot in &slots {
-            if matches!(slot, Slot::Out(name) if !params.outputs.contains_key(name)) {
-                return Err(Invalid::new("run", format!("unknown placeholder `{slot}`"))
-                    .help(known(params)));
-            }
-        }
+        check_slots(params, &slots)?;
         for (name, path) in &params.outputs {
-            if path.ends_with('/') && !slots.contains(&Slot::Out(name.clone())) {
+            let tree = path.ends_with('/') || Pattern::of(path).is_some();
+            if tree && !slots.contains(&Slot::Out(name.clone())) {
                 // Its own folder may hold files of earlier runs, which nobody could tell apart.
                 let at = format!("outputs.{name}");
                 return Err(Invalid::new(at, "a folder that the command does not name").help(
@@ -141,6 +162,7 @@ impl Stage for Command {
         Ok(())
     }
 
+    #[cfg(unix)]
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let slots = params.slots();
         let places = files::lay_out(params, &slots, ctx)?;
@@ -153,9 +175,22 @@ impl Stage for Command {
             }
             Run::Program(_) => templates.iter().map(|template| template.plain(path)).collect(),
         };
-        let before = files::stamps(params, &slots, ctx);
-        start(&words, &params.run.label(), ctx)?;
+        environment::look(&params.run, ctx)?;
+        let before = files::stamps(params, &slots, ctx)?;
+        let outputs = files::in_the_workspace(params, &slots, ctx).map(|(_, path)| path);
+        let confined = sandbox::Confined::new(ctx, outputs);
+        let ended = start(words, &params.run.label(), &confined, ctx);
+        let ended = confined.judge(ctx, ended);
+        if ended.is_err() {
+            files::clear(params, &slots, &before, ctx);
+        }
+        ended?;
         files::collect(params, &places, &before, ctx)
+    }
+
+    #[cfg(not(unix))]
+    fn run(_: &Params, _: &Context) -> Result<()> {
+        Err(StageError::failed("a `command` needs a Unix system"))
     }
 }
 
@@ -165,21 +200,68 @@ fn check_outputs(outputs: &BTreeMap<String, String>) -> std::result::Result<(), 
             .help("name what it writes: `outputs: { table: table.csv }`"));
     }
     let mut paths = BTreeSet::new();
+    let mapped = outputs.values().any(|path| Pattern::of(path).is_some());
     for (name, path) in outputs {
-        let at = format!("outputs.{name}");
+        let at = || format!("outputs.{name}");
         if !template::is_name(name) {
-            return Err(Invalid::new(at, format!("`{name}` cannot be the name of an output"))
+            return Err(Invalid::new(at(), format!("`{name}` cannot be the name of an output"))
                 .help("a letter or `_`, then letters, digits, `_` and `-`"));
         }
-        let Some(path) = files::relative(path) else {
+        if let Some(wrong) = ["{item", "{in.", "{out."].iter().find(|wrong| path.contains(**wrong))
+        {
+            return Err(Invalid::new(at(), format!("`{wrong}` has no meaning in a path"))
+                .help("with `map` it may hold `{name}`, or `{stem}`, which is without extension"));
+        }
+        let pattern = Pattern::of(path);
+        if mapped && pattern.is_none() {
+            return Err(Invalid::new(at(), "every item would write the same file").help(format!(
+                "put `{{name}}` or `{{stem}}` of the item into its path, as `{name}/{{name}}`"
+            )));
+        }
+        if pattern.is_some_and(|pattern| files::relative(pattern.folder).is_none()) {
+            return Err(Invalid::new(at(), "the items need a folder of their own")
+                .help(format!("begin the path with one, as `{name}/{path}`")));
+        }
+        let place = pattern.map_or(path.as_str(), |pattern| pattern.folder);
+        let Some(place) = files::relative(place).filter(|_| files::relative(path).is_some()) else {
             return Err(Invalid::new(
-                at,
+                at(),
                 format!("`{path}` is not a path below the pipeline's folder"),
             )
             .help("give a relative path without `..`"));
         };
-        if !paths.insert(path) {
-            return Err(Invalid::new(at, "two outputs have the same path"));
+        if !paths.insert(place) {
+            return Err(Invalid::new(
+                at(),
+                match mapped {
+                    true => "the items of two outputs go to the same folder",
+                    false => "two outputs have the same path",
+                },
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_slots(params: &Params, slots: &[Slot]) -> std::result::Result<(), Invalid> {
+    for slot in slots {
+        let Slot::Out(name) = slot else { continue };
+        if !params.outputs.contains_key(name) {
+            let near =
+                params.outputs.keys().map(|known| (strsim::jaro_winkler(known, name), known));
+            let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(like, _)| *like > 0.8);
+            let help = match near {
+                Some((_, near)) => format!("did you mean `{{out.{near}}}`?"),
+                None => known(params),
+            };
+            return Err(Invalid::new("run", format!("unknown placeholder `{slot}`")).help(help));
+        }
+    }
+    let mapped = params.outputs.values().any(|path| Pattern::of(path).is_some());
+    for (text, meant) in [("{name}", Slot::Name), ("{stem}", Slot::Stem)] {
+        if mapped && params.run.parts().iter().any(|part| part.contains(text)) {
+            let message = format!("`{text}` is for the paths of outputs");
+            return Err(Invalid::new("run", message).help(format!("did you mean `{meant}`?")));
         }
     }
     Ok(())
@@ -190,75 +272,47 @@ fn known(params: &Params) -> String {
     let outputs = params.outputs.keys().map(|name| format!(", `{{out.{name}}}`"));
     let outputs: String = outputs.collect();
     format!(
-        "known are `{{in.NAME}}` with a name in `from`{outputs}; write `{{{{` and `}}}}` for braces"
+        "known are `{{in.NAME}}` with a name in `from`{outputs}; `{{{{in.x}}}}` is the text `{{in.x}}`"
     )
 }
 
-/// The last words of a failed command and what may help, as an error.
-fn failure(label: &str, what: String, code: Option<i32>, tail: &[String]) -> StageError {
-    let mut message = format!("`{label}` {what}");
-    if !tail.is_empty() {
-        message.push_str("; its last lines:");
-        for line in tail {
-            message.push_str("\n  ");
-            message.push_str(line);
-        }
-    }
-    StageError::failed(message).hint(match code {
-        Some(126) => "the file is not executable: `chmod +x` it, or name its interpreter",
-        Some(127) => "a program was not found: is it installed, and on PATH?",
-        None | Some(137) => "was it ended from outside, or out of memory?",
-        _ => {
-            "it ran in the pipeline's folder and saw only PATH, HOME, LANG, TMPDIR and what the stage's `env` names"
-        }
-    })
-}
-
 #[cfg(unix)]
-fn start(words: &[String], label: &str, ctx: &Context) -> Result<()> {
-    use std::io::ErrorKind;
+fn start(
+    words: Vec<String>,
+    label: &str,
+    confined: &sandbox::Confined,
+    ctx: &Context,
+) -> Result<()> {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
 
-    let Some((program, arguments)) = words.split_first() else {
-        return Err(StageError::failed("nothing to run"));
-    };
     // A path of our own, because with a bare name and a PATH of the child's own the standard library
     // forks, which copies the page tables of a process that may hold a model.
     let dir = std::path::absolute(&ctx.job().dir)?;
     let path = std::env::var_os("PATH");
-    let found = process::find(program, &dir, path.as_deref());
-    let mut command = std::process::Command::new(found);
-    command.arg0(program);
-    command.args(arguments).current_dir(&dir).env_clear();
-    for name in ["PATH", "HOME", "LANG"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
+    let find = |program: &str| process::find(program, &dir, path.as_deref());
+    let Some(program) = words.first() else { return Err(StageError::failed("nothing to run")) };
+    let found = find(program);
+    if let Some(error) = failure::unstartable(program, &found, label) {
+        return Err(error);
     }
-    command.env("TMPDIR", std::path::absolute(ctx.scratch())?).envs(&ctx.job().env);
-    let ended = process::run(command, ctx).map_err(|e| match e {
-        StageError::Io(e) => {
-            let code = match e.kind() {
-                ErrorKind::NotFound => 127,
-                ErrorKind::PermissionDenied => 126,
-                _ => 1,
-            };
-            failure(label, format!("did not start: {e}"), Some(code), &[])
-        }
+    let words = confined.words(words);
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(StageError::failed("nothing to run"));
+    };
+    let mut command = std::process::Command::new(find(program));
+    command.arg0(program).args(arguments).current_dir(&dir);
+    environment::give(&mut command, ctx)?;
+    let mark = environment::mark(ctx)?;
+    let ended = process::run(command, &mark, |command| confined.spawn(command, ctx), ctx);
+    let ended = ended.map_err(|e| match e {
+        StageError::Io(e) => failure::unstarted(label, &e),
         other => other,
     })?;
-    if ended.status.success() {
-        return Ok(());
+    if ended.late {
+        return Err(ctx.late());
     }
-    let what = match (ended.status.code(), ended.status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (None, Some(signal)) => format!("was ended by signal {signal}"),
-        (None, None) => "failed".into(),
-    };
-    Err(failure(label, what, ended.status.code(), &ended.tail))
-}
-
-#[cfg(not(unix))]
-fn start(_: &[String], label: &str, _: &Context) -> Result<()> {
-    Err(failure(label, "needs a Unix system".into(), Some(1), &[]))
+    match (ended.status.code(), ended.status.signal()) {
+        (Some(0), _) => Ok(()),
+        (code, signal) => Err(failure::failed(label, code, signal, &ended.tail)),
+    }
 }

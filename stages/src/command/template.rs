@@ -1,4 +1,7 @@
-//! The placeholders of a command line: `{in.x}`, `{out.y}`, and `{{` and `}}` for braces.
+//! The placeholders of a command line: `{in.x}`, `{out.y}`, `{item.name}` and `{item.stem}`.
+//!
+//! Only `{in.`, `{out.` and `{item.` begin one; every other brace is text, so that awk, JSON and
+//! `${x}` need no care. `{{in.x}}` is the text `{in.x}`.
 //!
 //! A path is quoted for the place where it stands: bare, within '...', or within "...". For this the
 //! text is followed as a POSIX shell reads quotes, `$(...)` and comments; here-documents and
@@ -24,6 +27,10 @@ pub enum Slot {
     In(String),
     /// `{out.name}`: the path of an output.
     Out(String),
+    /// `{item.name}`: the relative name of the item.
+    Name,
+    /// `{item.stem}`: that without its extension.
+    Stem,
 }
 
 impl fmt::Display for Slot {
@@ -31,6 +38,8 @@ impl fmt::Display for Slot {
         match self {
             Slot::In(name) => write!(f, "{{in.{name}}}"),
             Slot::Out(name) => write!(f, "{{out.{name}}}"),
+            Slot::Name => f.write_str("{item.name}"),
+            Slot::Stem => f.write_str("{item.stem}"),
         }
     }
 }
@@ -46,20 +55,32 @@ enum Quote {
 /// Why a command line cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Braces around something that is no placeholder.
-    Unknown(String),
-    /// A brace without its other half.
-    Unmatched(char),
+    /// A placeholder of no kind, and the one that may be meant.
+    Unknown(String, Option<String>),
+    /// A placeholder without its end.
+    Open(String),
 }
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Malformed::Unknown(text) => write!(f, "unknown placeholder `{{{text}}}`"),
-            Malformed::Unmatched(brace) => write!(f, "a `{brace}` without its other half"),
+            Malformed::Unknown(text, _) => write!(f, "unknown placeholder `{{{text}}}`"),
+            Malformed::Open(text) => write!(f, "`{{{text}` lacks its `}}`"),
         }
     }
 }
+
+/// How a placeholder begins, and how people who know other tools begin it.
+const SIDES: [(&str, &str); 8] = [
+    ("in.", "in."),
+    ("out.", "out."),
+    ("item.", "item."),
+    ("input.", "in."),
+    ("inputs.", "in."),
+    ("output.", "out."),
+    ("outputs.", "out."),
+    ("ins.", "in."),
+];
 
 /// Whether an input or output can have this name: a letter or `_`, then letters, digits, `_`, `-`.
 pub fn is_name(name: &str) -> bool {
@@ -68,7 +89,7 @@ pub fn is_name(name: &str) -> bool {
 }
 
 impl Template {
-    /// Takes a command line apart. Text inside braces must be `in.NAME` or `out.NAME`.
+    /// Takes a command line apart.
     pub fn parse(text: &str) -> Result<Template, Malformed> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -76,12 +97,22 @@ impl Template {
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let after = &rest[c.len_utf8()..];
-            if (c == '{' || c == '}') && !after.starts_with(c) {
-                if c == '}' {
-                    return Err(Malformed::Unmatched('}'));
-                }
-                let (inside, behind) = after.split_once('}').ok_or(Malformed::Unmatched('{'))?;
-                let slot = slot(inside).ok_or_else(|| Malformed::Unknown(inside.into()))?;
+            if c == '{'
+                && let Some(doubled) = after.strip_prefix('{')
+                && begins(doubled)
+                && let Some((inside, behind)) = doubled.split_once("}}")
+                && !inside.contains(['{', '}'])
+            {
+                let plain = format!("{{{inside}}}");
+                plain.chars().for_each(|c| shell.step(c));
+                literal.push_str(&plain);
+                rest = behind;
+                continue;
+            }
+            if c == '{' && begins(after) {
+                let open = || Malformed::Open(after.chars().take(20).collect());
+                let (inside, behind) = after.split_once('}').ok_or_else(open)?;
+                let slot = slot(inside)?;
                 if !literal.is_empty() {
                     parts.push(Part::Text(std::mem::take(&mut literal)));
                 }
@@ -92,8 +123,7 @@ impl Template {
             }
             literal.push(c);
             shell.step(c);
-            // A doubled brace is one of them.
-            rest = if c == '{' || c == '}' { &after[1..] } else { after };
+            rest = after;
         }
         if !literal.is_empty() {
             parts.push(Part::Text(literal));
@@ -128,12 +158,28 @@ impl Template {
     }
 }
 
-fn slot(inside: &str) -> Option<Slot> {
-    let (side, name) = inside.trim().split_once('.')?;
+/// Whether a placeholder begins here, behind its brace. `{input.` must look like a whole one.
+fn begins(text: &str) -> bool {
+    SIDES.iter().any(|(side, meant)| {
+        text.strip_prefix(side).is_some_and(|rest| {
+            side == meant || rest.split_once('}').is_some_and(|(name, _)| is_name(name))
+        })
+    })
+}
+
+fn slot(inside: &str) -> Result<Slot, Malformed> {
+    let (side, name) = inside.split_once('.').unwrap_or((inside, ""));
+    let unknown = |meant| Err(Malformed::Unknown(inside.into(), meant));
     match side {
-        "in" if is_name(name) => Some(Slot::In(name.into())),
-        "out" if is_name(name) => Some(Slot::Out(name.into())),
-        _ => None,
+        "in" if is_name(name) => Ok(Slot::In(name.into())),
+        "out" if is_name(name) => Ok(Slot::Out(name.into())),
+        "item" if name == "name" => Ok(Slot::Name),
+        "item" if name == "stem" => Ok(Slot::Stem),
+        "item" => unknown(Some(Slot::Stem.to_string())),
+        _ => {
+            let meant = SIDES.iter().find(|(begin, _)| inside.starts_with(begin));
+            unknown(meant.filter(|_| is_name(name)).map(|(_, meant)| format!("{{{meant}{name}}}")))
+        }
     }
 }
 
@@ -213,22 +259,37 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_is_a_name_on_one_of_two_sides() {
-        let template = Template::parse("sort {in.a} -o {out.b-1} # {in.a}").unwrap();
+    fn a_placeholder_is_a_name_on_a_side() {
+        let text = "sort {in.a} -o {out.b-1} --name {item.stem} # {in.a} {item.name}";
+        let template = Template::parse(text).unwrap();
         let slots: Vec<String> = template.slots().map(Slot::to_string).collect();
-        assert_eq!(slots, ["{in.a}", "{out.b-1}", "{in.a}"]);
+        assert_eq!(slots, ["{in.a}", "{out.b-1}", "{item.stem}", "{in.a}", "{item.name}"]);
         let wrong = |text: &str| Template::parse(text).unwrap_err();
-        assert_eq!(wrong("cat {a}"), Malformed::Unknown("a".into()));
-        assert_eq!(wrong("cat {in.}"), Malformed::Unknown("in.".into()));
-        assert_eq!(wrong("awk '{print $1}'"), Malformed::Unknown("print $1".into()));
-        assert_eq!(wrong("echo }"), Malformed::Unmatched('}'));
-        assert_eq!(wrong("echo {in.a"), Malformed::Unmatched('{'));
+        let unknown = |text: &str, meant: Option<&str>| {
+            Malformed::Unknown(text.into(), meant.map(str::to_owned))
+        };
+        assert_eq!(wrong("cat {in.}"), unknown("in.", None));
+        assert_eq!(wrong("cat {in.a b}"), unknown("in.a b", None));
+        assert_eq!(wrong("cat {item.path}"), unknown("item.path", Some("{item.stem}")));
+        assert_eq!(wrong("cat {input.a}"), unknown("input.a", Some("{in.a}")));
+        assert_eq!(wrong("cat {outputs.a}"), unknown("outputs.a", Some("{out.a}")));
+        assert_eq!(wrong("echo {in.a"), Malformed::Open("in.a".into()));
     }
 
     #[test]
-    fn doubled_braces_are_braces() {
-        assert_eq!(shell("awk '{{print $1}}' {in.a}", "f"), "awk '{print $1}' f");
-        assert_eq!(shell("echo ${{HOME}}", ""), "echo ${HOME}");
+    fn every_other_brace_is_text() {
+        for text in [
+            "awk '{print $1}' > ${x}",
+            "echo } { {} {{ }} {a,b} '{\"a\": {\"b\": 1}}'",
+            "python -c 'print(f\"{input}\", {1: {2}})'",
+            "{ echo a; }",
+            "{ in.a }",
+            "{input.a + 1}",
+        ] {
+            assert_eq!(shell(text, "f"), text);
+        }
+        assert_eq!(shell("{{in.a}} {in.a} {{item.x}}", "f"), "{in.a} f {item.x}");
+        assert_eq!(shell("{{in.a},{in.a}}", "f"), "{f,f}");
     }
 
     #[test]

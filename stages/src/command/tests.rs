@@ -1,3 +1,5 @@
+mod sandbox;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -6,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Command;
-use crate::{Cancel, Context, Job, Kind, Progress, Result, Sink, StageError, testing};
+use crate::{Cancel, Context, Job, Kind, Progress, Result, Sandbox, Sink, StageError, testing};
 
 const KIND: Kind = Kind::of::<Command>();
 
@@ -14,6 +16,7 @@ const KIND: Kind = Kind::of::<Command>();
 struct Heard {
     lines: Mutex<Vec<String>>,
     warnings: Mutex<Vec<String>>,
+    sandbox: Mutex<String>,
     /// Cancelled when this line is heard.
     stop: Option<(&'static str, Cancel)>,
 }
@@ -23,6 +26,9 @@ impl Sink for Heard {
     fn metric(&self, _: &str, _: f64) {}
     fn warn(&self, message: &str) {
         self.warnings.lock().unwrap().push(message.into());
+    }
+    fn sandbox(&self, how: &str) {
+        *self.sandbox.lock().unwrap() = how.into();
     }
     fn output(&self, line: &str) {
         self.lines.lock().unwrap().push(line.into());
@@ -128,9 +134,11 @@ fn what_cannot_run_is_refused_before_it_does() {
     let (what, help) = wrong(json!({ "run": "cat {in.x} > {out.c}", "outputs": outputs }));
     assert_eq!(what, "run: unknown placeholder `{out.c}`");
     assert!(help.contains("`{in.NAME}`") && help.contains("`{out.a}`, `{out.b}`"), "{help}");
-    let (what, help) = wrong(json!({ "run": "awk '{print}' > {out.a}", "outputs": outputs }));
-    assert_eq!(what, "run: unknown placeholder `{print}`");
-    assert!(help.contains("`{{` and `}}`"), "{help}");
+    let (what, help) = wrong(json!({ "run": "cat {input.x} > {out.a}", "outputs": outputs }));
+    assert_eq!(what, "run: unknown placeholder `{input.x}`");
+    assert_eq!(help, "did you mean `{in.x}`?");
+    let near = json!({ "run": "cat > {out.tabel}", "outputs": { "table": "t" } });
+    assert_eq!(wrong(near).1, "did you mean `{out.table}`?");
     let (what, _) = wrong(json!({ "run": " ", "outputs": outputs }));
     assert_eq!(what, "run: nothing to run");
     let (what, _) = wrong(json!({ "run": 5, "outputs": outputs }));
@@ -197,13 +205,46 @@ fn inputs_have_the_names_that_people_gave_them() {
         .feed("all", "sub/b.csv", "store/ab/56ab", "3");
     let heard = space.ran();
     let lines = heard.lines.lock().unwrap();
-    assert!(lines[0].ends_with("/in/one/one.csv"), "{lines:?}");
+    assert!(lines[0].ends_with("/scratch/in/one/one.csv"), "{lines:?}");
     assert_eq!(lines[1..], ["a.csv", "sub"]);
     assert_eq!(space.text("y"), "3");
     let space = Space::new(json!({ "run": "echo {in.x} > {out.y}", "outputs": { "y": "y" } }))
         .feed("x", "x.csv", "pipeline/data/x.csv", "");
     space.ran();
     assert_eq!(Path::new(space.text("y").trim()), space.job.inputs["x"].files["x.csv"]);
+}
+
+#[test]
+fn a_folder_is_given_where_it_lies_if_nothing_else_lies_there() {
+    let params = json!({ "run": "echo {in.all} > {out.y}", "outputs": { "y": "y.txt" } });
+    let feed = || {
+        Space::new(params.clone()).feed("all", "a.csv", "pipeline/data/a.csv", "2").feed(
+            "all",
+            "sub/b.csv",
+            "pipeline/data/sub/b.csv",
+            "3",
+        )
+    };
+    let given = |space: &Space| {
+        space.ran();
+        space.text("y").trim().to_owned()
+    };
+    let space = feed();
+    let data = space.job.dir.join("data");
+    fs_err::write(data.join(".hidden"), "").unwrap();
+    assert_eq!(given(&space), data.display().to_string());
+    // Others that the command must not see.
+    let space = feed();
+    fs_err::write(space.job.dir.join("data/sub/c.txt"), "").unwrap();
+    let scratch = given(&space);
+    assert!(scratch.ends_with("/scratch/in/all"), "{scratch}");
+    let mut names: Vec<_> = fs_err::read_dir(Path::new(&scratch).join("sub")).unwrap().collect();
+    assert_eq!(names.pop().unwrap().unwrap().file_name(), "b.csv");
+    assert!(names.is_empty());
+    // One that lies there no more.
+    let space = feed();
+    fs_err::rename(space.job.dir.join("data/a.csv"), space.job.dir.join("data/c.csv")).unwrap();
+    assert!(space.run().0.is_err());
 }
 
 #[test]
@@ -230,10 +271,13 @@ fn an_output_that_is_not_written_is_an_error() {
     let space = Space::new(json!({ "run": "true", "outputs": { "y": "y.txt" } }));
     fs_err::write(space.job.dir.join("y.txt"), "stale").unwrap();
     let (run, _) = space.run();
-    assert_eq!(run.unwrap_err().to_string(), "the command did not write its output `y`");
+    let error = run.unwrap_err();
+    assert_eq!(error.to_string(), "the command left its output `y` as it was");
     let space = Space::new(json!({ "run": "mkdir {out.y}", "outputs": { "y": "y.txt" } }));
     let (run, _) = space.run();
-    assert_eq!(run.unwrap_err().to_string(), "output `y` is a folder");
+    let error = run.unwrap_err();
+    assert_eq!(error.to_string(), "its output `y` is a folder");
+    assert!(error.help().unwrap().contains("outputs: { y: y.txt/ }"), "{error:?}");
 }
 
 #[test]
@@ -248,17 +292,46 @@ fn a_failure_tells_the_status_and_the_last_lines() {
     assert!(what.starts_with("`echo 'no column `close`' >&2` exited with status 3"), "{what}");
     assert!(what.ends_with("its last lines:\n  no column `close`"), "{what}");
     assert!(help.contains("PATH"));
+    let (what, _) = run(json!("exit 4"));
+    assert_eq!(what, "`exit 4` exited with status 4; it printed nothing");
     // The first line that fails ends it.
     let (what, _) = run(json!("false\necho fine > {out.y}"));
-    assert_eq!(what, "`false` exited with status 1");
+    assert_eq!(what, "`false` exited with status 1; it printed nothing");
     let (what, help) = run(json!("no-such-program-here"));
     assert!(what.contains("exited with status 127"), "{what}");
     assert!(help.contains("installed"));
     let (what, help) = run(json!(["no-such-program-here", "x"]));
-    assert!(what.starts_with("`no-such-program-here x` did not start"), "{what}");
-    assert!(help.contains("installed"));
-    let (what, _) = run(json!("kill -9 $$"));
-    assert_eq!(what, "`kill -9 $$` was ended by signal 9");
+    let no = "`no-such-program-here x` did not start: there is no program `no-such-program-here`";
+    assert!(what.starts_with(no), "{what}");
+    assert!(help.contains("./no-such-program-here"));
+    let (what, _) = run(json!(["./tool", "x"]));
+    assert_eq!(what, "`./tool x` did not start: there is no file `./tool`");
+    let (what, help) = run(json!("kill -9 $$"));
+    assert_eq!(what, "`kill -9 $$` was ended by signal 9 (KILL); it printed nothing");
+    assert!(help.contains("memory"));
+    let (what, help) = run(json!("sh -c 'kill -SEGV $$'; true"));
+    assert!(what.contains("exited with status 139: a program in it was ended by signal 11 (SEGV)"));
+    assert!(help.contains("crashed"));
+}
+
+#[test]
+fn a_program_that_cannot_start_is_told_before_it_is_tried() {
+    let space = Space::new(json!({ "run": ["./tool"], "outputs": { "y": "y.txt" } }));
+    fs_err::write(space.job.dir.join("tool"), "echo no first line").unwrap();
+    let error = space.run().0.unwrap_err();
+    assert_eq!(error.to_string(), "`./tool` did not start: `./tool` is not executable");
+    assert!(error.help().unwrap().contains("chmod +x ./tool"));
+    make_executable(&space.job.dir.join("tool"));
+    let error = space.run().0.unwrap_err();
+    assert!(error.help().unwrap().contains("#!/bin/sh"), "{error:?}");
+    fs_err::write(space.job.dir.join("tool"), "#!/no/such/interpreter\n").unwrap();
+    let error = space.run().0.unwrap_err();
+    assert!(error.help().unwrap().contains("interpreter"), "{error:?}");
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -327,6 +400,140 @@ fn what_is_left_behind_ends_with_the_command() {
     space.ran();
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(!lives(&space, "inner"));
+}
+
+#[test]
+fn what_leaves_the_group_ends_with_the_command_and_is_told() {
+    // Once with the pipe in its hands, once without.
+    for streams in ["", "</dev/null >/dev/null 2>&1"] {
+        let line = format!(
+            "setsid sh -c 'echo $$ > inner; while :; do sleep 0.05; done' {streams} &\n\
+             while ! [ -s inner ]; do sleep 0.01; done; echo 1 > {{out.y}}"
+        );
+        let space = Space::new(json!({ "run": line, "outputs": { "y": "y.txt" } }));
+        let start = Instant::now();
+        let heard = space.ran();
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(!lives(&space, "inner"), "{streams}");
+        let warnings = heard.warnings.lock().unwrap();
+        assert!(warnings[0].starts_with("it left `sh` running outside"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_command_has_its_time_and_no_more() {
+    let mut space = Space::new(json!({
+        "run": "sleep 60 & echo $! > inner; wait", "outputs": { "y": "y.txt" },
+    }));
+    space.job.timeout = Some(200);
+    let start = Instant::now();
+    let error = space.run().0.unwrap_err();
+    assert_eq!(error.to_string(), "took longer than 200ms");
+    assert!(error.help().unwrap().contains("`timeout`"));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!lives(&space, "inner"));
+    space.job.timeout = Some(60_000);
+    space.job.params["run"] = json!("echo in time > {out.y}");
+    space.ran();
+}
+
+#[test]
+fn secrets_are_seen_by_the_command_and_by_nobody_else() {
+    let mut space = Space::new(json!({
+        "run": "echo \"$TOKEN.\"; printf '%s\\n' \"$PEM\"; echo $TOKEN > {out.y}; exit $CODE",
+        "outputs": { "y": "y.txt" },
+    }));
+    space.job.env.insert("CODE".into(), "0".into());
+    space.job.secrets.insert("TOKEN".into(), "s3cret".into());
+    space.job.secrets.insert("PEM".into(), "begin s3cret\nAAAA\nend".into());
+    let heard = space.ran();
+    assert_eq!(*heard.lines.lock().unwrap(), ["***.", "***", "***", "end"]);
+    assert_eq!(space.text("y"), "s3cret\n");
+    space.job.env.insert("CODE".into(), "3".into());
+    let error = space.run().0.unwrap_err();
+    assert!(error.to_string().contains("\n  ***."), "{error}");
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+    space.job.secrets.insert("TOKEN".into(), "abc".into());
+    let error = space.run().0.unwrap_err();
+    assert_eq!(error.to_string(), "the secret TOKEN is shorter than 4 characters");
+}
+
+#[test]
+fn a_variable_that_it_uses_and_does_not_see_is_told() {
+    // Cargo sets this one for every test.
+    let name = "CARGO_MANIFEST_DIR";
+    let told = |run: &str, more: fn(&mut Job)| {
+        let mut space = Space::new(json!({ "run": run, "outputs": { "y": "y.txt" } }));
+        fs_err::write(
+            space.job.dir.join("s.py"),
+            "import os\nx = os.environ.get('CARGO_MANIFEST_DIR')\n",
+        )
+        .unwrap();
+        more(&mut space.job);
+        let (run, heard) = space.run();
+        (run, heard.warnings.into_inner().unwrap().join("\n"))
+    };
+    let (_, warnings) = told("echo ${CARGO_MANIFEST_DIR} $HOME $NOT_SET > {out.y}", |_| {});
+    assert_eq!(
+        warnings,
+        format!(
+            "the command line uses the variable {name}, which is set here but hidden from the \
+             command: add `env: [{name}]`"
+        )
+    );
+    let (_, warnings) = told("cat s.py > {out.y}", |_| {});
+    assert!(warnings.starts_with("`s.py` uses the variable CARGO_MANIFEST_DIR"), "{warnings}");
+    let (_, warnings) = told("CARGO_MANIFEST_DIR=1; echo $CARGO_MANIFEST_DIR > {out.y}", |_| {});
+    assert_eq!(warnings, "");
+    let (_, warnings) = told("echo $CARGO_MANIFEST_DIR > {out.y}", |job| {
+        job.unset = vec!["CARGO_MANIFEST_DIR".into()];
+    });
+    assert_eq!(warnings, format!("{name} is declared and not set: the command does not see it"));
+    let (run, _) = told("echo $CARGO_MANIFEST_DIR > {out.y}", |job| {
+        job.sandbox = Sandbox::Strict;
+    });
+    let error = run.unwrap_err();
+    assert!(error.to_string().contains("which the stage does not declare"), "{error}");
+    assert_eq!(error.help(), Some("add `env: [CARGO_MANIFEST_DIR]`"));
+}
+
+#[test]
+fn an_item_writes_its_own_file_in_the_folder_of_the_output() {
+    let params = json!({
+        "run": "echo {item.name} {item.stem} > {out.clean}; cat {in.item} >> {out.clean}",
+        "outputs": { "clean": "clean/{stem}.csv" },
+    });
+    let space = Space::new(params.clone());
+    let ports = (KIND.outputs)(&space.job.params);
+    assert_eq!((ports[0].path.as_ref(), ports[0].tree), ("./clean", true));
+    let mut space = space.feed("item", "x/a.txt", "pipeline/data/x/a.txt", "words\n");
+    let error = space.run().0.unwrap_err();
+    assert!(error.help().unwrap().contains("`map: "), "{error:?}");
+    space.job.item = Some("x/a.txt".into());
+    space.ran();
+    let made = space.job.outputs["clean"].join("x/a.csv");
+    assert_eq!(fs_err::read_to_string(made).unwrap(), "x/a.txt x/a\nwords\n");
+    fs_err::remove_dir_all(space.job.outputs["clean"].join("x")).unwrap();
+    space.job.params["run"] = json!("echo {item.stem}; : {out.clean}");
+    let error = space.run().0.unwrap_err();
+    assert_eq!(error.to_string(), "the command did not write its output `clean`");
+
+    let wrong = |run: &str, outputs: Value| wrong(json!({ "run": run, "outputs": outputs }));
+    let (what, _) = wrong(": {out.a} {out.b}", json!({ "a": "a/{name}", "b": "b.txt" }));
+    assert_eq!(what, "outputs.b: every item would write the same file");
+    let (what, help) = wrong(": {out.a}", json!({ "a": "{name}" }));
+    assert_eq!(what, "outputs.a: the items need a folder of their own");
+    assert_eq!(help, "begin the path with one, as `a/{name}`");
+    let (what, _) = wrong(": {out.a} {out.b}", json!({ "a": "a/{stem}.x", "b": "a/{stem}.y" }));
+    assert_eq!(what, "outputs.b: the items of two outputs go to the same folder");
+    let (what, _) = wrong(": {out.a}", json!({ "a": "a/{item.stem}" }));
+    assert_eq!(what, "outputs.a: `{item` has no meaning in a path");
+    let (what, help) = wrong("cp {name} {out.a}", json!({ "a": "a/{name}" }));
+    assert_eq!(what, "run: `{name}` is for the paths of outputs");
+    assert_eq!(help, "did you mean `{item.name}`?");
+    let (what, help) = wrong("cp x a", json!({ "a": "a/{name}" }));
+    assert_eq!(what, "outputs.a: a folder that the command does not name");
+    assert!(help.contains("{out.a}"));
 }
 
 #[test]
