@@ -75,6 +75,9 @@ pub enum Event {
         key: Digest,
         /// Milliseconds; 0 where another run had done it meanwhile.
         millis: u64,
+        /// How far a `command` was really kept to what it declares: `off`, or by what means.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sandbox: Option<String>,
     },
     /// All of a stage's outputs are in place.
     StageFinished(Box<Finished>),

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quantmill_stages::{Cancel, Context, Job, Kind, Result, Sink, StageError};
 
@@ -12,6 +12,10 @@ use super::worker::Said;
 
 /// Lines of a dead child's stderr that its error quotes.
 const TAIL: usize = 12;
+/// A child that is late stops itself where it can; by then it is made to.
+const GRACE: Duration = Duration::from_secs(2);
+/// The longest nap between looks at a child.
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// Runs the job and passes on what it says.
 pub fn run(kind: &Kind, job: &Job, sink: &dyn Sink, cancel: &Cancel) -> Result<()> {
@@ -49,13 +53,15 @@ fn child(job: &Job, sink: &dyn Sink, cancel: &Cancel) -> Result<()> {
         }
         let tail = scope.spawn(move || last_lines(stderr));
         let ended = scope.spawn(move || listen(stdout, sink));
-        let status = wait(&mut child, cancel)?;
+        let limit = job.timeout.map(|limit| Duration::from_millis(limit) + GRACE);
+        let (status, late) = wait(&mut child, limit, cancel)?;
         drop(stdin);
         let said = ended.join().unwrap_or(None);
         let tail = tail.join().unwrap_or_default();
         match said {
             _ if cancel.is_cancelled() => Err(StageError::Cancelled),
             Some(outcome) => outcome,
+            None if late => Err(Context::new(job, sink, cancel.clone()).late()),
             None => Err(StageError::failed(format!("its process died ({status})\n{tail}"))
                 .hint("out of memory and a GPU driver's abort look like this")),
         }
@@ -67,15 +73,25 @@ fn child(job: &Job, sink: &dyn Sink, cancel: &Cancel) -> Result<()> {
     done
 }
 
-fn wait(child: &mut Child, cancel: &Cancel) -> Result<std::process::ExitStatus> {
+/// Waits for the child's end. The flag says that it was ended because it was late.
+fn wait(
+    child: &mut Child,
+    limit: Option<Duration>,
+    cancel: &Cancel,
+) -> Result<(std::process::ExitStatus, bool)> {
+    let begun = Instant::now();
+    let mut nap = Duration::from_millis(1);
+    let mut late = false;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok((status, late));
         }
-        if cancel.is_cancelled() {
+        late = late || limit.is_some_and(|limit| begun.elapsed() >= limit);
+        if late || cancel.is_cancelled() {
             child.kill()?;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(LONGEST);
     }
 }
 

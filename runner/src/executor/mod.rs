@@ -147,6 +147,7 @@ fn prepare(action: &Action<'_>, scratch: &std::path::Path) -> Result<Job, Action
         dir: action.dir.to_owned(),
         env: action.ready.key.env.clone(),
         secrets: secrets(action.node),
+        unset: unset(action.node),
         sandbox: action.node.sandbox,
         timeout: action.node.timeout.map(|limit| limit.as_millis() as u64),
     })
@@ -156,6 +157,12 @@ fn prepare(action: &Action<'_>, scratch: &std::path::Path) -> Result<Job, Action
 fn secrets(node: &Node) -> BTreeMap<String, String> {
     let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
     node.secrets.iter().filter_map(value).collect()
+}
+
+/// What `env` and `secrets` name and nobody has set.
+fn unset(node: &Node) -> Vec<String> {
+    let names = node.env.iter().chain(&node.secrets);
+    names.filter(|name| std::env::var(name).is_err()).cloned().collect()
 }
 
 /// Passes on what a stage says and keeps what belongs to its result.
@@ -190,6 +197,9 @@ impl Sink for Heard<'_> {
     }
     fn output(&self, line: &str) {
         self.sink.output(line);
+    }
+    fn sandbox(&self, how: &str) {
+        self.sink.sandbox(how);
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod bars;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub struct Display {
     since: usize,
     /// How many stages were skipped, by the one that failed.
     skipped: BTreeMap<String, usize>,
+    /// What was warned of, and in which stage.
+    warned: BTreeSet<(String, String)>,
 }
 
 struct Running {
@@ -84,6 +86,7 @@ impl Display {
             failed: BTreeMap::new(),
             since: 0,
             skipped: BTreeMap::new(),
+            warned: BTreeSet::new(),
         }
     }
 
@@ -121,8 +124,12 @@ impl Display {
                 }
             }
             Event::Warning { stage, item, message } => {
-                let place = place(stage, item);
-                self.line(&format!("{} {place}: {message}", self.word(Paint::Yellow, "warning")));
+                // Many items say the same; once is enough to read.
+                if self.warned.insert((stage.clone(), message.clone())) {
+                    let place = place(stage, item);
+                    let word = self.word(Paint::Yellow, "warning");
+                    self.line(&format!("{word} {place}: {message}"));
+                }
             }
             Event::Output { stage, line } => self.output(stage, line),
             Event::StageFinished(done) => self.finish(done),

@@ -1,6 +1,6 @@
 //! One action of a run: wait for the machine, run it, try again where the stage allows, and tell.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quantmill_cache::ActionResult;
@@ -45,7 +45,8 @@ fn attempt(shared: &Shared, index: usize, ready: Ready) -> Result<(ActionResult,
         dir: &shared.graph.dir,
         again: shared.plan.again(index),
     };
-    let speaker = Speaker { shared, stage: &node.name, item: &item };
+    let sandbox = Mutex::default();
+    let speaker = Speaker { shared, stage: &node.name, item: &item, sandbox: &sandbox };
     let (mut left, mut pause) = (node.retries, PAUSE);
     loop {
         let cancel = &shared.options.cancel;
@@ -53,7 +54,8 @@ fn attempt(shared: &Shared, index: usize, ready: Ready) -> Result<(ActionResult,
             Ok(done) => {
                 let millis = if done.ran { done.result.millis } else { 0 };
                 let (stage, key) = (node.name.clone(), done.key);
-                shared.say(Event::ActionFinished { stage, item, key, millis });
+                let sandbox = lock(&sandbox).take();
+                shared.say(Event::ActionFinished { stage, item, key, millis, sandbox });
                 return Ok((done.result, done.ran));
             }
             Err(ActionError::Stage(StageError::Cancelled)) => return Err(Ended::Cancelled),
@@ -93,6 +95,11 @@ struct Speaker<'a> {
     shared: &'a Shared,
     stage: &'a str,
     item: &'a Option<String>,
+    sandbox: &'a Mutex<Option<String>>,
+}
+
+fn lock(sandbox: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    sandbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink for Speaker<'_> {
@@ -110,5 +117,8 @@ impl Sink for Speaker<'_> {
     }
     fn output(&self, line: &str) {
         self.shared.say(Event::Output { stage: self.stage.to_owned(), line: line.to_owned() });
+    }
+    fn sandbox(&self, how: &str) {
+        *lock(self.sandbox) = Some(how.to_owned());
     }
 }

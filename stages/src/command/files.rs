@@ -104,12 +104,12 @@ pub fn own_place(input: &Input) -> Option<PathBuf> {
     let below = |(name, path): (&String, &PathBuf)| {
         path.to_str().and_then(|path| path.strip_prefix(root)) == Some(name)
     };
+    if !root.ends_with('/') || !input.files.iter().all(below) {
+        return None;
+    }
     let seen = input.files.keys().filter(|name| !name.split('/').any(hidden)).count();
-    let mut room = seen;
-    let whole = root.ends_with('/')
-        && input.files.iter().all(below)
-        && holds_no_more(Path::new(root), &mut room);
-    (whole && room == 0).then(|| PathBuf::from(root.trim_end_matches('/')))
+    let whole = count(Path::new(root), &mut String::new(), input) == Some(seen);
+    whole.then(|| PathBuf::from(root.trim_end_matches('/')))
 }
 
 /// Hidden files are not part of a folder that is an input.
@@ -117,29 +117,32 @@ fn hidden(name: &str) -> bool {
     name.starts_with('.')
 }
 
-/// Counts the visible files below a folder down from `room`; false where there are more.
-fn holds_no_more(folder: &Path, room: &mut usize) -> bool {
-    let Ok(entries) = fs_err::read_dir(folder) else { return false };
-    for entry in entries {
-        let Ok(entry) = entry else { return false };
-        if hidden(&entry.file_name().to_string_lossy()) {
+/// The visible files below a folder; `None` where one is not of the input. `name` is the folder's
+/// own, and ends in `/` unless it is the first.
+fn count(folder: &Path, name: &mut String, input: &Input) -> Option<usize> {
+    let (mut found, length) = (0, name.len());
+    for entry in fs_err::read_dir(folder).ok()? {
+        let entry = entry.ok()?;
+        let own = entry.file_name();
+        let own = own.to_str()?;
+        if hidden(own) {
             continue;
         }
-        let Ok(mut kind) = entry.file_type() else { return false };
+        let mut kind = entry.file_type().ok()?;
         if kind.is_symlink() {
-            let Ok(meta) = fs_err::metadata(entry.path()) else { return false };
-            kind = meta.file_type();
+            kind = fs_err::metadata(entry.path()).ok()?.file_type();
         }
+        name.push_str(own);
         if kind.is_dir() {
-            if !holds_no_more(&entry.path(), room) {
-                return false;
-            }
+            name.push('/');
+            found += count(&entry.path(), name, input)?;
         } else if kind.is_file() {
-            let Some(less) = room.checked_sub(1) else { return false };
-            *room = less;
+            input.files.get(name.as_str())?;
+            found += 1;
         }
+        name.truncate(length);
     }
-    true
+    Some(found)
 }
 
 /// Where the command writes an output: a path with the file name that the user gave it.

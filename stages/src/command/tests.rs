@@ -244,7 +244,8 @@ fn a_folder_is_given_where_it_lies_if_nothing_else_lies_there() {
     // One that lies there no more.
     let space = feed();
     fs_err::rename(space.job.dir.join("data/a.csv"), space.job.dir.join("data/c.csv")).unwrap();
-    assert!(space.run().0.is_err());
+    let error = space.run().0.unwrap_err();
+    assert!(error.to_string().contains("data/a.csv"), "{error}");
 }
 
 #[test]

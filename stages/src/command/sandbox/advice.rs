@@ -104,7 +104,7 @@ pub fn findings(accesses: &[Access], places: &Places, job: &Job, all: bool) -> V
             wrote.insert(path.clone());
         }
         // What is gone by now was a temporary file, or was moved away.
-        let gone = !access.denied && access.what != What::Remove && !path.is_file();
+        let gone = !access.denied && access.what == What::Write && !path.is_file();
         let folder = access.what == What::Read && path.is_dir();
         if allowed || own || gone || folder || (!all && places.quiet(&path, write)) {
             continue;
