@@ -123,14 +123,7 @@ impl Display {
                     }
                 }
             }
-            Event::Warning { stage, item, message } => {
-                // Many items say the same; once is enough to read.
-                if self.warned.insert((stage.clone(), message.clone())) {
-                    let place = place(stage, item);
-                    let word = self.word(Paint::Yellow, "warning");
-                    self.line(&format!("{word} {place}: {message}"));
-                }
-            }
+            Event::Warning { stage, item, message } => self.warn(stage, item, message),
             Event::Output { stage, line } => self.output(stage, line),
             Event::StageFinished(done) => self.finish(done),
             Event::StageFailed { stage, item, message, help } => {
@@ -145,6 +138,14 @@ impl Display {
             }
             Event::RunFinished(summary) => self.end(summary),
             _ => {}
+        }
+    }
+
+    /// Many items say the same; once is enough to read.
+    fn warn(&mut self, stage: &str, item: &Option<String>, message: &str) {
+        if self.warned.insert((stage.to_owned(), message.to_owned())) {
+            let word = self.word(Paint::Yellow, "warning");
+            self.line(&format!("{word} {}: {message}", place(stage, item)));
         }
     }
 
