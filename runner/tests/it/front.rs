@@ -28,7 +28,7 @@ stages:
     uses: command
     from: { chunks: chunks, index: chunks.index, notes: ./notes.md }
     with:
-      run: "n=$${{x}}; wc {in.chunks} {in.index} {in.notes} > {out.n}"
+      run: "n=$${x}; wc {in.chunks} {in.index} {in.notes} > {out.n}"
       outputs: { n: counts/n.txt }
     env: [TZ, LANG]
 "#;
@@ -52,7 +52,7 @@ fn a_graph_is_complete() {
     assert_eq!(count.inputs["notes"], From::Path("./notes.md".into()));
     assert_eq!(count.outputs[0].dest, Path::new("counts/n.txt"));
     assert_eq!(count.env, ["LANG", "TZ"]);
-    assert!(count.params["run"].as_str().unwrap().starts_with("n=${{x}}; wc "));
+    assert!(count.params["run"].as_str().unwrap().starts_with("n=${x}; wc "));
     let edges: Vec<_> = (graph.dag.edge_indices())
         .map(|e| graph.dag.edge_endpoints(e).unwrap())
         .map(|(a, b)| (graph.dag[a], graph.dag[b]))

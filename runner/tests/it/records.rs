@@ -13,7 +13,7 @@ stages:
     uses: command
     from: numbers
     env: [UNIT]
-    with: { run: "cat {in.numbers}/* | awk '{{s+=$1}} END {{print s*${scale}}}' > {out.n}", outputs: { n: out/n } }
+    with: { run: "cat {in.numbers}/* | awk '{s+=$1} END {print s*${scale}}' > {out.n}", outputs: { n: out/n } }
   report:
     uses: command
     from: { n: total }

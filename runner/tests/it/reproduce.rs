@@ -82,7 +82,7 @@ stages:
   noisy:
     uses: command
     with:
-      run: "date +%N | awk '{{printf \"{{\\\"loss\\\": 1.000%s}}\\n\", $1}}' > {out.y}"
+      run: "date +%N | awk '{printf \"{\\\"loss\\\": 1.000%s}\\n\", $1}' > {out.y}"
       outputs: { y: out/y.json }
 "#,
     );
