@@ -135,3 +135,33 @@ fn many_hits_are_folded() {
     );
     assert_eq!(space.quantmill(&["plan", "--all"]).ok().out.matches("hit     s").count(), 59);
 }
+
+#[test]
+fn status_tells_what_is_out_of_date_and_what_is_astray() {
+    let space = space();
+    space.run().ok();
+    let fresh = space.quantmill(&["status"]).ok().out;
+    assert_eq!(fresh, "./pipeline.yaml: 2 stages, all up to date\n");
+    fs_err::remove_file(space.path("out/top")).unwrap();
+    space.write("note.txt", "one\n2\n");
+    space.write("days/d.csv", "d");
+    let told = space.quantmill(&["status"]).ok().out;
+    assert_eq!(
+        told,
+        "./pipeline.yaml: 2 stages, 0 up to date\n\n\
+         `quantmill run` would run:\n  \
+         stale   sum d.csv is new; note.txt changed in line 2: two -> 2\n\n\
+         and then, unless that gives the same as before:\n  unknown top\n"
+    );
+    space.write("note.txt", "one\ntwo\n");
+    fs_err::remove_file(space.path("days/d.csv")).unwrap();
+    space.write("out/sum", "mine");
+    let json = space.quantmill(&["status", "--json"]).ok().out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&stage(&json, "sum")["status"], &json["fresh"]), (&"edited".into(), &0.into()));
+    assert_eq!(stage(&json, "sum")["outputs"][0]["is"], "edited");
+    assert_eq!(
+        stage(&json, "top")["outputs"][0],
+        serde_json::json!({ "path": "out/top", "is": "missing" })
+    );
+}
