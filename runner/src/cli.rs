@@ -29,6 +29,9 @@ struct Cli {
 enum Verb {
     /// Run what has changed
     Run(commands::run::Run),
+    /// Run, and run again whenever a source or the pipeline is saved
+    #[command(after_help = commands::watch::EXAMPLES)]
+    Watch(commands::watch::Watch),
     /// Show what a run would do, and why
     Plan(commands::plan::PlanArgs),
     /// Explain why a stage runs, or what made it
@@ -66,6 +69,7 @@ pub fn main(kinds: &[Kind]) -> u8 {
     }
     let done = match &cli.verb {
         Verb::Run(arguments) => commands::run::run(arguments, kinds),
+        Verb::Watch(arguments) => commands::watch::watch(arguments, kinds),
         Verb::Plan(arguments) => commands::plan::plan(arguments, kinds),
         Verb::Explain(arguments) => commands::explain::explain(arguments, kinds),
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
@@ -86,7 +90,7 @@ fn log(filter: &str) {
 }
 
 /// Says why it ended, on stderr.
-fn tell(failure: &Failure) -> u8 {
+pub(crate) fn tell(failure: &Failure) -> u8 {
     let word = paint(colour(), Paint::Red, "error");
     match failure {
         Failure::Problems(problems) => {

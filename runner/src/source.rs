@@ -116,6 +116,24 @@ pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
     if found { Ok(()) } else { Err(nothing(dir, pattern)) }
 }
 
+/// The part of a pattern before the first wildcard: a folder, or all of it.
+pub fn base(pattern: &str) -> String {
+    let parts: Vec<&str> = pattern.split('/').collect();
+    let first = parts.iter().position(|part| is_glob(part)).unwrap_or(parts.len());
+    parts[..first].join("/")
+}
+
+/// Whether a glob names a file, be it there or not.
+pub fn matches(dir: &Path, pattern: &str, path: &Path) -> bool {
+    let base = base(pattern);
+    let rest = pattern[base.len()..].trim_start_matches('/');
+    let glob = GlobBuilder::new(rest).literal_separator(true).build();
+    match (glob, path.strip_prefix(dir.join(base))) {
+        (Ok(glob), Ok(name)) if is_glob(rest) => glob.compile_matcher().is_match(name),
+        _ => false,
+    }
+}
+
 fn is_glob(part: &str) -> bool {
     part.contains(['*', '?', '[', '{'])
 }

@@ -10,6 +10,7 @@ pub mod runs;
 pub mod schema;
 pub mod stages;
 pub mod status;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -41,7 +41,7 @@ Examples:
   quantmill run --set sft.steps=50 -j 1      another value, one action at a time")]
 pub struct Run {
     #[command(flatten)]
-    which: Which,
+    pub(super) which: Which,
     /// Actions at a time [default: the number of processors]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,

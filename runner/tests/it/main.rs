@@ -18,3 +18,4 @@ mod semantics;
 mod space;
 mod toy;
 mod verbs;
+mod watch;
