@@ -33,6 +33,10 @@ pub trait Stage {
     /// A run of it tries a model out: it counts when people ask how many were tried on the same data.
     const TRIAL: bool = false;
 
+    /// The stage's inputs must lie under the names that people know, because a program looks at
+    /// them; otherwise they may be blobs of the store.
+    const NAMED: bool = false;
+
     /// The parameters (`with:`). Fields have serde defaults, doc comments (they become the JSON
     /// Schema's descriptions) and `deny_unknown_fields`.
     type Params: Serialize + DeserializeOwned + JsonSchema;
@@ -209,6 +213,8 @@ pub struct Kind {
     pub device: bool,
     /// `Stage::TRIAL`.
     pub trial: bool,
+    /// `Stage::NAMED`.
+    pub named: bool,
     /// The JSON Schema of `with`.
     pub schema: fn() -> schemars::Schema,
     /// Reads `with`, fills in the defaults and checks: what goes into the key.
@@ -231,6 +237,7 @@ impl Kind {
             items: S::ITEMS,
             seeded: S::SEEDED,
             device: S::DEVICE,
+            named: S::NAMED,
             trial: S::TRIAL,
             schema: || schemars::schema_for!(S::Params),
             resolve: resolve::<S>,

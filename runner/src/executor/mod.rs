@@ -1,6 +1,7 @@
 //! Runs one action and publishes what it made: claim, look again, run, check the sources, move the
 //! outputs into the store, remember the result. Nothing is visible before the last step.
 
+mod in_place;
 mod local;
 pub mod worker;
 
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quantmill_cache::{ActionKey, ActionResult, Digest, IndexError};
-use quantmill_stages::{Cancel, Device, Job, Progress, Sink, StageError};
+use quantmill_stages::{Cancel, Device, Input, Job, Progress, Sink, StageError};
 
+use self::in_place::InPlace;
 use crate::graph::{Node, Out};
 use crate::plan::Ready;
 use crate::source::Given;
@@ -28,6 +30,8 @@ pub struct Action<'a> {
     pub dir: &'a std::path::Path,
     /// It runs even where its result is known.
     pub again: bool,
+    /// What other stages made lies in the workspace.
+    pub in_place: bool,
 }
 
 /// What an action gave.
@@ -81,12 +85,43 @@ pub fn execute(
         return Ok(Done { key: digest, result, ran: false });
     }
     tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.node.kind.name);
+    let mut in_place = action.in_place && action.node.kind.named;
+    let result = loop {
+        if let Some(result) = attempt(action, state, sink, cancel, in_place)? {
+            break result;
+        }
+        tracing::debug!(key = %digest.short(), "another run moved what it read; again on copies");
+        in_place = false;
+    };
+    state.index.put(key, &result)?;
+    tracing::debug!(key = %digest.short(), millis = result.millis, "keep {:?}", result.outputs);
+    Ok(Done { key: digest, result, ran: true })
+}
+
+/// Runs the action and takes its outputs into the store. `None` where what it read in place did not
+/// stay as it was.
+fn attempt(
+    action: &Action<'_>,
+    state: &State,
+    sink: &dyn Sink,
+    cancel: &Cancel,
+    in_place: bool,
+) -> Result<Option<ActionResult>, ActionError> {
     let scratch = state.store.scratch()?;
-    let job = prepare(action, scratch.path())?;
+    let mut looks = InPlace::default();
+    let mut inputs = BTreeMap::new();
+    for (port, given) in &action.ready.given {
+        let placed = if in_place { looks.input(state, given)? } else { None };
+        inputs.insert(port.clone(), placed.unwrap_or_else(|| given.input.clone()));
+    }
+    let job = prepare(action, scratch.path(), inputs)?;
     let started = Instant::now();
     let heard = Heard::new(sink);
-    local::run(&action.node.kind, &job, &heard, cancel)
-        .map_err(|e| rename(e, &action.ready.given))?;
+    let ended = local::run(&action.node.kind, &job, &heard, cancel);
+    if !looks.stands() {
+        return Ok(None);
+    }
+    ended.map_err(|e| rename(e, &action.ready.given))?;
     if let Some(path) = action.ready.given.values().find_map(|given| given.changed()) {
         let error = StageError::bad(path, "changed while the stage was reading it");
         return Err(error.hint("run again").into());
@@ -100,9 +135,7 @@ pub fn execute(
         result.outputs.insert(name.clone(), state.store.adopt(path)?);
     }
     result.millis = started.elapsed().as_millis() as u64;
-    state.index.put(key, &result)?;
-    tracing::debug!(key = %digest.short(), millis = result.millis, "keep {:?}", result.outputs);
-    Ok(Done { key: digest, result, ran: true })
+    Ok(Some(result))
 }
 
 /// The error with the files as people know them: a stage reads blobs of the store.
@@ -117,7 +150,11 @@ fn rename(error: StageError, given: &BTreeMap<String, Arc<Given>>) -> StageError
     }
 }
 
-fn prepare(action: &Action<'_>, scratch: &std::path::Path) -> Result<Job, ActionError> {
+fn prepare(
+    action: &Action<'_>,
+    scratch: &std::path::Path,
+    inputs: BTreeMap<String, Input>,
+) -> Result<Job, ActionError> {
     let made = scratch.join("out");
     let temporary = scratch.join("tmp");
     fs_err::create_dir(&made)?;
@@ -134,11 +171,10 @@ fn prepare(action: &Action<'_>, scratch: &std::path::Path) -> Result<Job, Action
         }
         outputs.insert(port.name.clone().into_owned(), path);
     }
-    let inputs = action.ready.given.iter();
     Ok(Job {
         kind: action.node.kind.name.into(),
         params: action.ready.key.params.clone(),
-        inputs: inputs.map(|(port, given)| (port.clone(), given.input.clone())).collect(),
+        inputs,
         outputs,
         item: action.ready.key.item.clone(),
         seed: action.node.seed,

@@ -44,6 +44,7 @@ fn attempt(shared: &Shared, index: usize, ready: Ready) -> Result<(ActionResult,
         device: shared.plan.device(),
         dir: &shared.graph.dir,
         again: shared.plan.again(index),
+        in_place: shared.options.publish,
     };
     let sandbox = Mutex::default();
     let speaker = Speaker { shared, stage: &node.name, item: &item, sandbox: &sandbox };

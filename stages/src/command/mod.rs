@@ -111,6 +111,7 @@ impl Stage for Command {
     const NAME: &'static str = "command";
     const VERSION: u32 = 2;
     const ABOUT: &'static str = "run any program on files";
+    const NAMED: bool = true;
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
