@@ -78,7 +78,8 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let which = &arguments.which;
     let pipeline = which.find()?;
     let question = uptodate::question(&pipeline, &which.set, &which.wish(), kinds);
-    if arguments.trial.sweep.is_none() && nothing_to_do(arguments, &pipeline, &question) {
+    let plain = arguments.trial.sweep.is_none() && !arguments.keep_inputs;
+    if plain && nothing_to_do(arguments, &pipeline, &question) {
         return Ok(());
     }
     let opened = open(which, kinds)?;
@@ -156,7 +157,10 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let summary = ran.summary;
     if publish && summary.failed == 0 && !summary.interrupted {
         let again = Repeat { setting: before, metrics };
-        uptodate::write(&ran, &lock_path, &question, &again)?;
+        // Without the note the next run takes the long way.
+        if let Err(error) = uptodate::write(&ran, &lock_path, &question, &again) {
+            tracing::debug!("no note that all is in place: {error}");
+        }
     }
     match (summary.interrupted, summary.failed) {
         (true, _) => Err(Failure::Interrupted),
