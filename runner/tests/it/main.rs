@@ -11,6 +11,7 @@ mod layers;
 mod merge;
 mod plan;
 mod progress;
+mod random;
 mod records;
 mod reproduce;
 mod run;

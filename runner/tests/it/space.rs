@@ -13,6 +13,11 @@ pub fn wait_for(what: &str, so: impl Fn() -> bool) {
     }
 }
 
+/// Whether the tests that take minutes are asked for.
+pub fn long() -> bool {
+    std::env::var_os("QUANTMILL_TEST_LONG").is_some()
+}
+
 /// A pipeline in a folder of its own.
 pub struct Space {
     dir: tempfile::TempDir,
@@ -74,6 +79,26 @@ impl Space {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort_unstable();
         lines
+    }
+    /// What a run should have cleaned away: scratch, claims, and temporary files beside outputs.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders: Vec<PathBuf> =
+            ["out", ".quantmill/tmp", ".quantmill/claims"].map(|folder| self.path(folder)).into();
+        folders.push(self.path(""));
+        while let Some(folder) = folders.pop() {
+            let state = folder.components().any(|part| part.as_os_str() == ".quantmill");
+            for entry in fs_err::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                let hidden = path.file_name().unwrap().to_string_lossy().starts_with(".quantmill-");
+                if state || hidden {
+                    found.push(path.display().to_string());
+                } else if path.is_dir() && path.starts_with(self.path("out")) {
+                    folders.push(path);
+                }
+            }
+        }
+        found
     }
     /// What the runs so far have written down, a list of events for each.
     pub fn records(&self) -> Vec<Vec<serde_json::Value>> {
