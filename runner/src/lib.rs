@@ -12,6 +12,7 @@ pub mod executor;
 pub mod exit;
 pub mod experiment;
 pub mod graph;
+pub mod interrupt;
 pub mod lock;
 pub mod params;
 pub mod past;

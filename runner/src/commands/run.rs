@@ -14,9 +14,10 @@ use quantmill_stages::{Cancel, Device, Kind};
 use super::{Opened, Which, name_width, open};
 use crate::diagnostic::Problems;
 use crate::event::{Event, Setting, Summary};
-use crate::exit::{Failure, code};
+use crate::exit::Failure;
 use crate::experiment::ledger::Ledger;
 use crate::graph::Needs;
+use crate::interrupt;
 use crate::lock;
 use crate::past::Past;
 use crate::plan::{Plan, Step, Verdict};
@@ -147,7 +148,7 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
-        tokio::spawn(interrupt(cancel));
+        tokio::spawn(interrupt::cancel(cancel));
         run::run(graph, plan, state, options).await
     });
     drop(runtime);
@@ -183,16 +184,6 @@ fn nothing_to_do(arguments: &Run, pipeline: &Path, question: &Digest) -> bool {
     }
     Display::new(false, colour(), 0).note(&Event::RunFinished(summary));
     true
-}
-
-/// The first Ctrl-C asks the stages to stop, the second does not ask.
-async fn interrupt(cancel: Cancel) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        if cancel.is_cancelled() {
-            std::process::exit(code::INTERRUPTED.into());
-        }
-        cancel.cancel();
-    }
 }
 
 fn setting(opened: &Opened, plan: &Plan, run: &Run, cpus: usize, jobs: usize) -> Setting {

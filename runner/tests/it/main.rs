@@ -6,8 +6,11 @@ mod bad;
 mod explain;
 mod front;
 mod incremental;
+#[cfg(unix)]
+mod kill;
 mod language;
 mod layers;
+mod many;
 mod merge;
 mod plan;
 mod progress;

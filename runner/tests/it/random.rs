@@ -118,7 +118,7 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
 impl World {
     fn new() -> World {
         let world = World {
-            space: Space::new(""),
+            space: Space::quick(""),
             files: vec![1, 2, 3],
             stages: BTreeMap::new(),
             fails: BTreeSet::new(),

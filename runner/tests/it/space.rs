@@ -62,6 +62,15 @@ impl Space {
         space.write("pipeline.yaml", pipeline);
         space
     }
+    /// The same in memory, where the system has such a folder: for tests of hundreds of runs, which
+    /// would else wait for the disk.
+    pub fn quick(pipeline: &str) -> Space {
+        let memory = std::path::Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let space = Space { dir: dir.unwrap() };
+        space.write("pipeline.yaml", pipeline);
+        space
+    }
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
