@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad;
+mod clocks;
+mod disk;
 mod explain;
 mod front;
 mod incremental;

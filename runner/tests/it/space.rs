@@ -18,6 +18,11 @@ pub fn long() -> bool {
     std::env::var_os("QUANTMILL_TEST_LONG").is_some()
 }
 
+/// Says that a test did not test anything, and why.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// A pipeline in a folder of its own.
 pub struct Space {
     dir: tempfile::TempDir,
