@@ -126,6 +126,7 @@ fn a_clock_that_jumps_changes_nothing() {
         return skip("there is no `faketime`");
     }
     let space = Space::quick(COPY);
+    space.write("x", "abc");
     let mut last = String::new();
     for (i, by) in ["+0d", "-5y", "+7y", "+0d", "-1d", "+30y"].iter().enumerate() {
         let run = || {
