@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad;
+#[cfg(target_os = "linux")]
+mod calls;
 mod clocks;
 mod disk;
 mod explain;
