@@ -6,7 +6,7 @@
 //! Blobs go in and out by reflink where the file system has it, else by copy, never by hard link: an
 //! edit of a file in the workspace cannot reach the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ pub enum StoreError {
     /// Reading or writing failed; the message names the path.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A blob is not there, or is not as long as it was.
+    /// A blob is not there, or its bytes are not what they were.
     #[error("the store has no whole copy of {0}")]
     Missing(Digest),
     /// A blob that should be a folder's manifest is none.
@@ -54,6 +54,8 @@ struct Inner {
     boot: Option<String>,
     opened: SystemTime,
     session: Mutex<Option<Arc<Session>>>,
+    /// Blobs whose bytes this process has hashed.
+    sound: Mutex<HashSet<Digest>>,
 }
 
 impl Store {
@@ -74,8 +76,8 @@ impl Store {
             return Err(error.into());
         }
         let writable = writable(&home) && (writable(&root));
-        let (opened, session) = (SystemTime::now(), Mutex::default());
-        Ok(Store(Arc::new(Inner { home, root, writable, boot, opened, session })))
+        let (opened, session, sound) = (SystemTime::now(), Mutex::default(), Mutex::default());
+        Ok(Store(Arc::new(Inner { home, root, writable, boot, opened, session, sound })))
     }
 
     /// The folder that the store lies in.
@@ -240,16 +242,36 @@ impl Store {
             file.sync_all()?;
         }
         let digest = Digest::of_open(file, size)?;
-        let known = self.has(&digest, Some(size)) && self.whole(&digest);
+        let known = self.has(&digest, Some(size)) && self.sound(&digest) && self.keep(&digest);
         if !known {
             self.publish(path, &digest)?;
+            self.vouch(digest);
         }
         Ok(Entry { digest, size, executable: is_executable(&meta) })
     }
 
-    /// Whether the blob's bytes are what its name says; marks it as used now.
-    fn whole(&self, digest: &Digest) -> bool {
-        Digest::of_file(&self.path(digest)).is_ok_and(|found| found == *digest) && self.keep(digest)
+    /// Whether the blob's bytes are what its name says, hashed once in a process. One whose bytes are
+    /// not is removed: whoever made it makes it again.
+    pub fn sound(&self, digest: &Digest) -> bool {
+        if self.known_sound(digest) {
+            return true;
+        }
+        let path = self.path(digest);
+        let sound = Digest::of_file(&path).is_ok_and(|found| found == *digest);
+        if sound {
+            self.vouch(*digest);
+        } else if self.0.writable && std::fs::remove_file(path).is_ok() {
+            tracing::warn!("{digest} was damaged; it is removed from the store");
+        }
+        sound
+    }
+
+    fn known_sound(&self, digest: &Digest) -> bool {
+        self.0.sound.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    fn vouch(&self, digest: Digest) {
+        self.0.sound.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
     }
 
     /// Keeps a folder's manifest; its files are there already.
@@ -272,9 +294,13 @@ impl Store {
         }
     }
 
-    /// A blob's bytes.
+    /// A blob's bytes, which are what its name says.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
-        std::fs::read(self.path(digest)).map_err(|_| StoreError::Missing(*digest))
+        let bytes = std::fs::read(self.path(digest)).map_err(|_| StoreError::Missing(*digest))?;
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(StoreError::Missing(*digest)),
+        }
     }
 
     /// The folder that a manifest describes.
@@ -294,23 +320,16 @@ impl Store {
 
     /// Reads every blob that the artifact needs and removes those whose bytes are not what their
     /// names say. True where all are whole.
-    pub(crate) fn check(&self, artifact: &Artifact) -> bool {
+    pub fn check(&self, artifact: &Artifact) -> bool {
         let mut all = vec![artifact.digest()];
         if let Artifact::Tree(digest) = artifact
             && let Ok(tree) = self.tree(digest)
         {
             all.extend(tree.entries.values().map(|entry| entry.digest));
         }
-        let whole = |digest: &Digest| {
-            let path = self.path(digest);
-            let whole = Digest::of_file(&path).is_ok_and(|found| found == *digest);
-            if !whole && self.0.writable {
-                let _ = std::fs::remove_file(path);
-            }
-            whole
-        };
         // Not `all`, which stops at the first.
-        all.par_iter().map(whole).reduce(|| true, |a, b| a & b) && self.holds(artifact)
+        all.par_iter().map(|digest| self.sound(digest)).reduce(|| true, |a, b| a & b)
+            && self.holds(artifact)
     }
 
     /// The files of an artifact, where they lie in the store. A file artifact is named `name`.
@@ -373,6 +392,9 @@ impl Store {
         executable: bool,
         temp: &Path,
     ) -> Result<(std::fs::File, SystemTime)> {
+        if !self.sound(digest) {
+            return Err(StoreError::Missing(*digest));
+        }
         let from = self.path(digest);
         let mut source = std::fs::File::open(&from).map_err(|_| StoreError::Missing(*digest))?;
         let meta = source.metadata()?;

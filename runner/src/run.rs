@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use quantmill_cache::ActionResult;
+use quantmill_cache::{ActionResult, IndexError, StoreError};
 use quantmill_stages::{Cancel, StageError};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -226,7 +226,12 @@ fn settle(shared: &Shared) -> Result<Vec<(usize, Outcome)>, Failure> {
             }
             let worked = Worked { result: result.clone(), ran: 0, cached: 0 };
             let started = Instant::now();
-            done.push((index, finish(shared, index, ready.as_deref(), worked, started)?));
+            match finish(shared, index, ready.as_deref(), worked, started) {
+                Ok(outcome) => done.push((index, outcome)),
+                // A damaged blob, which is gone now: judged anew, the stage is no hit.
+                Err(Failure::Index(IndexError::Store(StoreError::Missing(_)))) => {}
+                Err(failure) => return Err(failure),
+            }
         }
     }
     Ok(done)
@@ -245,7 +250,7 @@ struct Worked {
 async fn stage(shared: Arc<Shared>, index: usize) -> Result<Outcome, Ended> {
     let started = Instant::now();
     let early = shared.plan.steps[index].clone();
-    let step = match early.filter(|step| !matches!(step.verdict, Verdict::Unknown(_))) {
+    let step = match early.filter(|step| matches!(step.verdict, Verdict::Stale(_))) {
         Some(step) => step,
         None => {
             let judged = Arc::clone(&shared);

@@ -112,6 +112,9 @@ fn attempt(
     let mut inputs = BTreeMap::new();
     for (port, given) in &action.ready.given {
         let placed = if in_place { looks.input(state, given)? } else { None };
+        if placed.is_none() {
+            inspect(port, given, state)?;
+        }
         inputs.insert(port.clone(), placed.unwrap_or_else(|| given.input.clone()));
     }
     let job = prepare(action, scratch.path(), inputs)?;
@@ -136,6 +139,21 @@ fn attempt(
     }
     result.millis = started.elapsed().as_millis() as u64;
     Ok(Some(result))
+}
+
+/// Looks at the bytes of what comes from the store: a stage must not compute with a damaged blob.
+/// What is damaged is taken back from its place in the workspace, if it is whole there.
+fn inspect(port: &str, given: &Given, state: &State) -> Result<(), ActionError> {
+    if !given.stamps.is_empty() || state.store.check(&given.artifact) {
+        return Ok(());
+    }
+    let place = given.shown.as_deref();
+    if place.map_or(Ok(false), |place| state.store.recover(&given.artifact, place))? {
+        return Ok(());
+    }
+    let what = place.map_or(port.to_owned(), |place| place.display().to_string());
+    let error = StageError::failed(format!("the store's copy of {what} is damaged"));
+    Err(error.hint("run again: it is then made anew").into())
 }
 
 /// The error with the files as people know them: a stage reads blobs of the store.

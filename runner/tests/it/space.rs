@@ -94,18 +94,16 @@ impl Space {
         lines.sort_unstable();
         lines
     }
-    /// What a run should have cleaned away: scratch, claims, and temporary files beside outputs.
+    /// What a run should have cleaned away: scratch folders, and temporary files beside outputs.
     pub fn leftovers(&self) -> Vec<String> {
+        let tmp = self.path(".quantmill/tmp");
         let mut found = Vec::new();
-        let mut folders: Vec<PathBuf> =
-            ["out", ".quantmill/tmp", ".quantmill/claims"].map(|folder| self.path(folder)).into();
-        folders.push(self.path(""));
+        let mut folders = vec![self.path("out"), self.path(""), tmp.clone()];
         while let Some(folder) = folders.pop() {
-            let state = folder.components().any(|part| part.as_os_str() == ".quantmill");
-            for entry in fs_err::read_dir(folder).into_iter().flatten() {
+            for entry in fs_err::read_dir(&folder).into_iter().flatten() {
                 let path = entry.unwrap().path();
                 let hidden = path.file_name().unwrap().to_string_lossy().starts_with(".quantmill-");
-                if state || hidden {
+                if hidden || folder == tmp && path.is_dir() {
                     found.push(path.display().to_string());
                 } else if path.is_dir() && path.starts_with(self.path("out")) {
                     folders.push(path);
