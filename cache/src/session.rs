@@ -1,7 +1,8 @@
 //! [`Session`]: a process's own folder below `tmp/`, for what is not finished.
 //!
 //! The process holds a lock on a file in it for as long as it lives. A folder whose lock is free
-//! belongs to a process that was killed: the next one to make its own removes it.
+//! belongs to a process that was killed: the next one to make its own removes it, and ends the
+//! commands that still work for nobody in it. They are known by their `TMPDIR`, which is in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,15 @@ impl Drop for Session {
     }
 }
 
-/// Removes what killed processes left below `tmp`; says how many folders that were.
-pub(crate) fn sweep(tmp: &Path) -> io::Result<usize> {
+/// Removes what killed processes left below `tmp`, at a time when nobody makes a session; says how
+/// many folders that were.
+pub(crate) fn clear(tmp: &Path) -> io::Result<usize> {
+    let gate = lock_file(&tmp.join(LOCK))?;
+    gate.lock()?;
+    sweep(tmp)
+}
+
+fn sweep(tmp: &Path) -> io::Result<usize> {
     let mut swept = 0;
     for entry in fs_err::read_dir(tmp)? {
         let entry = entry?;
@@ -55,11 +63,55 @@ pub(crate) fn sweep(tmp: &Path) -> io::Result<usize> {
         }
         let lock = std::fs::OpenOptions::new().append(true).open(entry.path().join(LOCK));
         let alive = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err());
-        if !alive && std::fs::remove_dir_all(entry.path()).is_ok() {
-            swept += 1;
+        if !alive {
+            orphans::end(&entry.path());
+            swept += usize::from(std::fs::remove_dir_all(entry.path()).is_ok());
         }
     }
     Ok(swept)
+}
+
+#[cfg(target_os = "linux")]
+mod orphans {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    /// Ends every process whose temporary folder lies in a dead session's, and waits until they are
+    /// gone. What they would write, and where, is nobody's any more.
+    pub fn end(session: &Path) {
+        let mut mark = b"TMPDIR=".to_vec();
+        mark.extend(session.as_os_str().as_encoded_bytes());
+        mark.push(b'/');
+        // A killed process goes at once, unless the kernel holds it: then nobody can help.
+        for _ in 0..100 {
+            let found = working(&mark);
+            if found.is_empty() {
+                return;
+            }
+            for pid in found {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn working(mark: &[u8]) -> Vec<Pid> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let marked = |pid: &i32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(mark))
+        };
+        pids.filter(marked).filter_map(Pid::from_raw).collect()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod orphans {
+    /// There is no way to see what a process works for: its folder goes, and it fails by itself.
+    pub fn end(_: &std::path::Path) {}
 }
 
 fn lock_file(path: &Path) -> io::Result<std::fs::File> {
@@ -102,9 +154,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let living = Session::begin(dir.path()).unwrap();
         let dead = dir.path().join("1-dead");
+        #[cfg(target_os = "linux")]
+        let busy = |folder: &Path| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("60").env("TMPDIR", folder.join("7/tmp")).spawn()
+        };
         fs_err::create_dir_all(dead.join("7/out")).unwrap();
         fs_err::write(dead.join(LOCK), "").unwrap();
+        #[cfg(target_os = "linux")]
+        let (mut orphan, mut worker) = (busy(&dead).unwrap(), busy(&living.folder).unwrap());
         let other = Session::begin(dir.path()).unwrap();
         assert!(living.folder.is_dir() && other.folder.is_dir() && !dead.exists());
+        #[cfg(target_os = "linux")]
+        {
+            assert!(!orphan.wait().unwrap().success());
+            assert!(worker.try_wait().unwrap().is_none());
+            worker.kill().unwrap();
+            worker.wait().unwrap();
+        }
     }
 }

@@ -111,6 +111,11 @@ impl Store {
         self.session().map(drop)
     }
 
+    /// Clears away after processes that were killed; says how many those were.
+    pub fn sweep(&self) -> io::Result<usize> {
+        crate::session::clear(&self.tmp())
+    }
+
     fn session(&self) -> Result<Arc<Session>> {
         let mut session = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*session {

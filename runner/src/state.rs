@@ -58,10 +58,16 @@ impl State {
     fn hold(&self, name: &Digest, stop: impl Fn() -> bool) -> std::io::Result<Option<Claim>> {
         let read_only = || std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
         let claims = self.claims.as_ref().ok_or_else(read_only)?;
+        let mut waited = false;
         while !stop() {
             if let Some(claim) = claims.take(name)? {
+                if waited {
+                    // Its owner may have been killed, and left a command that still writes.
+                    self.store.sweep()?;
+                }
                 return Ok(Some(claim));
             }
+            waited = true;
             std::thread::sleep(PATIENCE);
         }
         Ok(None)
