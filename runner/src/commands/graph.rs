@@ -3,10 +3,10 @@
 use clap::{Args, ValueEnum};
 use quantmill_stages::Kind;
 
-use super::File;
+use super::{File, Which, open};
 use crate::exit::Failure;
-use crate::report::dag;
-use crate::report::text::columns;
+use crate::report::dag::{self, View};
+use crate::report::text::{colour_out, columns};
 
 /// Arguments of `graph`.
 #[derive(Args, Clone, Debug, Default)]
@@ -14,13 +14,22 @@ use crate::report::text::columns;
 Examples:
   quantmill graph
   quantmill graph pipelines/quickstart --format svg > dag.svg
-  quantmill graph --format dot | dot -Tpdf > dag.pdf")]
+  quantmill graph --status                   what is up to date, what will run, what waits
+  quantmill graph --format dot | dot -Tpdf > dag.pdf
+
+The cells of a matrix are drawn as one stage, as in `model ×4`, unless --cells is given.")]
 pub struct GraphArgs {
     #[command(flatten)]
     file: File,
     /// How to draw it
     #[arg(long, short, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Mark each stage with what a run would do, in words and in colour
+    #[arg(long)]
+    status: bool,
+    /// Draw each cell of a matrix by itself
+    #[arg(long)]
+    cells: bool,
 }
 
 /// `--format`.
@@ -39,15 +48,29 @@ pub enum Format {
 
 /// Prints the picture.
 pub fn graph(arguments: &GraphArgs, kinds: &[Kind]) -> Result<(), Failure> {
-    let graph = arguments.file.load(kinds)?;
+    let (file, cells) = (&arguments.file, arguments.cells);
+    if arguments.status {
+        let (pipeline, set) = (file.pipeline.clone(), file.set.clone());
+        let which = Which { pipeline, set, ..Which::default() };
+        let opened = open(&which, kinds)?;
+        let plan = opened.plan(&which)?;
+        print(arguments.format, &View { graph: &opened.graph, plan: Some(&plan), cells });
+    } else {
+        print(arguments.format, &View { graph: &file.load(kinds)?, plan: None, cells });
+    }
+    Ok(())
+}
+
+fn print(format: Format, view: &View) {
     print!(
         "{}",
-        match arguments.format {
-            Format::Text => dag::text::text(&graph, columns(&std::io::stdout(), 160)),
-            Format::Mermaid => dag::markup::mermaid(&graph),
-            Format::Dot => dag::markup::dot(&graph),
-            Format::Svg => dag::svg::svg(&graph),
+        match format {
+            Format::Text => {
+                dag::text::text(view, columns(&std::io::stdout(), 160), colour_out())
+            }
+            Format::Mermaid => dag::markup::mermaid(view),
+            Format::Dot => dag::markup::dot(view),
+            Format::Svg => dag::svg::svg(view),
         }
     );
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The verbs that read and draw: check, graph, schema, init.
 
-use quantmill::{report::dag, schema};
+use quantmill::report::dag::{self, View};
+use quantmill::schema;
 
 use crate::bad::read;
 use crate::space::Space;
@@ -70,16 +71,17 @@ stages:
 #[test]
 fn pictures_show_every_stage() {
     let graph = read(std::path::Path::new("pipeline.yaml"), PIPELINE, &[]).unwrap();
-    insta::assert_snapshot!("text", dag::text::text(&graph, 100));
-    insta::assert_snapshot!("list", dag::text::text(&graph, 20));
-    insta::assert_snapshot!("mermaid", dag::markup::mermaid(&graph));
-    insta::assert_snapshot!("dot", dag::markup::dot(&graph));
-    let svg = dag::svg::svg(&graph);
+    let view = View { graph: &graph, plan: None, cells: false };
+    insta::assert_snapshot!("text", dag::text::text(&view, 100, true));
+    insta::assert_snapshot!("list", dag::text::text(&view, 20, true));
+    insta::assert_snapshot!("mermaid", dag::markup::mermaid(&view));
+    insta::assert_snapshot!("dot", dag::markup::dot(&view));
+    let svg = dag::svg::svg(&view);
     for node in &graph.nodes {
         assert!(svg.contains(&format!(">{}</text>", node.name)), "{}", node.name);
     }
     assert_eq!(svg.matches("class=\"head\"").count(), 9, "an arrow for each edge");
-    assert_eq!(svg, dag::svg::svg(&graph));
+    assert_eq!(svg, dag::svg::svg(&view));
 }
 
 #[test]
@@ -140,5 +142,47 @@ fn every_pipeline_of_the_repository_is_right() {
             let others = problems.iter().any(|p| all || p.code != "graph::unknown_kind");
             assert!(!others, "{}", problems.render(false, 100));
         }
+    }
+}
+
+#[test]
+fn pictures_tell_the_status_in_words_and_fold_cells() {
+    let space = Space::new(
+        r#"
+version: 1
+stages:
+  data: { uses: command, from: { x: ./x.txt }, with: { run: "cat {in.x} > {out.d}", outputs: { d: out/data } } }
+  model:
+    uses: command
+    from: { d: data }
+    matrix: { lr: [1, 2, 3, 4] }
+    with: { run: "echo ${matrix.lr} > {out.m}; cat {in.d} >> {out.m}", outputs: { m: "out/model-${matrix.lr}" } }
+  all:
+    uses: command
+    from: { m: model@* }
+    with: { run: "find {in.m} -type f | wc -l > {out.n}", outputs: { n: out/all } }
+"#,
+    );
+    space.write("x.txt", "1");
+    let plain = space.quantmill(&["graph"]).ok().out;
+    assert!(plain.contains("│ model ×4 (command) │") && !plain.contains("run"), "{plain}");
+    let cold = space.quantmill(&["graph", "--status"]).ok().out;
+    assert!(
+        cold.contains("data (command): run") && cold.contains("all (command): unknown"),
+        "{cold}"
+    );
+    space.run().ok();
+    let cells = space.quantmill(&["graph", "--status", "--cells", "--format", "svg"]).ok().out;
+    assert_eq!(cells.matches("class=\"stage hit\"").count(), 6 + 1, "six stages and a legend");
+    assert!(cells.contains(">model@lr=3</text>") && cells.contains("up to date</text>"), "{cells}");
+    space.write("x.txt", "2");
+    for (format, run, wait) in [
+        ("svg", "class=\"stage run\"", "class=\"stage unknown\""),
+        ("mermaid", "]:::run", "]:::unknown"),
+        ("dot", "command · run\"", "command · unknown\""),
+        ("text", "data (command): run", "model ×4 (command): unknown"),
+    ] {
+        let drawn = space.quantmill(&["graph", "--status", "--format", format]).ok().out;
+        assert!(drawn.contains(run) && drawn.contains(wait), "{format}: {drawn}");
     }
 }

@@ -1,13 +1,14 @@
 //! A graph as one SVG file that looks right on a light and on a dark page.
 
 use super::layout::{Layout, layout};
-use super::{Item, Picture, picture};
-use crate::graph::Graph;
+use super::{Item, Picture, View, picture};
 
 const ROW: f64 = 88.0;
 const HEIGHT: f64 = 46.0;
 const GAP: f64 = 26.0;
 const EDGE: f64 = 14.0;
+/// The height and the least width of a legend.
+const LEGEND: (f64, f64) = (40.0, 300.0);
 
 const STYLE: &str = "
   text { font-family: ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; text-anchor: middle; }
@@ -24,24 +25,59 @@ const STYLE: &str = "
     .edge { stroke: #74808d; } .head { fill: #74808d; }
   }";
 
+/// Beside colours the frames tell what will run (thick) and what waits (broken).
+const STATUS: &str = "
+  .hit { fill: #e6f4ea; stroke: #3f8f5b; }
+  .run { fill: #fff1d6; stroke: #b7791f; stroke-width: 2.5; }
+  .unknown { fill: #e8eefb; stroke: #5b7aa6; stroke-dasharray: 5 3; }
+  .legend { text-anchor: start; }
+  @media (prefers-color-scheme: dark) {
+    .hit { fill: #14301f; stroke: #4fa870; } .run { fill: #3d2c0c; stroke: #d19a3f; }
+    .unknown { fill: #1b2433; stroke: #6f93c6; }
+  }";
+
 /// Draws it.
-pub fn svg(graph: &Graph) -> String {
-    let picture = picture(graph);
+pub fn svg(view: &View) -> String {
+    let picture = picture(view);
     let widths: Vec<f64> = picture.items.iter().map(width).collect();
     let layout = layout(&picture, &widths, GAP);
     let right = layout.points.iter().map(|p| p.x + p.width / 2.0).fold(0.0, f64::max);
-    let (w, h) = (right + 2.0 * EDGE, layout.layers.len() as f64 * ROW - ROW + HEIGHT + 2.0 * EDGE);
+    let foot = if view.plan.is_some() { LEGEND } else { (0.0, 0.0) };
+    let right = right.max(foot.1);
+    let (w, h) =
+        (right + 2.0 * EDGE, foot.0 + layout.layers.len() as f64 * ROW - ROW + HEIGHT + 2.0 * EDGE);
+    let marks = if view.plan.is_some() { STATUS } else { "" };
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w:.0}\" height=\"{h:.0}\" \
-         viewBox=\"0 0 {w:.0} {h:.0}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}\n</style>\n",
+         viewBox=\"0 0 {w:.0} {h:.0}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}{marks}\n</style>\n",
         title(&picture)
     );
     edges(&layout, &mut out);
     for (item, point) in picture.items.iter().zip(&layout.points) {
         draw(item, point.x + EDGE, point.layer as f64 * ROW + EDGE, point.width, &mut out);
     }
+    if view.plan.is_some() {
+        legend(h - EDGE - 8.0, &mut out);
+    }
     out.push_str("</svg>\n");
     out
+}
+
+/// What the colours mean.
+fn legend(y: f64, out: &mut String) {
+    let words = [
+        ("run", "run", 0.0),
+        ("unknown", "unknown: waits", 60.0),
+        ("hit", "hit: up to date", 190.0),
+    ];
+    for (class, said, x) in words {
+        let (x, top) = (x + EDGE, y - 10.0);
+        out.push_str(&format!(
+            "<rect class=\"stage {class}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"14\" height=\"12\" rx=\"3\"/>\n\
+             <text class=\"kind legend\" x=\"{:.1}\" y=\"{y:.1}\">{said}</text>\n",
+            x + 20.0
+        ));
+    }
 }
 
 fn title(picture: &Picture) -> String {
@@ -51,11 +87,9 @@ fn title(picture: &Picture) -> String {
 
 /// A width that holds the texts, measured generously: the font is the reader's.
 fn width(item: &Item) -> f64 {
-    let (name, small) = match item {
-        Item::Source { name, pattern } => (name, 6.9 * short(pattern).chars().count() as f64),
-        Item::Stage { name, kind } => (name, 6.4 * kind.chars().count() as f64),
-    };
-    (8.4 * name.chars().count() as f64).max(small).max(48.0) + 26.0
+    let letter = if matches!(item, Item::Source { .. }) { 6.9 } else { 6.4 };
+    let small = item.second().map_or(0.0, |second| letter * short(&second).chars().count() as f64);
+    (8.4 * item.name().chars().count() as f64).max(small).max(48.0) + 26.0
 }
 
 /// The end of a long path.
@@ -113,25 +147,23 @@ fn entries(layout: &Layout) -> Vec<f64> {
 }
 
 fn draw(item: &Item, x: f64, y: f64, width: f64, out: &mut String) {
-    let (class, name, radius) = match item {
-        Item::Source { name, .. } => ("source", name, HEIGHT / 2.0),
-        Item::Stage { name, .. } => ("stage", name, 8.0),
+    let status = item.status().map_or("", |status| status.word());
+    let (class, radius) = match item {
+        Item::Source { .. } => ("source".to_owned(), HEIGHT / 2.0),
+        Item::Stage { .. } if status.is_empty() => ("stage".to_owned(), 8.0),
+        Item::Stage { .. } => (format!("stage {status}"), 8.0),
     };
     let left = x - width / 2.0;
     out.push_str(&format!(
         "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" \
          height=\"{HEIGHT:.1}\" rx=\"{radius:.1}\"/>\n"
     ));
-    let (second, small) = match item {
-        Item::Source { name, pattern } if name == pattern => (None, "file"),
-        Item::Source { pattern, .. } => (Some(short(pattern)), "file"),
-        Item::Stage { name, kind } if name == kind => (None, "kind"),
-        Item::Stage { kind, .. } => (Some((*kind).to_owned()), "kind"),
-    };
+    let second = item.second().map(|second| short(&second));
+    let small = if matches!(item, Item::Source { .. }) { "file" } else { "kind" };
     let base = if second.is_some() { y + 20.0 } else { y + HEIGHT / 2.0 + 5.0 };
     out.push_str(&format!(
         "<text class=\"name\" x=\"{x:.1}\" y=\"{base:.1}\">{}</text>\n",
-        escape(name)
+        escape(item.name())
     ));
     if let Some(second) = second {
         let base = y + 36.0;

@@ -7,61 +7,73 @@
 use std::collections::BTreeMap;
 
 use super::layout::{Layout, layout};
-use super::{Item, picture};
-use crate::graph::Graph;
+use super::{Item, View, picture};
+use crate::report::text::{Paint, paint};
 
 const UP: u8 = 1;
 const DOWN: u8 = 2;
 const LEFT: u8 = 4;
 const RIGHT: u8 = 8;
 
-/// Draws it, within a width in characters.
-pub fn text(graph: &Graph, width: usize) -> String {
-    let picture = picture(graph);
-    let labels: Vec<String> = picture.items.iter().map(label).collect();
-    let widths: Vec<f64> = picture
-        .items
-        .iter()
-        .zip(&labels)
-        .map(|(item, label)| (label.chars().count() + frame(item)) as f64)
-        .collect();
-    if picture.items.len() > 200 {
-        return list(graph);
+/// Draws it, within a width in characters; with the terminal's colours if `colour`.
+pub fn text(view: &View, width: usize, colour: bool) -> String {
+    let picture = picture(view);
+    // Where it does not fit, the kinds of stages are left out before the lines are.
+    for kinds in [true, false] {
+        if picture.items.len() > 200 {
+            break;
+        }
+        let labels: Vec<String> = picture.items.iter().map(|item| label(item, kinds)).collect();
+        let widths = picture.items.iter().zip(&labels);
+        let widths: Vec<f64> =
+            widths.map(|(item, label)| (label.chars().count() + frame(item)) as f64).collect();
+        let layout = layout(&picture, &widths, 3.0);
+        let right = layout.points.iter().map(|p| p.x + p.width / 2.0).fold(0.0, f64::max);
+        if right as usize + 2 <= width {
+            let mut sheet = Sheet::default();
+            draw(&layout, &picture.items, &labels, &mut sheet);
+            return sheet.print(colour);
+        }
     }
-    let layout = layout(&picture, &widths, 3.0);
-    let right = layout.points.iter().map(|p| p.x + p.width / 2.0).fold(0.0, f64::max);
-    if right as usize + 2 > width {
-        return list(graph);
-    }
-    let mut sheet = Sheet::default();
-    draw(&layout, &picture.items, &labels, &mut sheet);
-    sheet.print()
+    list(view, colour)
 }
 
 /// A line a stage: what it is, and what feeds it.
-fn list(graph: &Graph) -> String {
-    let picture = picture(graph);
+fn list(view: &View, colour: bool) -> String {
+    let picture = picture(view);
     let mut fed: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for (from, to, _) in &picture.edges {
-        let (Item::Source { name, .. } | Item::Stage { name, .. }) = picture.items[*from];
-        fed.entry(*to).or_default().push(name);
+        fed.entry(*to).or_default().push(picture.items[*from].name());
     }
     let mut out = String::new();
     for (i, item) in picture.items.iter().enumerate() {
         if let Item::Stage { .. } = item {
             let from = fed.get(&i).map(|from| format!(" <- {}", from.join(", ")));
-            out.push_str(&format!("{}{}\n", label(item), from.unwrap_or_default()));
+            let label = match hue(item) {
+                Some(hue) => paint(colour, hue, &label(item, true)),
+                None => label(item, true),
+            };
+            out.push_str(&format!("{label}{}\n", from.unwrap_or_default()));
         }
     }
     out
 }
 
-fn label(item: &Item) -> String {
-    match item {
-        Item::Stage { name, kind } if name == kind => (*name).to_owned(),
-        Item::Stage { name, kind } => format!("{name} ({kind})"),
-        Item::Source { name, .. } => (*name).to_owned(),
-    }
+fn label(item: &Item, kinds: bool) -> String {
+    let kind = match item {
+        Item::Stage { name, kind, .. } if kinds && name != kind => format!(" ({kind})"),
+        _ => String::new(),
+    };
+    let status = item.status().map(|status| format!(": {}", status.said()));
+    format!("{}{kind}{}", item.name(), status.unwrap_or_default())
+}
+
+fn hue(item: &Item) -> Option<Paint> {
+    Some(match item.status()?.word() {
+        "run" => Paint::Yellow,
+        "unknown" => Paint::Blue,
+        _ => Paint::Green,
+    })
 }
 
 fn frame(item: &Item) -> usize {
@@ -75,6 +87,8 @@ fn frame(item: &Item) -> usize {
 #[derive(Default)]
 struct Sheet {
     text: BTreeMap<(usize, usize), char>,
+    /// The colour of the label that begins at a place, and its length.
+    hues: BTreeMap<(usize, usize), (Paint, usize)>,
     /// The arms of a line at a place, and the source it comes from.
     lines: BTreeMap<(usize, usize), (u8, usize)>,
 }
@@ -103,7 +117,7 @@ impl Sheet {
         }
     }
 
-    fn print(mut self) -> String {
+    fn print(mut self, colour: bool) -> String {
         for (place, (arms, _)) in &self.lines {
             self.text.entry(*place).or_insert(match *arms {
                 a if a == UP | DOWN | LEFT | RIGHT => '┼',
@@ -121,14 +135,28 @@ impl Sheet {
         }
         let mut out = String::new();
         let (mut row, mut column) = (0, 0);
+        let mut painted: Option<(Paint, usize, String)> = None;
         for ((r, c), ch) in self.text {
             while row < r {
                 out.push('\n');
                 (row, column) = (row + 1, 0);
             }
             out.extend(std::iter::repeat_n(' ', c - column));
-            out.push(ch);
             column = c + 1;
+            let begins = self.hues.get(&(r, c)).filter(|_| colour);
+            if let Some((hue, length)) = begins {
+                painted = Some((*hue, c + length, String::new()));
+            }
+            match &mut painted {
+                None => out.push(ch),
+                Some((hue, end, label)) => {
+                    label.push(ch);
+                    if column == *end {
+                        out.push_str(&paint(true, *hue, label));
+                        painted = None;
+                    }
+                }
+            }
         }
         out.push('\n');
         out
@@ -172,6 +200,10 @@ fn draw(layout: &Layout, items: &[Item], labels: &[String], sheet: &mut Sheet) {
                     let bar = "─".repeat(width - 2);
                     sheet.write(top, left, &format!("╭{bar}╮"));
                     sheet.write(top + 1, left, &format!("│ {label} │"));
+                    if let Some(hue) = hue(item) {
+                        let place = (top + 1, left + 2);
+                        sheet.hues.insert(place, (hue, label.chars().count()));
+                    }
                     sheet.write(top + 2, left, &format!("╰{bar}╯"));
                 }
             }
