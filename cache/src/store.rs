@@ -364,24 +364,27 @@ impl Store {
         let mut temp = self.fresh()?;
         let copied = self.copy_out(digest, executable, &temp);
         let mut file = copied.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
+        let folder = to.parent().ok_or_else(|| StoreError::Name(to.to_owned()))?;
+        let is = |moved: &io::Result<()>, kind| matches!(moved, Err(e) if e.kind() == kind);
         let mut moved = std::fs::rename(&temp, to);
-        if let Err(error) = &moved {
-            let folder = to.parent().ok_or_else(|| StoreError::Name(to.to_owned()))?;
-            match error.kind() {
-                io::ErrorKind::NotFound => fs_err::create_dir_all(folder)?,
-                io::ErrorKind::IsADirectory => fs_err::remove_dir_all(to)?,
-                io::ErrorKind::CrossesDevices => {
-                    let _ = std::fs::remove_file(&temp);
-                    fs_err::create_dir_all(folder)?;
-                    let name = temp.file_name().unwrap_or_default().to_string_lossy();
-                    temp = folder.join(format!(".quantmill-{}-{name}", std::process::id()));
-                    file = self.copy_out(digest, executable, &temp)?;
-                    if to.is_dir() && !to.is_symlink() {
-                        fs_err::remove_dir_all(to)?;
-                    }
-                }
-                _ => {}
-            }
+        if is(&moved, io::ErrorKind::NotFound) {
+            fs_err::create_dir_all(folder)?;
+            moved = std::fs::rename(&temp, to);
+        }
+        if is(&moved, io::ErrorKind::CrossesDevices) {
+            let _ = std::fs::remove_file(&temp);
+            let name = temp.file_name().unwrap_or_default().to_string_lossy();
+            temp = folder.join(format!(".quantmill-{}-{name}", std::process::id()));
+            let copied = self.copy_out(digest, executable, &temp);
+            file = copied.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;
+            moved = std::fs::rename(&temp, to);
+        }
+        if is(&moved, io::ErrorKind::IsADirectory) {
+            fs_err::remove_dir_all(to)?;
+            moved = std::fs::rename(&temp, to);
+        }
+        if moved.is_err() {
+            // Once more, for an error that names the paths.
             moved = fs_err::rename(&temp, to);
         }
         moved.inspect_err(|_| drop(std::fs::remove_file(&temp)))?;

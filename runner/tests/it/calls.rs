@@ -76,7 +76,9 @@ fn right(space: &Space, n: usize, after: &str) {
     }
     assert_eq!(space.read("out/c/text/a.txt"), "Bonds fell.\n", "after {after}: {ended:?}");
     assert_eq!(space.read("out/c/text/b.txt"), "Rates rose.\n", "after {after}: {ended:?}");
-    assert_eq!(space.leftovers(), Vec::<String>::new(), "after {after}");
+    if !ended.ran(&[]) {
+        assert_eq!(space.leftovers(), Vec::<String>::new(), "after {after}");
+    }
 }
 
 /// For every call and every N, in a fresh space and in one that has run before.

@@ -240,7 +240,7 @@ stages:
     );
     let mount = Mount::new(space.path("out"), &["-t", "tmpfs", "-o", "size=1m", "none"]);
     space.run().ok();
-    fs_err::write(mount.0.join("filler"), vec![0; 100_000]).unwrap();
+    fs_err::write(mount.0.join("filler"), vec![0; 220_000]).unwrap();
     let ended = space.quantmill(&["run", "--set", "n=2"]);
     assert_eq!(ended.code, 70, "{ended:?}");
     assert!(ended.err.contains("No space left"), "{ended:?}");

@@ -70,7 +70,8 @@ impl World {
         command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
     }
 
-    /// A run from here on ends well, gives what it must, and leaves nothing behind.
+    /// A run from here on ends well, gives what it must, and, where it runs anything, clears away
+    /// what was left behind.
     fn right(&self) {
         let ended = self.space.quantmill(&["run", "-j", "4"]).ok();
         let a = self.n + 1;
@@ -84,7 +85,9 @@ impl World {
         assert_eq!(self.space.read("out/dy"), format!("{}\n", a * 100), "{ended:?}");
         let papers: String = (0..5).map(|i| format!("paper {i} of {}\n", self.n)).collect();
         assert_eq!(self.space.read("out/f"), format!("{values}{}\n{papers}", a * 100), "{ended:?}");
-        assert_eq!(self.space.leftovers(), Vec::<String>::new());
+        if !ended.ran(&[]) {
+            assert_eq!(self.space.leftovers(), Vec::<String>::new());
+        }
     }
 }
 
@@ -159,6 +162,8 @@ fn killed_at_any_moment_the_next_run_is_right() {
         }
         world.right();
     }
+    world.next();
+    world.right();
 }
 
 #[test]

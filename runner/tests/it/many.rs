@@ -76,7 +76,10 @@ fn runs_with_other_values_do_not_mix() {
         assert!((1..=4).any(|v| found == all(4, v)), "{found}");
         let mut log: Vec<String> = (1..=4).flat_map(|v| names(4, v)).collect();
         log.sort_unstable();
-        assert_eq!(space.log(), log);
+        // A command whose input another run moved away is run once more.
+        let mut found = space.log();
+        found.dedup();
+        assert_eq!(found, log);
         for v in 1..=4 {
             let set = format!("v={v}");
             assert!(space.quantmill(&["run", "--set", &set]).ok().ran(&[]));
