@@ -5,7 +5,7 @@
 
 use std::process::Stdio;
 
-use crate::space::{Ended, Space, wait_for};
+use crate::space::{Ended, Space, skip, wait_for};
 
 /// A pipeline of two stages in a row, with edits whose effect is known.
 struct Case {
@@ -483,4 +483,66 @@ fn b21_two_runs_at_once_do_each_stage_once() {
         }
     }
     assert_eq!(ran, [20, 1]);
+}
+
+/// A stage with something that it does not declare, in a sandbox; and what the run says.
+fn undeclared(run: &str) -> Option<[Ended; 2]> {
+    let ran = |sandbox: &str, run: &str| {
+        let space = Space::new(&format!(
+            r#"
+version: 1
+sandbox: {sandbox}
+stages:
+  x: {{ uses: command, from: {{ a: ./a }}, with: {{ run: "{run}", outputs: {{ x: out/x }} }} }}
+"#
+        ));
+        space.write("a", "a\n");
+        space.write("b", "b\n");
+        let out = space.command(&["run"]).env("QM_UNDECLARED", "1").output().unwrap();
+        let ended = Ended {
+            code: out.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&out.stdout).into_owned(),
+            err: String::from_utf8_lossy(&out.stderr).into_owned(),
+        };
+        (ended, space.records().concat())
+    };
+    for sandbox in ["trace", "strict"] {
+        let (ended, events) = ran(sandbox, "cat {in.a} > {out.x}");
+        let ended = ended.ok();
+        assert!(!ended.err.contains("warning"), "all is declared: {ended:?}");
+        let force = events.iter().find_map(|event| event["sandbox"].as_str());
+        if !force.is_some_and(|force| force.starts_with(sandbox)) {
+            skip(&format!("`sandbox: {sandbox}` has no means here: {force:?}"));
+            return None;
+        }
+    }
+    Some(["trace", "strict"].map(|sandbox| ran(sandbox, run).0))
+}
+
+/// A trace warns and a strict sandbox refuses, both with what to add to the pipeline.
+fn told(run: &str, what: &str, add: &str) {
+    let Some([trace, strict]) = undeclared(run) else { return };
+    assert_eq!((trace.code, strict.code), (0, 1), "{trace:?}\n{strict:?}");
+    for ended in [trace, strict] {
+        assert!(ended.err.contains(what) && ended.err.contains(add), "{ended:?}");
+    }
+}
+
+#[test]
+fn b22_an_undeclared_input_is_noticed() {
+    told("cat {in.a} b > {out.x}", "read `b`", "add `from: { b: ./b }`");
+}
+
+#[test]
+fn b23_an_undeclared_output_is_noticed() {
+    told("cat {in.a} > {out.x}; echo > stray", "wrote `stray`", "add `outputs: { stray: stray }`");
+}
+
+#[test]
+fn b24_an_undeclared_variable_is_noticed() {
+    told(
+        "echo $QM_UNDECLARED > {out.x}",
+        "the variable QM_UNDECLARED",
+        "add `env: [QM_UNDECLARED]`",
+    );
 }
