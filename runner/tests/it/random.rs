@@ -182,7 +182,8 @@ impl World {
                 self.stages.insert(new, Stage { inputs: found, salt, modulus, folder });
             }
             Edit::RemoveStage(i) => {
-                if let Some(stage) = self.pick(i) {
+                // A pipeline has at least one stage.
+                if let Some(stage) = self.pick(i).filter(|_| self.stages.len() > 1) {
                     self.stages.remove(&stage);
                     for other in self.stages.values_mut() {
                         other.inputs.retain(|from| *from != From::Stage(stage));
