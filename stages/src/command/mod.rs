@@ -19,6 +19,7 @@ mod files;
 #[cfg(unix)]
 mod guard;
 mod item;
+mod metrics;
 #[cfg(unix)]
 mod process;
 #[cfg(unix)]
@@ -56,6 +57,10 @@ pub struct Params {
     /// `{stem}` of the item, as `clean/{stem}.csv`: the output is the folder before it. Of several,
     /// `from: stage` means the first by name.
     pub outputs: BTreeMap<String, String>,
+    /// The output whose numbers are metrics of the run: a JSON file such as `{"accuracy": 0.93}`.
+    /// Nested ones get dotted names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 /// What to run.
@@ -140,6 +145,7 @@ impl Stage for Command {
             return Err(Invalid::new("run", "nothing to run"));
         }
         check_outputs(&params.outputs)?;
+        metrics::check(params)?;
         let malformed = |e: Malformed| {
             let help = match &e {
                 Malformed::Unknown(_, Some(meant)) => format!("did you mean `{meant}`?"),
@@ -186,7 +192,8 @@ impl Stage for Command {
             files::clear(params, &slots, &before, ctx);
         }
         ended?;
-        files::collect(params, &places, &before, ctx)
+        files::collect(params, &places, &before, ctx)?;
+        metrics::report(params, ctx)
     }
 
     #[cfg(not(unix))]
