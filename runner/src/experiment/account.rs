@@ -169,6 +169,16 @@ impl Account {
         texts.map(|(n, path)| (path.as_str(), self.folder.join(record::text_name(n))))
     }
 
+    /// The pipeline file.
+    pub fn file(&self) -> PathBuf {
+        self.setting.dir.join(self.setting.texts.first().map_or("", String::as_str))
+    }
+
+    /// Whether it is a trial of the sweep whose id begins so.
+    pub fn is_trial_of(&self, sweep: &str) -> bool {
+        self.setting.sweep.as_ref().is_some_and(|of| of.starts_with(sweep))
+    }
+
     /// The name of the pipeline for people: its folder, and its file where that is not the usual.
     pub fn pipeline(&self) -> String {
         let folder = self.setting.dir.file_name().unwrap_or_default().to_string_lossy();

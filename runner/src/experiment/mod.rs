@@ -6,10 +6,14 @@
 
 pub mod account;
 pub mod archive;
+pub mod chart;
 pub mod compare;
+pub mod differ;
+pub mod grid;
 pub mod history;
 pub mod ledger;
 pub mod repository;
 pub mod reproduce;
 pub mod restore;
 pub mod sources;
+pub mod values;

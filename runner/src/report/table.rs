@@ -33,6 +33,12 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// How wide its lines are, in characters.
+    pub fn width(&self) -> usize {
+        let drawn = self.draw(usize::MAX, str::to_owned, |_, line| line.to_owned());
+        drawn.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+    }
+
     /// Draws it. Columns without any text are left out; lines are cut to `width` characters.
     /// `head` and `line` may paint a line, the latter by the row's number.
     pub fn draw(
