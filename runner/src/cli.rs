@@ -42,6 +42,12 @@ enum Verb {
     Check(commands::check::Check),
     /// Draw a pipeline
     Graph(commands::graph::GraphArgs),
+    /// Run a pipeline with many values, and show which were the best
+    Sweep(commands::sweep::Sweep),
+    /// Show the metrics of runs, beside what differs between them
+    Metrics(commands::metrics::Metrics),
+    /// Draw a metric of runs against a parameter
+    Plots(commands::plots::Plots),
     /// List, show, compare and reproduce runs
     Runs(commands::runs::Runs),
     /// Begin a pipeline that works
@@ -75,6 +81,9 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Status(arguments) => commands::status::status(arguments, kinds),
         Verb::Check(arguments) => commands::check::check(arguments, kinds),
         Verb::Graph(arguments) => commands::graph::graph(arguments, kinds),
+        Verb::Sweep(arguments) => commands::sweep::sweep(arguments, kinds),
+        Verb::Metrics(arguments) => commands::metrics::metrics(arguments),
+        Verb::Plots(arguments) => commands::plots::plots(arguments),
         Verb::Runs(arguments) => commands::runs::runs(arguments, kinds),
         Verb::Init(arguments) => commands::init::init(arguments, kinds),
         Verb::Schema(arguments) => commands::schema::schema(arguments, kinds),

@@ -4,12 +4,15 @@ pub mod check;
 pub mod explain;
 pub mod graph;
 pub mod init;
+pub mod metrics;
 pub mod plan;
+pub mod plots;
 pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod stages;
 pub mod status;
+pub mod sweep;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +81,11 @@ impl Which {
         }
     }
 
+    /// The pipeline, where one is named.
+    pub fn pipeline(&self) -> Option<&Path> {
+        self.split().0
+    }
+
     /// What it asks of a plan.
     pub fn wish(&self) -> Wish {
         let force_all = self.force.iter().any(|name| name == ALL);
@@ -105,6 +113,7 @@ pub struct File {
 impl File {
     /// Reads and checks it.
     pub fn load(&self, kinds: &[Kind]) -> Result<Graph, Failure> {
+        one_each(&self.set)?;
         crate::load(&crate::find(self.pipeline.as_deref())?, &self.set, kinds)
     }
 }
@@ -131,6 +140,15 @@ impl From<DeviceName> for Device {
     }
 }
 
+/// Refuses a list to go through: only `run` and `sweep` do that.
+fn one_each(set: &[(String, String)]) -> Result<(), Failure> {
+    let Some((name, value)) = set.iter().find(|(name, value)| sweep::is_list(name, value)) else {
+        return Ok(());
+    };
+    let help = format!("write a list as [{value}], and quote a text: '{name}=\"{value}\"'");
+    Err(Failure::usage(format!("`{name}={value}` is several values, as for a sweep"), Some(help)))
+}
+
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -152,6 +170,7 @@ pub struct Opened {
 
 /// Reads the pipeline and opens its state.
 pub fn open(which: &Which, kinds: &[Kind]) -> Result<Opened, Failure> {
+    one_each(&which.set)?;
     let path = which.find()?;
     let graph = crate::load(&path, &which.set, kinds)?;
     let lock = lock::read(&lock::path(&path));

@@ -12,9 +12,11 @@ use quantmill_cache::Digest;
 use quantmill_stages::{Cancel, Device, Kind};
 
 use super::{Opened, Which, name_width, open};
+use super::{metrics, sweep};
 use crate::diagnostic::Problems;
 use crate::event::{Event, Setting, Summary};
 use crate::exit::Failure;
+use crate::experiment::account;
 use crate::experiment::ledger::Ledger;
 use crate::graph::Needs;
 use crate::interrupt;
@@ -23,7 +25,7 @@ use crate::past::Past;
 use crate::plan::{Plan, Step, Verdict};
 use crate::record::{self, Record, Repeat};
 use crate::report::progress::Display;
-use crate::report::text::colour;
+use crate::report::text::{colour, columns};
 use crate::run::machine;
 use crate::run::{self, Options};
 use crate::state;
@@ -77,6 +79,11 @@ struct Trial {
 /// Runs what has changed; every stage that ends well is kept whatever happens after it.
 pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let which = &arguments.which;
+    if arguments.trial.sweep.is_none()
+        && which.set.iter().any(|(name, value)| sweep::is_list(name, value))
+    {
+        return sweep::of_run(which, arguments.jobs, kinds);
+    }
     let pipeline = which.find()?;
     let question = uptodate::question(&pipeline, &which.set, &which.wish(), kinds);
     let plain = arguments.trial.sweep.is_none() && !arguments.keep_inputs;
@@ -111,6 +118,8 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         .filter(|(step, _)| step.as_ref().is_some_and(open))
         .map(|(_, node)| node.name.clone())
         .collect();
+    let matrix = names.iter().any(|name| name.contains('@'));
+    let (state_home, id) = (home.clone(), setting.run.clone());
     let cancel = Cancel::default();
     let _ = events.send(Event::RunStarted(Box::new(setting)));
     let listener = thread::spawn(move || {
@@ -161,6 +170,13 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         // Without the note the next run takes the long way.
         if let Err(error) = uptodate::write(&ran, &lock_path, &question, &again) {
             tracing::debug!("no note that all is in place: {error}");
+        }
+    }
+    if summary.ran > 0 && matrix {
+        let width = columns(&std::io::stderr(), 100);
+        let run = account::read(&state_home, &id);
+        if let Some(table) = run.and_then(|run| metrics::cells(&run, width)) {
+            eprint!("{table}");
         }
     }
     match (summary.interrupted, summary.failed) {

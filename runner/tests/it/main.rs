@@ -24,6 +24,7 @@ mod reproduce;
 mod run;
 mod semantics;
 mod space;
+mod sweep;
 mod toy;
 mod verbs;
 mod watch;

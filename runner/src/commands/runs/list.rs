@@ -58,12 +58,9 @@ struct Row<'a> {
 pub fn list(arguments: &List) -> Result<(), Failure> {
     let (home, pipeline) = arguments.of.home()?;
     let wanted = |run: &Account| {
-        let file = run.setting.dir.join(run.setting.texts.first().map_or("", String::as_str));
-        pipeline.as_ref().is_none_or(|wanted| file == *wanted)
+        pipeline.as_ref().is_none_or(|wanted| run.file() == *wanted)
             && (!arguments.ran || run.summary.is_none_or(|s| s.ran + s.failed > 0))
-            && arguments.sweep.as_ref().is_none_or(|sweep| {
-                run.setting.sweep.as_ref().is_some_and(|of| of.starts_with(sweep))
-            })
+            && arguments.sweep.as_ref().is_none_or(|sweep| run.is_trial_of(sweep))
     };
     let most = if arguments.n == 0 { usize::MAX } else { arguments.n };
     let runs: Vec<Account> = history::newest(&home)?.filter(wanted).take(most).collect();
@@ -126,7 +123,7 @@ fn row(run: &Account) -> Row<'_> {
     Row {
         id: &run.id,
         at: run.at,
-        pipeline: run.setting.dir.join(run.setting.texts.first().map_or("", String::as_str)),
+        pipeline: run.file(),
         status: run.status(),
         ran: run.summary.map(|s| s.ran),
         cached: run.summary.map(|s| s.hits),

@@ -1,5 +1,6 @@
 //! `quantmill runs`: what was run, how two runs differ, and whether one can be made again.
 
+pub mod diff;
 pub mod export;
 pub mod ledger;
 pub mod list;
@@ -14,6 +15,8 @@ use clap::{Args, Subcommand};
 use quantmill_stages::Kind;
 
 use crate::exit::Failure;
+use crate::experiment::account::Account;
+use crate::experiment::history;
 use crate::state;
 
 /// Arguments of `runs`.
@@ -22,6 +25,7 @@ use crate::state;
 Examples:
   quantmill runs list                        the latest runs
   quantmill runs show latest                 one of them
+  quantmill runs diff latest~1 latest        what differs between two
   quantmill runs reproduce latest            the same bytes again?
   quantmill runs note latest \"a lower fee\"   say what it was about
 
@@ -38,6 +42,8 @@ enum Verb {
     List(list::List),
     /// Show one run: what it ran with, what it gave, and what is kept of it
     Show(show::Show),
+    /// Show what differs between two runs
+    Diff(diff::Diff),
     /// Make a run again from nothing and compare every artifact
     Reproduce(reproduce::Reproduce),
     /// Write a run to one file from which another machine can make it again
@@ -60,6 +66,7 @@ pub fn runs(arguments: &Runs, kinds: &[Kind]) -> Result<(), Failure> {
         Verb::Reproduce(arguments) => reproduce::reproduce(arguments, kinds),
         Verb::Export(arguments) => export::export(arguments, kinds),
         Verb::Import(arguments) => export::import(arguments),
+        Verb::Diff(arguments) => diff::diff(arguments),
         Verb::Note(arguments) => note::note(arguments),
         Verb::Rm(arguments) => rm::rm(arguments),
         Verb::Ledger(arguments) => ledger::ledger(arguments),
@@ -72,6 +79,41 @@ pub struct Of {
     /// Only runs of this pipeline: a file, or a folder with a pipeline.yaml
     #[arg(long, value_name = "PIPELINE")]
     pub of: Option<PathBuf>,
+}
+
+/// Which runs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Picked {
+    /// The runs [default: the latest in which something ran]
+    #[arg(value_name = "RUN")]
+    runs: Vec<String>,
+    /// Only trials of this sweep
+    #[arg(long, value_name = "ID", conflicts_with = "runs")]
+    sweep: Option<String>,
+    /// How many of the latest runs; 0 means all
+    #[arg(short, default_value_t = 20)]
+    n: usize,
+}
+
+impl Picked {
+    /// The runs, the oldest first.
+    pub fn runs(&self, of: &Of) -> Result<Vec<Account>, Failure> {
+        let (home, pipeline) = of.home()?;
+        if !self.runs.is_empty() {
+            return self.runs.iter().map(|name| history::find(&home, name)).collect();
+        }
+        let wanted = |run: &Account| {
+            pipeline.as_ref().is_none_or(|wanted| run.file() == *wanted)
+                && match &self.sweep {
+                    Some(sweep) => run.is_trial_of(sweep),
+                    None => run.summary.is_some_and(|summary| summary.ran > 0),
+                }
+        };
+        let most = if self.n == 0 || self.sweep.is_some() { usize::MAX } else { self.n };
+        let mut runs: Vec<Account> = history::newest(&home)?.filter(wanted).take(most).collect();
+        runs.reverse();
+        Ok(runs)
+    }
 }
 
 impl Of {
