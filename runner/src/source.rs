@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use globset::GlobBuilder;
-use quantmill_cache::{Artifact, IndexError, Stamp, Tree};
+use quantmill_cache::{Artifact, Digest, IndexError, Stamp, Tree};
 use quantmill_stages::Input;
 
 use crate::diagnostic::nearest;
@@ -28,6 +28,9 @@ pub struct Given {
     pub folders: Vec<(PathBuf, Stamp)>,
     /// For source files: all of it was unchanged for so long that the stamps tell of any later change.
     pub settled: bool,
+    /// For source files: those that had changed so recently when they were hashed that a later change
+    /// could look the same; their content is compared.
+    pub fresh: BTreeMap<PathBuf, Digest>,
     /// For what a stage made: the path that people know it by.
     pub shown: Option<PathBuf>,
 }
@@ -35,8 +38,8 @@ pub struct Given {
 impl Given {
     /// What lies in the store.
     pub fn stored(artifact: Artifact, input: Input, shown: Option<PathBuf>) -> Given {
-        let (stamps, folders, settled) = (Vec::new(), Vec::new(), false);
-        Given { artifact, input, stamps, folders, settled, shown }
+        let (stamps, folders, fresh) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Given { artifact, input, stamps, folders, settled: false, fresh, shown }
     }
 
     /// Names files as people know them in a message that may name their places in the store.
@@ -52,7 +55,10 @@ impl Given {
     pub fn changed(&self) -> Option<&Path> {
         let mut files = self.input.files.values().zip(&self.stamps);
         let changed = files.find(|(path, then)| Stamp::read(path).ok().as_ref() != Some(*then));
-        changed.map(|(path, _)| path.as_path())
+        let differs =
+            |(path, then): &(&PathBuf, &Digest)| Digest::of_file(path).ok() != Some(**then);
+        let changed = changed.map(|(path, _)| path);
+        changed.or_else(|| Some(self.fresh.iter().find(differs)?.0)).map(PathBuf::as_path)
     }
 }
 
@@ -88,8 +94,9 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         let input = Input { files: BTreeMap::from([(name, whole.clone())]), tree: false };
         let artifact = Artifact::File(entry.digest);
         let settled = stamp.settled(before);
-        let stamps = vec![stamp];
-        return Ok(Given { artifact, input, stamps, folders: Vec::new(), settled, shown: None });
+        let fresh = (!settled).then_some((whole, entry.digest)).into_iter().collect();
+        let (stamps, folders) = (vec![stamp], Vec::new());
+        return Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None });
     }
     let Found { files, folders } = look(dir, pattern)?;
     if files.is_empty() {
@@ -97,9 +104,12 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     }
     tracing::debug!("{pattern}: {} files", files.len());
     let mut tree = Tree::default();
-    let mut stamps = Vec::with_capacity(files.len());
+    let (mut stamps, mut fresh) = (Vec::with_capacity(files.len()), BTreeMap::new());
     for (name, path) in &files {
         let (entry, stamp) = state.index.file(path)?;
+        if !stamp.settled(before) {
+            fresh.insert(path.clone(), entry.digest);
+        }
         tree.entries.insert(name.clone(), entry);
         stamps.push(stamp);
     }
@@ -107,7 +117,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         (folders.iter().map(|(_, stamp)| stamp)).chain(&stamps).all(|stamp| stamp.settled(before));
     let artifact = state.store.put_tree(&tree).map_err(IndexError::from)?;
     let input = Input { files, tree: true };
-    Ok(Given { artifact, input, stamps, folders, settled, shown: None })
+    Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None })
 }
 
 /// Whether a path, folder or glob names anything. Reads no file.

@@ -80,6 +80,12 @@ pub fn split(
             stamps: whole.stamps.get(at).copied().into_iter().collect(),
             folders: Vec::new(),
             settled: false,
+            fresh: whole
+                .fresh
+                .get_key_value(path)
+                .map(|(p, d)| (p.clone(), *d))
+                .into_iter()
+                .collect(),
             shown: whole.shown.as_ref().map(|folder| folder.join(name)),
         };
         given.insert(port.to_owned(), one.into());

@@ -83,7 +83,7 @@ fn right(space: &Space, n: usize, after: &str) {
 
 /// For every call and every N, in a fresh space and in one that has run before.
 fn sweep(fault: &str, check: impl Fn(&Ended, &str)) {
-    let mut tried = 0;
+    let (mut tried, mut hit) = (0, 0);
     for calls in CALLS {
         for fresh in [true, false] {
             let mut space = new();
@@ -96,6 +96,7 @@ fn sweep(fault: &str, check: impl Fn(&Ended, &str)) {
                 check(&ended, &inject);
                 right(&space, nth, &inject);
                 tried += 1;
+                hit += usize::from(ended.code != 0);
                 // Beyond the last call of that kind nothing happens any more.
                 if ended.code == 0 && nth > 20 {
                     break;
@@ -103,7 +104,8 @@ fn sweep(fault: &str, check: impl Fn(&Ended, &str)) {
             }
         }
     }
-    eprintln!("{fault}: {tried} runs");
+    eprintln!("{fault}: {tried} runs, of which {hit} did not end well");
+    assert!(hit > 0);
 }
 
 #[test]
