@@ -12,11 +12,11 @@ use crate::report::text::{Paint, colour_out, columns, paint};
 /// Arguments of `metrics`.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-A row is a run, or a cell of its matrix. Columns are the values that are not the same in
-all rows, and the metrics, named `stage.metric`.
+A row is a run, or a cell of its matrix. Columns are the values that are not the
+same in all rows, and the metrics, named `stage.metric`.
 
 Examples:
-  quantmill metrics                          the latest runs in which something ran
+  quantmill metrics                          the latest runs that ran something
   quantmill metrics latest latest~3 --metric sharpe --metric turnover
   quantmill metrics --csv > metrics.csv")]
 pub struct Metrics {

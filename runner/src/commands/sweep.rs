@@ -29,13 +29,14 @@ const DRAWN: usize = 4;
 /// Arguments of `sweep`.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-A value with commas is a list to go through: `--set lr=1e-4,3e-4`. A list as one value
-stands in brackets, a text with commas in quotes: `--set 'name=\"a, b\"'`. A range is
-drawn from: `--set lr=1e-5..1e-3:log`, `--set layers=1..8`.
+A value with commas is a list to go through: `--set lr=1e-4,3e-4`. A list as one
+value stands in brackets, a text with commas in quotes: `--set 'name=\"a, b\"'`.
+A range is drawn from: `--set lr=1e-5..1e-3:log`, `--set layers=1..8`.
 
 Examples:
   quantmill sweep --set lr=1e-4,3e-4 --set seed=1,2,3 --metric evaluate.sharpe
-  quantmill sweep . report --random 20 --set lr=1e-5..1e-3:log --budget 2h --metric loss --min")]
+  quantmill sweep --random 20 --set lr=1e-5..1e-3:log --metric loss --min
+  quantmill sweep . report --set seed=1,2,3 --budget 2h")]
 pub struct Sweep {
     #[command(flatten)]
     which: Which,

@@ -14,8 +14,9 @@ use crate::state::{self, State};
 /// Arguments of `runs export`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-The archive holds the pipeline, the lock, the inputs by digest, the files that git tracks
-in the pipeline's folder, the environment and the metrics. It never holds secrets.
+The archive holds the pipeline, the lock, the inputs by digest, the files that
+git tracks in the pipeline's folder, the environment that stages declare, and the
+metrics. It never holds secrets.
 
 Examples:
   quantmill runs export latest

@@ -11,9 +11,9 @@ use crate::report::text::{Paint, colour_out, columns, count, paint};
 /// Arguments of `runs ledger`.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-A trial is an action that tries a model out (train, evaluate) and really ran. Trials
-with the same parameters, seed, device and models that go in count once. The more
-configurations the same data has seen, the less the best of them means.
+A trial is an action that tries a model out (train, evaluate) and really ran.
+Trials with the same parameters, seed, device and models that go in count once.
+The more configurations the same data has seen, the less the best one means.
 
 Examples:
   quantmill runs ledger

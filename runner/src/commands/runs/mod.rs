@@ -29,8 +29,8 @@ Examples:
   quantmill runs reproduce latest            the same bytes again?
   quantmill runs note latest \"a lower fee\"   say what it was about
 
-A run is named by its id, by the beginning of one, by `latest`, or by `latest~2`
-for the one two before it.")]
+A run is named by its id, by the beginning of one, by `latest`, or by
+`latest~2` for the one two before it.")]
 pub struct Runs {
     #[command(subcommand)]
     verb: Verb,

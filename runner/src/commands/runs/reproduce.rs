@@ -22,10 +22,10 @@ const GPU: f64 = 1e-3;
 /// Arguments of `runs reproduce`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-The inputs come from the store, else from the workspace if they are there unchanged,
-else from the commit; files that no stage declares come from the commit. Every stage
-runs again, with an empty store, in a folder of its own. Numbers a and b are apart by
-|a - b| / max(1, |a|, |b|).
+Inputs come from the store, else from the workspace if they are there unchanged,
+else from the commit; files that no stage declares come from the commit. Every
+stage runs again, with an empty store, in a folder of its own. Numbers a and b
+are apart by |a - b| / max(1, |a|, |b|).
 
 Examples:
   quantmill runs reproduce latest

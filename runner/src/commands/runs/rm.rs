@@ -15,7 +15,7 @@ use crate::report::text::count;
 Examples:
   quantmill runs rm 20261121-0813
   quantmill runs rm --older-than 30d
-  quantmill cache gc                         frees what no run and no lock names")]
+  quantmill cache gc                         frees what no run or lock names")]
 pub struct Rm {
     /// The runs
     #[arg(value_name = "RUN", required_unless_present = "older_than")]
