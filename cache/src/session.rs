@@ -3,13 +3,20 @@
 //! The process holds a lock on a file in it for as long as it lives. A folder whose lock is free
 //! belongs to a process that was killed: the next one to make its own removes it, and ends the
 //! commands that still work for nobody in it. They are known by their `TMPDIR`, which is in it.
+//!
+//! The folder of an action is emptied and used again. A new one for each would take and free an inode
+//! or more each time, and ext4 passes over those that were freed of late one by one: with thousands of
+//! actions that search took half of all processor time.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The lock's name in a session's folder.
 const LOCK: &str = "lock";
+/// The folders in the folder of an action: for its outputs, and for whatever else.
+const PARTS: [&str; 2] = ["out", "tmp"];
 
 /// The folder of this process.
 #[derive(Debug)]
@@ -17,6 +24,7 @@ pub(crate) struct Session {
     folder: PathBuf,
     _lock: std::fs::File,
     next: AtomicU64,
+    idle: Mutex<Vec<PathBuf>>,
 }
 
 impl Session {
@@ -31,12 +39,17 @@ impl Session {
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(tmp)?.keep();
         let lock = lock_file(&folder.join(LOCK))?;
         lock.lock()?;
-        Ok(Session { folder, _lock: lock, next: AtomicU64::new(0) })
+        Ok(Session { folder, _lock: lock, next: AtomicU64::new(0), idle: Mutex::default() })
     }
 
     /// A path that nobody else uses.
     pub(crate) fn fresh(&self) -> PathBuf {
         self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Folders of actions that have ended, empty.
+    fn idle(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,30 +131,80 @@ fn lock_file(path: &Path) -> io::Result<std::fs::File> {
     Ok(fs_err::OpenOptions::new().create(true).append(true).open(path)?.into_parts().0)
 }
 
-/// A folder for one action, removed when dropped.
+/// A folder for one action, emptied when dropped.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
-    // Keeps the session's folder.
-    _session: std::sync::Arc<Session>,
+    session: Arc<Session>,
 }
 
 impl Scratch {
-    pub(crate) fn make(session: std::sync::Arc<Session>) -> io::Result<Scratch> {
+    pub(crate) fn make(session: Arc<Session>) -> io::Result<Scratch> {
         let path = session.fresh();
+        let idle = session.idle().pop();
+        if let Some(idle) = idle {
+            // By another name: a process that outlived its action does not write into this one's.
+            fs_err::rename(idle, &path)?;
+            return Ok(Scratch { path, session });
+        }
         fs_err::create_dir(&path)?;
-        Ok(Scratch { path, _session: session })
+        for part in PARTS {
+            fs_err::create_dir(path.join(part))?;
+        }
+        Ok(Scratch { path, session })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Where outputs go; empty at the start.
+    pub fn outputs(&self) -> PathBuf {
+        self.path.join(PARTS[0])
+    }
+
+    /// For whatever else; empty at the start.
+    pub fn path(&self) -> PathBuf {
+        self.path.join(PARTS[1])
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        match empty(&self.path) {
+            Ok(()) => self.session.idle().push(std::mem::take(&mut self.path)),
+            // What somebody made of it cannot be used again.
+            Err(_) => drop(std::fs::remove_dir_all(&self.path)),
+        }
+    }
+}
+
+/// Removes all that an action has left. Fails where the parts are not what they were.
+fn empty(scratch: &Path) -> io::Result<()> {
+    let mut parts = 0;
+    for entry in std::fs::read_dir(scratch)? {
+        let entry = entry?;
+        if PARTS.iter().any(|part| entry.file_name() == *part) && ours(&entry.metadata()?) {
+            parts += 1;
+            for left in std::fs::read_dir(entry.path())? {
+                remove(&left?)?;
+            }
+        } else {
+            remove(&entry)?;
+        }
+    }
+    if parts == PARTS.len() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// Whether it is a folder (no link to one) that its owner can use.
+fn ours(meta: &std::fs::Metadata) -> bool {
+    #[cfg(unix)]
+    let open = std::os::unix::fs::MetadataExt::mode(meta) & 0o700 == 0o700;
+    #[cfg(not(unix))]
+    let open = !meta.permissions().readonly();
+    meta.is_dir() && open
+}
+
+fn remove(entry: &std::fs::DirEntry) -> io::Result<()> {
+    match entry.file_type()?.is_dir() {
+        true => std::fs::remove_dir_all(entry.path()),
+        false => std::fs::remove_file(entry.path()),
     }
 }
 
@@ -172,5 +235,35 @@ mod tests {
             worker.kill().unwrap();
             worker.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_folder_is_used_again_only_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = Arc::new(Session::begin(dir.path()).unwrap());
+        let make = || Scratch::make(Arc::clone(&session)).unwrap();
+        let first = make();
+        let place = first.path.clone();
+        for name in ["out/a/b", "tmp/c", "d"] {
+            fs_err::create_dir_all(place.join(name).parent().unwrap()).unwrap();
+            fs_err::write(place.join(name), "left").unwrap();
+        }
+        drop(first);
+        let again = make();
+        let old = place;
+        let place = again.path.clone();
+        assert!(!old.exists() && session.idle().is_empty());
+        for part in [place.clone(), again.outputs(), again.path()] {
+            let left = fs_err::read_dir(&part).unwrap().count();
+            assert_eq!(left, if part == place { PARTS.len() } else { 0 });
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs_err::write(elsewhere.path().join("kept"), "").unwrap();
+        fs_err::remove_dir(again.path()).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(elsewhere.path(), again.path()).unwrap();
+        drop(again);
+        assert!(elsewhere.path().join("kept").exists() && !place.exists());
+        assert!(session.idle().is_empty());
     }
 }

@@ -589,6 +589,6 @@ mod tests {
         let (_dir, store) = store();
         let scratch = store.scratch().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", scratch.path().join("link")).unwrap();
-        assert!(matches!(store.adopt(scratch.path()), Err(StoreError::Name(_))));
+        assert!(matches!(store.adopt(&scratch.path()), Err(StoreError::Name(_))));
     }
 }

@@ -5,11 +5,11 @@ mod in_place;
 mod local;
 pub mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use quantmill_cache::{ActionKey, ActionResult, Digest, IndexError};
+use quantmill_cache::{ActionKey, ActionResult, Digest, IndexError, Scratch};
 use quantmill_stages::{Cancel, Device, Input, Job, Progress, Sink, StageError};
 
 use self::in_place::InPlace;
@@ -117,7 +117,7 @@ fn attempt(
         }
         inputs.insert(port.clone(), placed.unwrap_or_else(|| given.input.clone()));
     }
-    let job = prepare(action, scratch.path(), inputs)?;
+    let job = prepare(action, &scratch, inputs)?;
     let started = Instant::now();
     let heard = Heard::new(sink);
     let ended = local::run(&action.node.kind, &job, &heard, cancel);
@@ -170,20 +170,24 @@ fn rename(error: StageError, given: &BTreeMap<String, Arc<Given>>) -> StageError
 
 fn prepare(
     action: &Action<'_>,
-    scratch: &std::path::Path,
+    scratch: &Scratch,
     inputs: BTreeMap<String, Input>,
 ) -> Result<Job, ActionError> {
-    let made = scratch.join("out");
-    let temporary = scratch.join("tmp");
-    fs_err::create_dir(&made)?;
-    fs_err::create_dir(&temporary)?;
+    let made = scratch.outputs();
     let mut outputs = BTreeMap::new();
-    for Out { port, .. } in &action.node.outputs {
-        // A name that keeps the extension, for programs that go by it.
-        let name = port.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&port.name);
-        let folder = made.join(port.name.as_ref());
-        fs_err::create_dir(&folder)?;
-        let path = folder.join(name);
+    // A name that keeps the extension, for programs that go by it.
+    let name = |Out { port, .. }: &Out| -> String {
+        port.path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&port.name).into()
+    };
+    let names: BTreeSet<String> = action.node.outputs.iter().map(name).collect();
+    let distinct = names.len() == action.node.outputs.len();
+    for out in &action.node.outputs {
+        let (port, mut path) = (&out.port, made.clone());
+        if !distinct {
+            path.push(port.name.as_ref());
+            fs_err::create_dir(&path)?;
+        }
+        path.push(name(out));
         if port.tree {
             fs_err::create_dir(&path)?;
         }
@@ -197,7 +201,7 @@ fn prepare(
         item: action.ready.key.item.clone(),
         seed: action.node.seed,
         device: action.device,
-        scratch: temporary,
+        scratch: scratch.path(),
         dir: action.dir.to_owned(),
         env: action.ready.key.env.clone(),
         secrets: secrets(action.node),
