@@ -75,6 +75,24 @@ impl Files {
         }
     }
 
+    /// Forgets folders that are not there any more.
+    pub(crate) fn forget_gone(&self, database: &Database) {
+        database.with(|connection| {
+            let transaction = connection.transaction()?;
+            let folders: Vec<Vec<u8>> = transaction
+                .prepare("SELECT folder FROM listings")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for folder in folders {
+                if !std::str::from_utf8(&folder).is_ok_and(|folder| Path::new(folder).is_dir()) {
+                    transaction.execute("DELETE FROM listings WHERE folder = ?1", [&folder])?;
+                    transaction.execute("DELETE FROM changes WHERE folder = ?1", [&folder])?;
+                }
+            }
+            transaction.commit()
+        });
+    }
+
     /// Writes down what changed.
     pub(crate) fn flush(&self, database: &Database) {
         let mut listings = self.lock();

@@ -231,6 +231,27 @@ impl Index {
         Ok(())
     }
 
+    /// Removes records, and what is known of folders that are gone.
+    pub(crate) fn forget(&self, keys: &[Digest]) -> crate::store::Result<()> {
+        self.wait(|waiting| keys.iter().for_each(|key| drop(waiting.rows.remove(key))));
+        self.database.with(|connection| {
+            let transaction = connection.transaction()?;
+            for key in keys {
+                let sql = "DELETE FROM actions WHERE key = ?1";
+                transaction.prepare_cached(sql)?.execute([key.as_bytes()])?;
+            }
+            transaction.commit()
+        });
+        for key in keys {
+            match std::fs::remove_file(self.path(key)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        self.files.forget_gone(&self.database);
+        Ok(())
+    }
+
     /// Tells the database what it does not know yet.
     fn flush_rows(&self) {
         let rows = self.wait(|waiting| {
@@ -380,7 +401,7 @@ impl Drop for Index {
 }
 
 /// The records below a folder, by key.
-pub(crate) fn records(folder: &Path) -> Result<Vec<(Digest, PathBuf)>> {
+pub(crate) fn records(folder: &Path) -> crate::store::Result<Vec<(Digest, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs_err::read_dir(folder)? {
         let path = entry?.path();

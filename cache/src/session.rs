@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// The lock's name in a session's folder.
 const LOCK: &str = "lock";
@@ -28,8 +29,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Makes a folder below `tmp`, and removes those of the dead.
-    pub(crate) fn begin(tmp: &Path) -> io::Result<Session> {
+    /// Makes a folder below `tmp`, and removes those of the dead. `since` is when this process began
+    /// to use the store.
+    pub(crate) fn begin(tmp: &Path, since: SystemTime) -> io::Result<Session> {
         fs_err::create_dir_all(tmp)?;
         // Held while a session is made, so that nobody takes it for dead before it has its lock.
         let gate = lock_file(&tmp.join(LOCK))?;
@@ -39,6 +41,7 @@ impl Session {
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(tmp)?.keep();
         let lock = lock_file(&folder.join(LOCK))?;
         lock.lock()?;
+        lock.set_modified(since)?;
         Ok(Session { folder, _lock: lock, next: AtomicU64::new(0), idle: Mutex::default() })
     }
 
@@ -57,6 +60,20 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// When the oldest session of a living process began; `None` where there is none.
+pub(crate) fn oldest(tmp: &Path) -> Option<SystemTime> {
+    let folders = std::fs::read_dir(tmp).ok()?.flatten();
+    folders
+        .filter_map(|entry| {
+            let file = std::fs::File::open(entry.path().join(LOCK)).ok()?;
+            if file.try_lock().is_ok() {
+                return None;
+            }
+            file.metadata().and_then(|meta| meta.modified()).ok()
+        })
+        .min()
 }
 
 /// Removes what killed processes left below `tmp`, at a time when nobody makes a session; says how
@@ -215,7 +232,8 @@ mod tests {
     #[test]
     fn the_dead_are_swept_and_the_living_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let living = Session::begin(dir.path()).unwrap();
+        let since = SystemTime::UNIX_EPOCH;
+        let living = Session::begin(dir.path(), since).unwrap();
         let dead = dir.path().join("1-dead");
         #[cfg(target_os = "linux")]
         let busy = |folder: &Path| {
@@ -226,7 +244,7 @@ mod tests {
         fs_err::write(dead.join(LOCK), "").unwrap();
         #[cfg(target_os = "linux")]
         let (mut orphan, mut worker) = (busy(&dead).unwrap(), busy(&living.folder).unwrap());
-        let other = Session::begin(dir.path()).unwrap();
+        let other = Session::begin(dir.path(), SystemTime::now()).unwrap();
         assert!(living.folder.is_dir() && other.folder.is_dir() && !dead.exists());
         #[cfg(target_os = "linux")]
         {
@@ -235,12 +253,15 @@ mod tests {
             worker.kill().unwrap();
             worker.wait().unwrap();
         }
+        assert_eq!(oldest(dir.path()), Some(since));
+        drop((living, other));
+        assert_eq!(oldest(dir.path()), None);
     }
 
     #[test]
     fn a_folder_is_used_again_only_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        let session = Arc::new(Session::begin(dir.path()).unwrap());
+        let session = Arc::new(Session::begin(dir.path(), SystemTime::now()).unwrap());
         let make = || Scratch::make(Arc::clone(&session)).unwrap();
         let first = make();
         let place = first.path.clone();

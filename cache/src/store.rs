@@ -105,12 +105,6 @@ impl Store {
         Ok(self.session()?.fresh())
     }
 
-    /// Begins this process's session, if it has not begun: what is kept from now on is safe from a
-    /// `gc` that goes on beside it.
-    pub fn begin(&self) -> Result<()> {
-        self.session().map(drop)
-    }
-
     /// Clears away after processes that were killed; says how many those were.
     pub fn sweep(&self) -> io::Result<usize> {
         crate::session::clear(&self.tmp())
@@ -121,7 +115,7 @@ impl Store {
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let begun = Arc::new(Session::begin(&self.tmp())?);
+        let begun = Arc::new(Session::begin(&self.tmp(), self.0.opened)?);
         *session = Some(Arc::clone(&begun));
         Ok(begun)
     }
@@ -129,6 +123,11 @@ impl Store {
     /// Where what is not finished lies.
     pub(crate) fn tmp(&self) -> PathBuf {
         self.0.home.join("tmp")
+    }
+
+    /// Where blobs lie that were found damaged.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.0.home.join("damaged")
     }
 
     /// Where the blobs lie.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::Digest;
 
-const HEADER: &str = "quantmill tree 1";
+pub(crate) const HEADER: &str = "quantmill tree 1";
 
 /// A file of a [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

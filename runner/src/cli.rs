@@ -50,6 +50,8 @@ enum Verb {
     Plots(commands::plots::Plots),
     /// List, show, compare and reproduce runs
     Runs(commands::runs::Runs),
+    /// Look after the store: how large it is, whether it is whole, what can go
+    Cache(commands::cache::Cache),
     /// Begin a pipeline that works
     Init(commands::init::Init),
     /// Print the JSON Schema of pipeline files, for editors
@@ -85,6 +87,7 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Metrics(arguments) => commands::metrics::metrics(arguments),
         Verb::Plots(arguments) => commands::plots::plots(arguments),
         Verb::Runs(arguments) => commands::runs::runs(arguments, kinds),
+        Verb::Cache(arguments) => commands::cache::cache(arguments, kinds),
         Verb::Init(arguments) => commands::init::init(arguments, kinds),
         Verb::Schema(arguments) => commands::schema::schema(arguments, kinds),
         Verb::Stages(arguments) => commands::stages::stages(arguments, kinds),

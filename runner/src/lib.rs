@@ -19,6 +19,7 @@ pub mod past;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod roots;
 pub mod run;
 pub mod schema;
 pub mod set;

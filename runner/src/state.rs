@@ -4,6 +4,7 @@
 //! common. Any number of runs may use it at once: an action is claimed by a lock that the operating
 //! system drops with its owner, so nothing is left to clean up after a kill.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,12 +27,44 @@ pub struct State {
     /// Results by action, digests by file.
     pub index: Index,
     claims: Option<Claims>,
+    /// Held for as long as the state is open, and alone by a `gc` that may take everything.
+    _gate: Option<File>,
 }
 
 impl State {
     /// Opens the folder, making what is not there. One that cannot be written can still be read.
+    /// Waits while a `cache gc` is at work alone.
     pub fn open(home: PathBuf) -> Result<State, IndexError> {
         let store = Store::open(&home)?;
+        let gate = if store.writable() { Some(gate(&home)?) } else { None };
+        if let Some(gate) = &gate
+            && let Err(TryLockError::WouldBlock) = gate.try_lock_shared()
+        {
+            eprintln!("waiting for `quantmill cache gc` to end");
+            gate.lock_shared()?;
+        }
+        State::with(home, store, gate)
+    }
+
+    /// Opens the folder, if possible with nobody else in it; the flag says whether that is so.
+    pub fn alone(home: PathBuf) -> Result<(State, bool), IndexError> {
+        let store = Store::open(&home)?;
+        if !store.writable() {
+            return Ok((State::with(home, store, None)?, false));
+        }
+        let gate = gate(&home)?;
+        let alone = match gate.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => {
+                gate.lock_shared()?;
+                false
+            }
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        };
+        Ok((State::with(home, store, Some(gate))?, alone))
+    }
+
+    fn with(home: PathBuf, store: Store, gate: Option<File>) -> Result<State, IndexError> {
         let index = Index::open(&store)?;
         let claims = if store.writable() {
             fs_err::create_dir_all(home.join("runs"))?;
@@ -39,7 +72,7 @@ impl State {
         } else {
             None
         };
-        Ok(State { home, store, index, claims })
+        Ok(State { home, store, index, claims, _gate: gate })
     }
 
     /// Waits until no other run works on the action, then holds it. `None` where it was cancelled.
@@ -72,6 +105,11 @@ impl State {
         }
         Ok(None)
     }
+}
+
+fn gate(home: &Path) -> std::io::Result<File> {
+    let path = home.join("gc.lock");
+    Ok(fs_err::OpenOptions::new().create(true).append(true).open(path)?.into_parts().0)
 }
 
 /// The state folder of a pipeline: `QUANTMILL_HOME`, else the `.quantmill` beside the nearest `.git`

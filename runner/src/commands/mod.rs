@@ -1,5 +1,6 @@
 //! The verbs, one file each, and what they share: finding the pipeline and opening its state.
 
+pub mod cache;
 pub mod check;
 pub mod explain;
 pub mod graph;

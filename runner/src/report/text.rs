@@ -85,6 +85,24 @@ pub fn number(n: usize) -> String {
     out
 }
 
+/// `0 bytes`, `812 bytes`, `3.4 KiB`, `12 GiB`.
+pub fn bytes(n: u64) -> String {
+    let mut size = n as f64;
+    let mut unit = "bytes";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if size < 1000.0 {
+            break;
+        }
+        (size, unit) = (size / 1024.0, next);
+    }
+    match unit {
+        "bytes" if n == 1 => "1 byte".into(),
+        "bytes" => format!("{n} bytes"),
+        _ if size < 10.0 => format!("{size:.1} {unit}"),
+        _ => format!("{size:.0} {unit}"),
+    }
+}
+
 /// What fits into a width of a line, with a sign where something was cut off.
 pub fn clip(text: &str, width: usize) -> String {
     match text.chars().count() > width {
@@ -109,6 +127,8 @@ mod tests {
             [7, 1_240, 38_000, 119_400, 185_000, 7_800_000].map(duration).to_vec();
         assert_eq!(shown, ["7 ms", "1.2 s", "38 s", "120 s", "3 min 05 s", "2 h 10 min"]);
         assert_eq!([7, 999, 1_000, 1_234_567].map(number), ["7", "999", "1,000", "1,234,567"]);
+        let sizes = [0, 1, 999, 3_482, 40_000, 1 << 30].map(bytes);
+        assert_eq!(sizes, ["0 bytes", "1 byte", "999 bytes", "3.4 KiB", "39 KiB", "1.0 GiB"]);
         assert_eq!([clip("abc", 3), clip("abcd", 3)], ["abc", "ab…"]);
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad;
+mod cache;
 #[cfg(target_os = "linux")]
 mod calls;
 mod clocks;
