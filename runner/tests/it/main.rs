@@ -23,6 +23,7 @@ mod random;
 mod records;
 mod reproduce;
 mod run;
+mod sandbox;
 mod semantics;
 mod space;
 mod sweep;
