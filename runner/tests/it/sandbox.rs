@@ -116,7 +116,7 @@ stages:
     uses: command
     secrets: [API_TOKEN]
     env: [NOT_SET_ANYWHERE]
-    with: { run: "echo token=$API_TOKEN; echo ${#API_TOKEN} > {out.n}", outputs: { n: out/n } }
+    with: { run: "echo token=$API_TOKEN; echo $${#API_TOKEN} > {out.n}", outputs: { n: out/n } }
 "#,
     );
     let out = space.command(&["run"]).env("API_TOKEN", "hunter2-and-more").output().unwrap();

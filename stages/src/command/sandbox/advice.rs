@@ -84,7 +84,8 @@ impl Finding {
     }
 }
 
-/// What a command did beside what it declares. `all` tells also of what programs keep for themselves.
+/// What a command did beside what it declares. `all` tells also of the settings and caches that
+/// programs write below HOME, which may be why they failed.
 pub fn findings(accesses: &[Access], places: &Places, job: &Job, all: bool) -> Vec<Finding> {
     let mut wrote: HashSet<PathBuf> = HashSet::new();
     let mut seen: BTreeMap<(u8, PathBuf), What> = BTreeMap::new();
@@ -106,7 +107,13 @@ pub fn findings(accesses: &[Access], places: &Places, job: &Job, all: bool) -> V
         // What is gone by now was a temporary file, or was moved away.
         let gone = !access.denied && access.what == What::Write && !path.is_file();
         let folder = access.what == What::Read && path.is_dir();
-        if allowed || own || gone || folder || (!all && places.quiet(&path, write)) {
+        if allowed
+            || own
+            || gone
+            || folder
+            || places.quiet(&path)
+            || (!all && write && places.settings(&path))
+        {
             continue;
         }
         seen.entry((access.what as u8, path)).or_insert(access.what);

@@ -13,7 +13,7 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use super::places::{DEVICES, Places, SYSTEM};
+use super::places::{DEVICES, Places, SHARED, SYSTEM};
 use crate::{Result, StageError};
 
 /// The newest version whose rights are known here.
@@ -98,6 +98,7 @@ fn rules(places: &Places) -> Result<RulesetCreated, RulesetError> {
             allow(path, read)?;
         }
     }
+    allow(Path::new(SHARED), all)?;
     // A file in the workspace may be written, but not made, moved or removed.
     for path in places.own.iter().chain(&places.outputs) {
         allow(path, all)?;

@@ -128,7 +128,10 @@ fn refused(found: &[Finding], ended: Option<StageError>) -> StageError {
         text.push_str(&format!("\n  {}", finding.what()));
     }
     if let Some(error) = ended {
-        text.push_str(&format!("\n{error}"));
+        // Its last lines complain of what was refused; they stand right above.
+        let error = error.to_string();
+        let first = error.lines().next().unwrap_or_default();
+        text.push_str(&format!("\n{}", first.trim_end_matches("; its last lines:")));
     }
     StageError::failed(text).hint(Finding::advice(found))
 }

@@ -54,8 +54,11 @@ const INTERPRETERS: [&str; 30] = [
 /// What programs keep for themselves: neither an input nor an output, wherever it lies.
 const QUIET: [&str; 4] = ["__pycache__", ".pytest_cache", ".ipynb_checkpoints", ".mypy_cache"];
 
+/// Where programs share memory: they make files there, and remove them.
+pub const SHARED: &str = "/dev/shm";
+
 /// Device files and the like that any program may write.
-pub const DEVICES: [&str; 9] = [
+pub const DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -64,7 +67,6 @@ pub const DEVICES: [&str; 9] = [
     "/dev/tty",
     "/dev/ptmx",
     "/dev/pts",
-    "/dev/shm",
 ];
 
 /// The places of one action. All are as the system names them, without links.
@@ -127,15 +129,16 @@ impl Places {
     }
 
     /// Whether it is something that a program keeps for itself, and nobody's input or output.
-    pub fn quiet(&self, path: &Path, write: bool) -> bool {
-        let part = |part: &OsStr| QUIET.iter().any(|quiet| part == *quiet);
-        let inside = path.strip_prefix(&self.dir).is_ok();
-        let config = || {
-            let below = self.home.as_ref().and_then(|home| path.strip_prefix(home).ok());
-            let first = below.and_then(|path| path.components().next());
-            first.is_some_and(|first| first.as_os_str().to_string_lossy().starts_with('.'))
-        };
-        path.iter().any(part) || (write && !inside && config())
+    pub fn quiet(&self, path: &Path) -> bool {
+        path.iter().any(|part| QUIET.iter().any(|quiet| part == *quiet))
+    }
+
+    /// Whether it is where programs write down what they like to keep, below HOME.
+    pub fn settings(&self, path: &Path) -> bool {
+        let below = self.home.as_ref().and_then(|home| path.strip_prefix(home).ok());
+        let first = below.and_then(|path| path.components().next());
+        let hidden = first.is_some_and(|first| first.as_os_str().as_encoded_bytes()[0] == b'.');
+        hidden && !path.starts_with(&self.dir)
     }
 }
 
