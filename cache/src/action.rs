@@ -100,6 +100,9 @@ pub struct ActionResult {
     pub warnings: Vec<String>,
     /// Milliseconds it took.
     pub millis: u64,
+    /// It was kept to what it declares: the key holds all that it read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confined: bool,
     /// Of a stage that maps over items: for each output a blob that says which item wrote each file
     /// of it, as 32-bit little-endian places in the order of the items, in the order of the files.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

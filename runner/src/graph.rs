@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quantmill_cache::ActionResult;
 use quantmill_stages::{Kind, Port, Sandbox};
 use serde_json::Value as Json;
 
@@ -146,6 +147,12 @@ impl From {
 }
 
 impl Node {
+    /// Whether a result with its key may stand for it: what is to be confined is judged again where
+    /// the result came about without.
+    pub fn takes(&self, result: &ActionResult) -> bool {
+        result.confined || !self.kind.named || self.sandbox != Sandbox::Strict
+    }
+
     /// The stages that feed it, each once, in order.
     pub fn before(&self) -> Vec<usize> {
         let mut before: Vec<usize> = self.inputs.values().flat_map(From::nodes).collect();

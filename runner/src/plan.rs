@@ -253,7 +253,10 @@ impl Plan {
             Verdict::Stale(vec![why.into()])
         } else {
             match state.index.get(&digest, &state.store)? {
-                Some(result) => Verdict::Hit(result),
+                Some(result) if node.takes(&result) => Verdict::Hit(result),
+                Some(_) => {
+                    Verdict::Stale(vec!["it has not run under `sandbox: strict` yet".into()])
+                }
                 None => match heal(graph, state, node, &digest)? {
                     Some(result) => Verdict::Hit(result),
                     None => Verdict::Stale(why::reasons(state, &self.lock, &node.name, &ready)?),
@@ -375,7 +378,8 @@ fn heal(
     node: &Node,
     key: &Digest,
 ) -> Result<Option<ActionResult>, IndexError> {
-    let Some(result) = state.index.remembered(key)? else { return Ok(None) };
+    let result = state.index.remembered(key)?.filter(|result| node.takes(result));
+    let Some(result) = result else { return Ok(None) };
     for (port, artifact) in &result.outputs {
         let out = node.outputs.iter().find(|out| out.port.name == *port);
         let Some(place) = out.map(|out| graph.dir.join(&out.dest)) else { return Ok(None) };

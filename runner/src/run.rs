@@ -352,8 +352,8 @@ async fn work(
     };
     let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
     let items = blocking(move || {
-        let stage = &judged.graph.nodes[index].name;
-        items::split(&judged.plan, &judged.state, index, stage, &whole, &port)
+        let node = &judged.graph.nodes[index];
+        items::split(&judged.plan, &judged.state, index, node, &whole, &port)
             .map_err(|e| Ended::Broken(e.into()))
     })
     .await?;

@@ -99,7 +99,7 @@ fn items(
     if !ready.given.contains_key(port) {
         return Ok(None);
     }
-    let items = items::split(plan, &opened.state, index, &node.name, ready, port)?;
+    let items = items::split(plan, &opened.state, index, node, ready, port)?;
     Ok(Some((items.todo.len(), items.todo.len() + items.known.len())))
 }
 

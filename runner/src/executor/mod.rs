@@ -80,7 +80,7 @@ pub fn execute(
         return Err(StageError::Cancelled.into());
     };
     let known = if action.again { None } else { state.index.get(&digest, &state.store)? };
-    if let Some(result) = known {
+    if let Some(result) = known.filter(|result| action.node.takes(result)) {
         tracing::debug!(key = %digest.short(), "another run has done it meanwhile");
         return Ok(Done { key: digest, result, ran: false });
     }
@@ -257,6 +257,7 @@ impl Sink for Heard<'_> {
         self.sink.output(line);
     }
     fn sandbox(&self, how: &str) {
+        self.keep(|result| result.confined = how.starts_with("strict"));
         self.sink.sandbox(how);
     }
 }

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use quantmill_cache::{ActionKey, ActionResult, Artifact, Digest, Entry, IndexError, Tree};
-use quantmill_stages::{Input, StageError};
+use quantmill_stages::{Input, Sandbox, StageError};
 
 use super::{Ended, Shared};
 use crate::executor;
+use crate::graph::Node;
 use crate::plan::{Plan, Ready};
 use crate::source::Given;
 use crate::state::State;
@@ -34,7 +35,7 @@ pub fn split(
     plan: &Plan,
     state: &State,
     index: usize,
-    stage: &str,
+    node: &Node,
     ready: &Ready,
     port: &str,
 ) -> Result<Items, IndexError> {
@@ -51,8 +52,8 @@ pub fn split(
         }
     }
     let again = plan.again(index);
-    let mut items = match plan.last_key(stage).filter(|_| !again) {
-        Some(last) => take_over(state, &last, &ready.key, port, &tree)?,
+    let mut items = match plan.last_key(&node.name).filter(|_| !again) {
+        Some(last) => take_over(state, node, &last, &ready.key, port, &tree)?,
         None => Items::default(),
     };
     for (at, (name, path)) in whole.input.files.iter().enumerate() {
@@ -65,7 +66,7 @@ pub fn split(
             true => None,
             false => state.index.get(&key.digest(), store)?,
         };
-        if let Some(result) = hit {
+        if let Some(result) = hit.filter(|result| node.takes(result)) {
             items.millis += result.millis;
             items.known.insert(name.clone(), files(state, &result)?);
             continue;
@@ -97,6 +98,7 @@ pub fn split(
 /// What the last result of the stage says of items whose keys are the same as then.
 fn take_over(
     state: &State,
+    node: &Node,
     last: &Digest,
     key: &ActionKey,
     port: &str,
@@ -107,7 +109,8 @@ fn take_over(
     let Some(mut old) = index.key(last)? else { return Ok(items) };
     let before = old.inputs.insert(port.to_owned(), key.inputs[port]);
     let Some(Artifact::Tree(before)) = before.filter(|_| old == *key) else { return Ok(items) };
-    let Some(result) = index.get(last, store)? else { return Ok(items) };
+    let result = index.get(last, store)?.filter(|result| node.takes(result));
+    let Some(result) = result else { return Ok(items) };
     let Ok(before) = store.tree(&before) else { return Ok(items) };
     let names: Vec<(&String, &Entry)> = before.entries.iter().collect();
     let same = |name: &str, entry: &Entry| {
@@ -152,7 +155,8 @@ pub(super) fn merge(
 ) -> Result<ActionResult, Ended> {
     let node = &shared.graph.nodes[index];
     let store = &shared.state.store;
-    let mut whole = ActionResult::default();
+    let confined = node.kind.named && node.sandbox == Sandbox::Strict;
+    let mut whole = ActionResult { confined, ..ActionResult::default() };
     let mut outputs: BTreeMap<&str, BTreeMap<String, (u32, Entry)>> = BTreeMap::new();
     for out in &node.outputs {
         outputs.insert(&out.port.name, BTreeMap::new());

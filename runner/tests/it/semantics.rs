@@ -546,3 +546,36 @@ fn b24_an_undeclared_variable_is_noticed() {
         "add `env: [QM_UNDECLARED]`",
     );
 }
+
+#[test]
+fn a_result_that_was_not_confined_is_no_hit_under_strict() {
+    let pipeline = r#"
+version: 1
+inputs: { a: data/* }
+stages:
+  peeks:
+    uses: command
+    map: a
+    with: { run: "cat {in.item} secret.txt > {out.x}", outputs: { x: "out/{name}" } }
+"#;
+    let space = Space::new(pipeline);
+    space.write("secret.txt", "s\n");
+    space.write("data/a", "a\n");
+    space.run().ok();
+    space.write("pipeline.yaml", &pipeline.replace("version: 1", "version: 1\nsandbox: strict"));
+    let ended = space.run();
+    if ended.err.contains("Landlock") {
+        return eprintln!("skipped: this kernel has no Landlock");
+    }
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("not run under `sandbox: strict`"), "{ended:?}");
+    let declared = pipeline.replace("map: a", "map: a\n    from: { s: ./secret.txt }");
+    let strict = declared.replace("version: 1", "version: 1\nsandbox: strict");
+    let strict = strict.replace(" secret.txt", " {in.s}");
+    space.write("pipeline.yaml", &strict);
+    space.run().ok();
+    assert_eq!(space.read("out/a"), "a\ns\n");
+    assert!(space.quantmill(&["run", "--force"]).ok().ran(&["peeks"]));
+    space.write("pipeline.yaml", &strict.replace("strict", "off"));
+    assert!(space.run().ok().ran(&[]));
+}
