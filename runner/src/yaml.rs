@@ -1,18 +1,18 @@
 //! YAML as a tree in which every key and value knows its place.
 //!
-//! serde_yaml (serde-saphyr) reads; this keeps what it says as it says it, duplicate keys included,
-//! so that checks can go on after the first mistake. It also refuses scalars that YAML 1.1 and 1.2,
-//! or a person and YAML, read differently: `NO`, `on`, `True`, `NULL`, `007` without quotes.
+//! What most files are written in is read by `fast`, the rest by serde_yaml (serde-saphyr) in
+//! `general`; both keep what stands there, duplicate keys included, so that checks can go on after
+//! the first mistake. Scalars that YAML 1.1 and 1.2, or a person and YAML, read differently are
+//! refused: `NO`, `on`, `True`, `NULL`, `007` without quotes.
 
-use std::fmt;
+mod fast;
+mod general;
+mod scalar;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
-use serde_yaml::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
-use serde_yaml::{Location, Spanned};
 
 use crate::diagnostic::{Problem, Span};
+use scalar::Scalars;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,30 +98,12 @@ impl Yaml {
 /// Reads one document. `source` is what its spans will say. Problems that leave a tree are added to
 /// `problems`; `None` where there is no tree.
 pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Yaml> {
-    let options = serde_yaml::options! {
-        // Large pipelines are welcome; a bomb of aliases is stopped by the limits on aliases.
-        budget: serde_yaml::budget! {
-            max_events: 100_000_000,
-            max_nodes: 50_000_000,
-            max_total_scalar_bytes: 1 << 30,
-            enforce_alias_anchor_ratio: false,
-        },
-        emit_comments: false,
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    match serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => {
-            let mut reader = Reader { text, source, problems };
-            Some(reader.node(raw))
+    match fast::read(text, source) {
+        Some((tree, found)) => {
+            problems.extend(found);
+            Some(tree)
         }
-        Err(error) => {
-            let at = error.location().map_or((0, 0), |location| place(text, location));
-            problems.push(syntax(text, source, at, &error));
-            None
-        }
+        None => general::read(text, source, problems),
     }
 }
 
@@ -134,226 +116,11 @@ pub fn size(yaml: &Yaml) -> usize {
     }
 }
 
-fn syntax(text: &str, source: usize, at: (usize, usize), error: &serde_yaml::Error) -> Problem {
-    if let serde_yaml::Error::MultipleDocuments { .. } = error.without_snippet() {
-        let span = Span { source, start: at.0, end: at.1.max(at.0) };
-        let problem = Problem::new("yaml::syntax", span, "more than one document");
-        return problem.help("a pipeline file is one document: leave out `---`");
-    }
-    let message = error.without_snippet().to_string();
-    // The place is drawn; do not say it twice.
-    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    let tab = message.contains("tab").then(|| tab(text, at.0)).flatten();
-    let start = tab.unwrap_or_else(|| at.0.min(text.trim_end().len()));
-    // At the end of the text there is no character to point at.
-    let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-    let span = Span { source, start, end: start + end };
-    let help = match tab {
-        Some(_) => "YAML indents with spaces, never with tabs",
-        None => "check indentation, brackets and quotes here and on the lines above",
-    };
-    Problem::new("yaml::syntax", span, message).help(help)
-}
-
-/// The last tab at or before a place that indents its line.
-fn tab(text: &str, before: usize) -> Option<usize> {
-    let mut at = 0;
-    let mut found = None;
-    for line in text.split_inclusive('\n') {
-        if at > before {
-            break;
-        }
-        let indent = line.len() - line.trim_start().len();
-        found = line.get(..indent).and_then(|i| i.find('\t')).map(|i| at + i).or(found);
-        at += line.len();
-    }
-    found
-}
-
-/// The byte range of a location.
-fn place(text: &str, location: Location) -> (usize, usize) {
-    let span = location.span();
-    let (Some(start), Some(len)) = (span.byte_offset(), span.byte_len()) else {
-        // Some errors know line and column only.
-        let (line, column) = (location.line() as usize, location.column() as usize);
-        let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-        let rest = text.get(start..).unwrap_or_default();
-        let before = rest.chars().take(column.saturating_sub(1)).map(char::len_utf8).sum::<usize>();
-        return ((start + before).min(text.len()), (start + before).min(text.len()));
-    };
-    let (start, len) = (start as usize, len as usize);
-    let start = start.min(text.len());
-    (start, (start + len).min(text.len()))
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    source: usize,
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn node(&mut self, raw: Spanned<Raw>) -> Yaml {
-        let span = self.span(raw.referenced);
-        let value = match raw.value {
-            Raw::Null => Value::Null,
-            Raw::Bool(b) => Value::Bool(b),
-            Raw::Number(n) => Value::Number(n),
-            Raw::String(s) => Value::String(s),
-            Raw::Seq(items) => Value::Seq(items.into_iter().map(|item| self.node(item)).collect()),
-            Raw::Map(entries) => Value::Map(self.entries(entries)),
-        };
-        if !matches!(value, Value::Seq(_) | Value::Map(_)) {
-            self.trap(self.span(raw.defined));
-        }
-        Yaml { value, span }
-    }
-
-    fn entries(&mut self, raw: Vec<(Spanned<Raw>, Spanned<Raw>)>) -> Vec<(Key, Yaml)> {
-        let mut entries: Vec<(Key, Yaml)> = Vec::with_capacity(raw.len());
-        let mut seen = std::collections::BTreeMap::new();
-        for (key, value) in raw {
-            let span = self.span(key.referenced);
-            let name = match key.value {
-                Raw::String(name) => name,
-                Raw::Seq(_) | Raw::Map(_) => {
-                    let problem = Problem::new("yaml::key", span, "a key must be text");
-                    self.problems.push(problem.label("a list or a map"));
-                    continue;
-                }
-                // As it is written: `1: x` is the key `1`.
-                _ => self.text.get(span.start..span.end).unwrap_or_default().trim().to_owned(),
-            };
-            let told = self.problems.len();
-            let value = self.node(value);
-            if name == "sandbox" && value.text() == Some("off") {
-                // Here it can mean nothing else.
-                self.problems.truncate(told);
-            }
-            if let Some(&first) = seen.get(&name) {
-                let message = format!("`{name}` is given twice");
-                let problem = Problem::new("yaml::duplicate_key", span, message);
-                let problem = problem.label("again here").also(first, "first here");
-                self.problems.push(problem.help("keep one of the two"));
-                continue;
-            }
-            seen.insert(name.clone(), span);
-            entries.push((Key { name, span }, value));
-        }
-        entries
-    }
-
-    fn span(&self, location: Location) -> Span {
-        let (start, end) = place(self.text, location);
-        Span { source: self.source, start, end }
-    }
-
-    /// Refuses a plain scalar that is read differently by different readers.
-    fn trap(&mut self, span: Span) {
-        let Some(written) = self.text.get(span.start..span.end) else { return };
-        let Some(why) = trap(written) else { return };
-        let message = format!("`{written}` without quotes is ambiguous");
-        let problem = Problem::new("yaml::ambiguous", span, message).label(why);
-        let quoted = format!("write \"{written}\" for the text");
-        self.problems.push(problem.help(match plain_form(written) {
-            Some(plain) => format!("{quoted}, or {plain}"),
-            None => quoted,
-        }));
-    }
-}
-
-/// Why a plain scalar is a trap.
-fn trap(written: &str) -> Option<&'static str> {
-    let digits = written.strip_prefix(['-', '+']).unwrap_or(written);
-    let zeros = digits.len() > 1 && digits.starts_with('0');
-    if zeros && digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Some("octal, decimal or text, as the reader pleases");
-    }
-    if written.len() > 5 {
-        return None;
-    }
-    match written.to_ascii_lowercase().as_str() {
-        "yes" | "no" | "on" | "off" => Some("a boolean to YAML 1.1, text to YAML 1.2"),
-        "true" | "false" if written != "true" && written != "false" => {
-            Some("a boolean, though it looks like a name")
-        }
-        "null" if written != "null" => Some("nothing at all, though it looks like a name"),
-        _ => None,
-    }
-}
-
-/// What the writer of a trap may have meant but for text.
-fn plain_form(written: &str) -> Option<String> {
-    Some(match written.to_ascii_lowercase().as_str() {
-        "yes" | "on" | "true" => "`true` for the boolean".into(),
-        "no" | "off" | "false" => "`false` for the boolean".into(),
-        "null" => "`null` for nothing".into(),
-        number => format!("`{}` for the number", number.parse::<i64>().ok()?),
-    })
-}
-
-/// What serde-saphyr says, before it is checked.
-enum Raw {
-    Null,
-    Bool(bool),
-    Number(Number),
-    String(String),
-    Seq(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Raw, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("any YAML value")
-    }
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
-    }
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
-    }
-    fn visit_bool<E>(self, v: bool) -> Result<Raw, E> {
-        Ok(Raw::Bool(v))
-    }
-    fn visit_i64<E>(self, v: i64) -> Result<Raw, E> {
-        Ok(Raw::Number(v.into()))
-    }
-    fn visit_u64<E>(self, v: u64) -> Result<Raw, E> {
-        Ok(Raw::Number(v.into()))
-    }
-    fn visit_f64<E>(self, v: f64) -> Result<Raw, E> {
-        Ok(Number::from_f64(v).map_or_else(|| Raw::String(v.to_string()), Raw::Number))
-    }
-    fn visit_str<E>(self, v: &str) -> Result<Raw, E> {
-        Ok(Raw::String(v.to_owned()))
-    }
-    fn visit_string<E>(self, v: String) -> Result<Raw, E> {
-        Ok(Raw::String(v))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Raw::Seq(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Raw::Map(entries))
-    }
+/// A key that a map has twice.
+fn duplicate(key: &Key, first: Span) -> Problem {
+    let problem =
+        Problem::new("yaml::duplicate_key", key.span, format!("`{}` is given twice", key.name));
+    problem.label("again here").also(first, "first here").help("keep one of the two")
 }
 
 #[cfg(test)]
@@ -413,5 +180,98 @@ mod tests {
         assert!(read("a: [1, 2\nb: 3\n", 0, &mut problems).is_none());
         assert_eq!(problems.len(), 1);
         assert!(problems[0].span.start > 0);
+    }
+
+    const CORPUS: &str = r##"# a comment
+version: 1
+
+vars: { most: 1500, rates: [1e-5, .5, -3, "x\n", 'it''s'], half: "${most}" } # more
+inputs:
+  papers: "papers/**/*.pdf"   # behind
+  é: data/ß.csv
+stages:
+  text: {uses: extract, from: papers}
+  big:
+    uses: command
+    from: { x: a.b, y: ./c,
+            z: http://x:1 }
+    with:
+      run: |
+        cat {in.x} > {out.y}   # not a comment
+
+          deeper: [
+        end
+      outputs:
+        y: out/s1
+    env:
+    - TZ
+    - LANG
+    when: a - b > 3
+  list:
+    - one
+    - two: 2
+      three: [a, {b: c}, []]
+    -
+      four: {}
+    - - 5
+      - 0x1f
+  sandbox: off
+  traps: [NO, 007, 12:30:00, True, 2024-01-02, 10m]
+"##;
+
+    /// What both readers say of a text, where the fast one says anything.
+    fn both(text: &str) -> Option<()> {
+        let (tree, problems) = fast::read(text, 0)?;
+        let mut others = Vec::new();
+        let other = general::read(text, 0, &mut others);
+        let sorted = |mut problems: Vec<Problem>| {
+            problems.sort_by_key(|problem| (problem.span, problem.code));
+            problems
+        };
+        assert_eq!(Some(tree), other, "{text}");
+        assert_eq!(sorted(problems), sorted(others), "{text}");
+        Some(())
+    }
+
+    #[test]
+    fn both_readers_agree_on_what_people_write() {
+        assert_eq!(both(CORPUS), Some(()));
+        for text in ["a: 1", "a: 1\n", "- a\n- b", "[1, 2]", "'x'", "a:\n  b: |-\n    x\n  c: 1\n"]
+        {
+            assert_eq!(both(text), Some(()), "{text}");
+        }
+        let others = [
+            "",
+            "a:",
+            "a: b: c",
+            "? a",
+            "a: &x 1",
+            "a: >\n  b\n",
+            "a: b\n c",
+            "a\t: 1",
+            "---\na: 1",
+        ];
+        for text in others {
+            assert_eq!(both(text), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 1000, ..Default::default() })]
+
+        #[test]
+        fn both_readers_agree_after_any_edit(
+            edits in proptest::collection::vec(
+                (0usize..1000, 0usize..9, "[-a1 :,\\[\\]{}#|>'\"\n&*!?.~%@_é]{0,3}"), 1..4
+            )
+        ) {
+            let mut text: Vec<char> = CORPUS.chars().collect();
+            for (at, drop, insert) in edits {
+                let at = at % text.len();
+                let end = (at + drop).min(text.len());
+                text.splice(at..end, insert.chars());
+            }
+            both(&text.into_iter().collect::<String>());
+        }
     }
 }
