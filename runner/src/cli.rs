@@ -110,7 +110,7 @@ pub(crate) fn tell(failure: &Failure) -> u8 {
             eprint!("{}", problems.render(colour(), width));
         }
         // Each was told as it happened.
-        Failure::Stages(_) | Failure::Told | Failure::Interrupted => {}
+        Failure::Stages(_) | Failure::Told | Failure::Listed | Failure::Interrupted => {}
         Failure::Usage { message, help } => {
             eprintln!("{word}: {message}");
             if let Some(help) = help {

@@ -41,6 +41,14 @@ impl Sources {
         let set = |source: &Source| source.name == crate::set::NAME;
         span.source == 0 || self.0.get(span.source).is_some_and(set)
     }
+    /// The line in which a span begins.
+    fn line(&self, span: Span) -> Span {
+        let text = self.0.get(span.source).map_or("", |source| source.text.as_ref());
+        let at = span.start.min(text.len());
+        let start = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |n| n + 1);
+        let end = text.get(at..).and_then(|rest| rest.find('\n')).map_or(text.len(), |n| at + n);
+        Span { source: span.source, start, end }
+    }
     /// The text below a span; empty where the span lies outside.
     pub fn text(&self, span: Span) -> &str {
         let text = self.0.get(span.source).map_or("", |source| source.text.as_ref());
@@ -127,6 +135,9 @@ impl Problem {
     }
 }
 
+/// The code of what is no YAML.
+const SYNTAX: &str = "yaml::syntax";
+
 /// Everything that is wrong, with the texts that it points into.
 #[derive(Clone, Debug)]
 pub struct Problems {
@@ -137,6 +148,16 @@ pub struct Problems {
 impl Problems {
     /// Sorts the problems as they come in the file and drops what was found twice.
     pub fn new(sources: Sources, mut problems: Vec<Problem>) -> Problems {
+        let unread = problems.iter().filter(|p| p.code == SYNTAX).map(|p| sources.line(p.span));
+        let unread: Vec<Span> = unread.collect();
+        if !unread.is_empty() {
+            let at = |span: Span| {
+                unread.iter().any(|line| {
+                    line.source == span.source && (line.start..=line.end).contains(&span.start)
+                })
+            };
+            problems.retain(|p| p.code == SYNTAX || !(follows(p.code) || at(p.span)));
+        }
         problems.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
         problems.dedup_by(|a, b| a.span == b.span && a.code == b.code && a.message == b.message);
         let located = draw::locate(&sources, problems);
@@ -146,6 +167,12 @@ impl Problems {
     /// The problems, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.located.iter().map(|located| &located.problem)
+    }
+
+    /// The same and more.
+    pub fn with(self, more: Vec<Problem>) -> Problems {
+        let own = self.located.into_iter().map(|located| located.problem);
+        Problems::new(self.sources, own.chain(more).collect())
     }
 
     /// Whether one of them is an error.
@@ -184,6 +211,12 @@ impl Problems {
     }
 }
 
+/// Whether a problem may only be there because a line that cannot be read was left out.
+fn follows(code: &str) -> bool {
+    let names = ["graph::unknown_source", "graph::missing_port", "vars::unknown", "graph::cell"];
+    names.contains(&code) || code.ends_with("::missing") || code.ends_with("::unused")
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.located.as_slice() {
@@ -198,11 +231,29 @@ impl std::error::Error for Problems {}
 /// The best of `candidates` for a misspelt `given`, if one is near.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
-    let scored = candidates.into_iter().map(|c| (strsim::damerau_levenshtein(&given, c), c));
-    let (distance, best) = scored.min()?;
-    let near = distance <= (given.chars().count() / 3).max(1) && distance < given.chars().count();
+    let length = given.chars().count();
+    let most = (length / 3).max(1);
+    // Of many names few are worth a closer look.
+    let likely = candidates.into_iter().filter(|candidate| {
+        let part = candidate.starts_with(&given) || given.starts_with(candidate);
+        part || unlike(&given, candidate) <= most
+    });
+    let (distance, best) = likely.map(|c| (strsim::damerau_levenshtein(&given, c), c)).min()?;
+    let near = distance <= most && distance < length;
     let part = given.len() >= 3 && (best.starts_with(&given) || given.starts_with(best));
     (near || part).then_some(best)
+}
+
+/// A quick lower bound of how many letters differ: those that only one of the two has, halved where
+/// one may stand for another.
+fn unlike(a: &str, b: &str) -> usize {
+    let mut counts = [0i32; 256];
+    a.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
+    b.bytes().for_each(|byte| counts[usize::from(byte)] -= 1);
+    let more: i32 = counts.iter().filter(|count| **count > 0).sum();
+    let less: i32 = -counts.iter().filter(|count| **count < 0).sum::<i32>();
+    // A letter may be several bytes.
+    more.max(less) as usize / if a.is_ascii() && b.is_ascii() { 1 } else { 4 }
 }
 
 /// `did you mean `x`?`, or a list of what there is.

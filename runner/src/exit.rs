@@ -38,6 +38,9 @@ pub enum Failure {
     /// A check did not hold; what it found was told.
     #[error("it does not hold")]
     Told,
+    /// The pipeline file is wrong; its problems were listed.
+    #[error("the pipeline is wrong")]
+    Listed,
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -70,7 +73,7 @@ impl Failure {
     /// The exit code it becomes.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Problems(_) | Failure::Usage { .. } => code::USAGE,
+            Failure::Problems(_) | Failure::Listed | Failure::Usage { .. } => code::USAGE,
             Failure::Stages(_) | Failure::Told => code::FAILED,
             Failure::Interrupted => code::INTERRUPTED,
             Failure::Io(_) | Failure::Index(_) => code::INTERNAL,

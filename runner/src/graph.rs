@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quantmill_cache::ActionResult;
-use quantmill_stages::{Kind, Port, Sandbox};
+use quantmill_stages::{Kind, Port, Sandbox, Settled};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Problem, Problems, Severity, Sources, Span, suggest};
@@ -195,6 +195,8 @@ pub fn build(spec: Spec, kinds: &[Kind]) -> Result<Graph, Problems> {
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         // What seems to be unused may be what a mistake hides.
         problems.retain(|p| p.severity == Severity::Error || !p.code.ends_with("::unused"));
+        // The program ends with this: to take thousands of stages apart first is time lost.
+        std::mem::forget((stages, known, wires, outs));
         return Err(Problems::new(sources, problems));
     }
     let mut place = vec![0; stages.len()];
@@ -244,8 +246,8 @@ fn know(
         if stage.unclear {
             return None;
         }
-        let params = params::resolve(&kind, schema, stage, sources, problems)?;
-        let (inputs, outputs) = ((kind.inputs)(&params), (kind.outputs)(&params));
+        let Settled { params, inputs, outputs } =
+            params::resolve(&kind, schema, stage, sources, problems)?;
         Some(Known { kind, params, inputs, outputs })
     };
     stages.iter().map(&mut know).collect()
@@ -268,8 +270,10 @@ fn unread(
             let message = format!("nothing reads the input `{}`", input.name);
             let problem = Problem::warning("input::unused", input.span, message);
             problems.push(
-                problem
-                    .help(format!("name it in a `from`, or leave it out: `from: {}`", input.name)),
+                problem.help(format!(
+                    "feed it to a stage, as `from: {}`, or leave it out",
+                    input.name
+                )),
             );
         }
     }

@@ -54,14 +54,18 @@ pub fn find(path: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// Reads, parses and checks a pipeline: text -> Spec -> Graph.
 pub fn load(path: &Path, set: &[(String, String)], kinds: &[Kind]) -> Result<Graph, Failure> {
-    let text = String::from_utf8(fs_err::read(path)?).map_err(|error| {
+    let spec = spec::parse(path, &text(path)?, set, kinds)?;
+    Ok(graph::build(spec, kinds)?)
+}
+
+/// The text of a pipeline file.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(fs_err::read(path)?).map_err(|error| {
         let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
             .iter()
             .filter(|&&byte| byte == b'\n')
             .count();
         let help = "save it as UTF-8".to_owned();
         Failure::usage(format!("{}:{line}: this is not UTF-8", path.display()), Some(help))
-    })?;
-    let spec = spec::parse(path, &text, set, kinds)?;
-    Ok(graph::build(spec, kinds)?)
+    })
 }

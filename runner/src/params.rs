@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quantmill_stages::{Invalid, Kind};
+use quantmill_stages::{Invalid, Kind, Settled};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Problem, Sources, Span, suggest};
@@ -56,7 +56,7 @@ pub fn resolve(
     stage: &StageSpec,
     sources: &Sources,
     problems: &mut Vec<Problem>,
-) -> Option<Json> {
+) -> Option<Settled> {
     let uses = stage.uses.as_ref()?;
     let mut given = stage.with.json();
     let place = Place { kind, uses, with: &stage.with, sources };
@@ -64,8 +64,8 @@ pub fn resolve(
     let mut check = Keys { place: &place, schema, given: &mut given, reported: &mut reported };
     check.map(schema, &stage.with, "", problems);
     loop {
-        let invalid = match (kind.resolve)(&given) {
-            Ok(params) => return Some(params),
+        let invalid = match (kind.settle)(&given) {
+            Ok(settled) => return Some(settled),
             Err(invalid) => invalid,
         };
         let (path, missing) = exact(&invalid);
@@ -111,10 +111,12 @@ impl Keys<'_> {
             path => format!("{path}.{name}"),
         };
         for (key, value) in entries {
-            let dotted = dotted(&key.name);
             if let Some(below) = properties.get(&key.name) {
-                self.map(below, value, &dotted, problems);
+                if value.map().is_some() {
+                    self.map(below, value, &dotted(&key.name), problems);
+                }
             } else if closed {
+                let dotted = dotted(&key.name);
                 let kind = self.place.kind.name;
                 let message = format!("unknown parameter `{dotted}` of `{kind}`");
                 let problem = Problem::new("param::unknown", key.span, message);

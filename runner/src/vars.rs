@@ -76,7 +76,7 @@ impl<'a> Vars<'a> {
             Value::Map(entries) => {
                 entries.iter_mut().for_each(|(_, value)| self.expand(value, cell));
             }
-            Value::String(text) if text.contains("${") => {
+            Value::String(text) if text.as_bytes().contains(&b'$') && text.contains("${") => {
                 if let Some(value) = self.fill(&text.clone(), yaml.span, cell) {
                     yaml.value = value;
                 }
@@ -99,9 +99,9 @@ impl<'a> Vars<'a> {
         }
     }
 
-    /// Variables and their values, each filled in; for expressions.
-    pub fn value(&mut self, name: &str, at: Span) -> Option<Yaml> {
-        self.lookup(name, at, &Cell::new())
+    /// What stands at a place.
+    pub fn written(&self, span: Span) -> String {
+        self.sources.text(span).to_owned()
     }
 
     /// The names of all variables.

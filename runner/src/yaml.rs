@@ -7,6 +7,7 @@
 
 mod fast;
 mod general;
+mod recover;
 mod scalar;
 
 use serde_json::Number;
@@ -103,7 +104,7 @@ pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Ya
             problems.extend(found);
             Some(tree)
         }
-        None => general::read(text, source, problems),
+        None => recover::read(text, source, problems),
     }
 }
 
@@ -175,11 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_has_a_place() {
+    fn after_a_syntax_error_the_rest_is_read() {
+        let text = "a: [1, 2\nb: 3\nc: { x: 1 ]\nd: 4\n";
         let mut problems = Vec::new();
-        assert!(read("a: [1, 2\nb: 3\n", 0, &mut problems).is_none());
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].span.start > 0);
+        let tree = read(text, 0, &mut problems).expect("a tree");
+        let lines: Vec<usize> = (problems.iter())
+            .map(|problem| text[..problem.span.start].matches('\n').count())
+            .collect();
+        assert_eq!(lines.len(), 2, "{problems:?}");
+        assert_eq!(lines[1], 2);
+        let json = serde_json::json!({"a": null, "b": 3, "c": null, "d": 4});
+        assert_eq!(tree.json(), json);
     }
 
     const CORPUS: &str = r##"# a comment

@@ -27,7 +27,7 @@ pub mod train;
 
 pub use context::{Cancel, Context, Device, Input, Job, Progress, Sandbox, Sink};
 pub use format::Format;
-pub use stage::{Invalid, Kind, Port, Result, Stage, StageError};
+pub use stage::{Invalid, Kind, Port, Result, Settled, Stage, StageError};
 
 /// Every built-in kind of stage, in the order in which people meet them.
 pub const ALL: &[Kind] = &[

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
 use crate::{Context, Format};
@@ -196,6 +196,17 @@ impl StageError {
     }
 }
 
+/// What the parameters of a stage decide.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The parameters, defaults filled in.
+    pub params: Value,
+    /// The inputs it takes.
+    pub inputs: Vec<Port>,
+    /// The outputs it makes.
+    pub outputs: Vec<Port>,
+}
+
 /// A stage as a row of a table: what the engine sees of it.
 #[derive(Clone, Copy)]
 pub struct Kind {
@@ -219,6 +230,8 @@ pub struct Kind {
     pub schema: fn() -> schemars::Schema,
     /// Reads `with`, fills in the defaults and checks: what goes into the key.
     pub resolve: fn(&Value) -> std::result::Result<Value, Invalid>,
+    /// The same, with the inputs and outputs for these parameters.
+    pub settle: fn(&Value) -> std::result::Result<Settled, Invalid>,
     /// Its inputs, for resolved parameters.
     pub inputs: fn(&Value) -> Vec<Port>,
     /// Its outputs, for resolved parameters.
@@ -240,7 +253,8 @@ impl Kind {
             named: S::NAMED,
             trial: S::TRIAL,
             schema: || schemars::schema_for!(S::Params),
-            resolve: resolve::<S>,
+            resolve: |params| settle::<S>(params).map(|settled| settled.params),
+            settle: settle::<S>,
             inputs: |params| read::<S>(params).map(|p| S::inputs(&p)).unwrap_or_default(),
             outputs: |params| read::<S>(params).map(|p| S::outputs(&p)).unwrap_or_default(),
             run: |params, ctx| {
@@ -258,6 +272,10 @@ impl std::fmt::Debug for Kind {
 }
 
 fn read<S: Stage>(params: &Value) -> std::result::Result<S::Params, Invalid> {
+    // Where all is well, which is nearly always, nothing is copied and no path is kept.
+    if let Ok(read) = S::Params::deserialize(params) {
+        return Ok(read);
+    }
     let given = if params.is_null() { Value::Object(Default::default()) } else { params.clone() };
     serde_path_to_error::deserialize(given).map_err(|e| {
         let path = e.path().to_string();
@@ -265,8 +283,10 @@ fn read<S: Stage>(params: &Value) -> std::result::Result<S::Params, Invalid> {
     })
 }
 
-fn resolve<S: Stage>(params: &Value) -> std::result::Result<Value, Invalid> {
+fn settle<S: Stage>(params: &Value) -> std::result::Result<Settled, Invalid> {
     let params = read::<S>(params)?;
     S::check(&params)?;
-    serde_json::to_value(&params).map_err(|e| Invalid::new("", e.to_string()))
+    let (inputs, outputs) = (S::inputs(&params), S::outputs(&params));
+    let params = serde_json::to_value(&params).map_err(|e| Invalid::new("", e.to_string()))?;
+    Ok(Settled { params, inputs, outputs })
 }

@@ -197,8 +197,14 @@ impl<'a> Names<'a> {
             let message = format!("`{name}` has no cell `{wanted}`");
             let labels: Vec<String> =
                 all.map(|stage| cells::label(&self.stages[stage].cell)).collect();
-            let help =
-                suggest(wanted, &format!("cells of `{name}`"), labels.iter().map(String::as_str));
+            let help = match wanted.strip_prefix("*.") {
+                Some(port) => Some(format!("the output comes first: `{name}.{port}@*`")),
+                None => suggest(
+                    wanted,
+                    &format!("cells of `{name}`"),
+                    labels.iter().map(String::as_str),
+                ),
+            };
             return Err(Problem::new("graph::cell", text.span, message).maybe_help(help));
         }
         Ok(found)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cells::{Bound, Cell, ITEM, MOST};
 use crate::diagnostic::{Problem, Span};
-use crate::vars::spell;
+use crate::vars::{Vars, spell};
 use crate::yaml::{Key, Value, Yaml};
 
 /// The key of a matrix that drops cells.
@@ -19,21 +19,19 @@ pub struct Axis {
 }
 
 /// The axes of a stage: `foreach` first, then those of `matrix` in the order of the file.
-pub fn axes(
-    foreach: Option<&Yaml>,
-    matrix: Option<&Yaml>,
-    problems: &mut Vec<Problem>,
-) -> Vec<Axis> {
+pub fn axes(foreach: Option<&Yaml>, matrix: Option<&Yaml>, vars: &mut Vars) -> Vec<Axis> {
     let mut axes = Vec::new();
     if let Some(foreach) = foreach {
-        axes.extend(items(foreach, problems));
+        axes.extend(items(foreach, vars));
     }
     if let Some(matrix) = matrix {
+        let (before, problems) = (axes.len(), &mut *vars.problems);
+        let told = problems.len();
         match matrix.map() {
             Some(entries) => {
                 let own = entries.iter().filter(|(key, _)| key.name != EXCLUDE);
                 own.for_each(|(key, value)| axis(&key.name, key, value, &mut axes, problems));
-                if axes.is_empty() && problems.is_empty() {
+                if axes.len() == before && problems.len() == told {
                     let problem =
                         Problem::new("matrix::empty", matrix.span, "a matrix without axes");
                     problems.push(problem.help("add one, as `seed: [1, 2, 3]`"));
@@ -73,42 +71,64 @@ pub fn cells(axes: &[Axis], matrix: Option<&Yaml>, problems: &mut Vec<Problem>) 
     cells
 }
 
-fn items(foreach: &Yaml, problems: &mut Vec<Problem>) -> Option<Axis> {
+fn items(foreach: &Yaml, vars: &mut Vars) -> Option<Axis> {
+    let told = vars.problems.len();
     let mut labels = Labels::default();
     let mut values = Vec::new();
     match &foreach.value {
         Value::Seq(list) => {
             for value in list {
+                let written = vars.written(value.span);
                 let Some(name) = spell(value) else {
-                    let problem = Problem::new(
-                        "matrix::value",
-                        value.span,
-                        "an item of a list is text or a number",
-                    );
-                    let help = "name each: `foreach: { name: { ... }, other: { ... } }`";
-                    problems.push(problem.label(value.noun()).help(help));
+                    if value.value != Value::Null || written.is_empty() {
+                        vars.problems.push(no_item(value));
+                    }
                     continue;
                 };
-                values.extend(labels.bound(ITEM, name, value, value.span, problems));
+                if let (Value::Number(_), false) = (&value.value, written == name) {
+                    vars.problems.extend(respelt(&written, &name, value.span));
+                }
+                values.extend(labels.bound(ITEM, name, value, value.span, vars.problems));
             }
         }
         Value::Map(entries) => {
             for (key, value) in entries {
-                values.extend(labels.bound(ITEM, key.name.clone(), value, key.span, problems));
+                values.extend(labels.bound(ITEM, key.name.clone(), value, key.span, vars.problems));
             }
         }
         _ => {
             let problem = Problem::new("spec::type", foreach.span, "`foreach` is a list or a map");
-            problems.push(problem.label(foreach.noun()).help("write `foreach: [btc, eth]`"));
+            vars.problems.push(problem.label(foreach.noun()).help("write `foreach: [btc, eth]`"));
             return None;
         }
     }
     let key = Key { name: ITEM.to_owned(), span: foreach.span };
-    if values.is_empty() && problems.is_empty() {
+    if values.is_empty() && vars.problems.len() == told {
         let problem = Problem::new("matrix::empty", foreach.span, "`foreach` has no item");
-        problems.push(problem.help("give at least one, or leave the stage out with `when: false`"));
+        vars.problems
+            .push(problem.help("give at least one, or leave the stage out with `when: false`"));
     }
     Some(Axis { key, values })
+}
+
+fn no_item(value: &Yaml) -> Problem {
+    let problem =
+        Problem::new("matrix::value", value.span, "an item of a list is text or a number");
+    let help = "name each: `foreach: { name: { ... }, other: { ... } }`";
+    problem.label(value.noun()).help(help)
+}
+
+/// A name such as `1e5` or `1.10` that YAML reads as a number and that would lose its spelling.
+fn respelt(written: &str, name: &str, span: Span) -> Option<Problem> {
+    let first = written.bytes().next()?;
+    // A variable, or something else that is not the number itself.
+    if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.')) {
+        return None;
+    }
+    let message = format!("`{written}` without quotes is ambiguous");
+    let problem = Problem::new("yaml::ambiguous", span, message);
+    let problem = problem.label(format!("the number {name}"));
+    Some(problem.help(format!("write \"{written}\" for the text, or `{name}` for the number")))
 }
 
 /// An axis, or those that a map nests below its name.

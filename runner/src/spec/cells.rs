@@ -107,7 +107,7 @@ fn template(key: Key, mut yaml: Yaml, vars: &mut Vars) -> Template {
     for value in matrix.iter_mut().chain(&mut foreach) {
         vars.expand(value, &Cell::new());
     }
-    let axes = axes::axes(foreach.as_ref(), matrix.as_ref(), vars.problems);
+    let axes = axes::axes(foreach.as_ref(), matrix.as_ref(), vars);
     let own = axes::cells(&axes, matrix.as_ref(), vars.problems);
     let errors = vars.problems.get(told..).unwrap_or_default();
     let broken = errors.iter().any(|p| p.severity == Severity::Error);

@@ -110,7 +110,11 @@ impl Reading<'_> {
         match value.value {
             Value::Bool(holds) => holds,
             _ => {
-                self.wrong(value, format!("{what} is `true` or `false`"), "without quotes");
+                self.wrong(
+                    value,
+                    format!("{what} is `true` or `false`"),
+                    "write it without quotes",
+                );
                 false
             }
         }

@@ -65,26 +65,25 @@ fn judge(text: &str, span: Span, cell: &Cell, vars: &mut Vars) -> Option<bool> {
     for path in compiled.undeclared_variables(true) {
         let name = path.split('.').next().unwrap_or_default();
         if matches!(name, "matrix" | "item" | "key") {
-            // Its whole path, so that an axis that is missing is told.
-            let place = if name == "matrix" { path.as_str() } else { name };
-            if place == "matrix" {
+            if path == "matrix" {
                 cell.iter().filter(|b| b.axis != ITEM).for_each(|b| vars.use_axis(&b.axis));
                 continue;
             }
-            let value = vars.lookup(place, span, cell)?;
+            // Its whole path, so that what is missing is told.
+            vars.lookup(&path, span, cell)?;
             if name != "matrix" {
-                bind(name.to_owned(), &value);
+                bind(name.to_owned(), &vars.lookup(name, span, cell)?);
             }
         } else if vars.names().contains(&name) {
-            let value = vars.value(name, span)?;
-            bind(name.to_owned(), &value);
+            vars.lookup(&path, span, cell)?;
+            bind(name.to_owned(), &vars.lookup(name, span, cell)?);
         } else if !name.starts_with("given_") {
             let message = format!("unknown name `{name}` in a condition");
-            let help = suggest(name, "variables", vars.names());
-            let quote = format!("text is quoted, as `'{name}'`");
-            let problem = Problem::new("when::unknown", span, message);
-            vars.problems
-                .push(problem.help(help.map_or(quote.clone(), |h| format!("{h}; {quote}"))));
+            let help = match suggest(name, "variables", vars.names()) {
+                Some(help) => format!("{help}\na text is quoted, as `'{name}'`"),
+                None => format!("a text is quoted, as `'{name}'`"),
+            };
+            vars.problems.push(Problem::new("when::unknown", span, message).help(help));
         }
     }
     if vars.problems.len() > told {
@@ -99,7 +98,7 @@ fn judge(text: &str, span: Span, cell: &Cell, vars: &mut Vars) -> Option<bool> {
     match compiled.eval(Jinja::from(Serde(&given))) {
         Ok(value) if value.kind() == ValueKind::Bool => Some(value.is_true()),
         Ok(value) => {
-            let message = format!("the condition is {}, neither true nor false", value.kind());
+            let message = format!("the condition gives a {}, neither true nor false", value.kind());
             let problem = Problem::new("when::type", span, message);
             vars.problems.push(problem.help("compare it, as `size > 10` or `mode == 'fast'`"));
             None

@@ -18,15 +18,18 @@ const FEW: usize = 12;
 
 /// The tree and its problems, or nothing.
 pub fn read(text: &str, source: usize) -> Option<(Yaml, Vec<Problem>)> {
-    let odd = |b: &u8| *b < b' ' && *b != b'\n' || *b == 0x7f;
-    if text.as_bytes().iter().any(odd)
-        || text.contains(['\u{feff}', '\u{85}', '\u{2028}', '\u{2029}'])
+    // Without a branch, so that it goes over many bytes at a time.
+    let odd = |odd, b: &u8| odd | ((*b < b' ') & (*b != b'\n')) | (*b == 0x7f);
+    let breaks = ['\u{feff}', '\u{85}', '\u{2028}', '\u{2029}'];
+    if text.bytes().fold(false, |found, b| odd(found, &b))
+        || (!text.is_ascii() && text.contains(breaks))
     {
         return None;
     }
     let mut problems = Vec::new();
     let scalars = Scalars { text, source, problems: &mut problems };
-    let mut fast = Fast { text, bytes: text.as_bytes(), at: 0, scalars };
+    let (entries, items) = (Vec::new(), Vec::new());
+    let mut fast = Fast { text, bytes: text.as_bytes(), at: 0, scalars, entries, items };
     let indent = fast.next_line()?;
     let tree = fast.block(indent, None, DEPTH)?;
     fast.next_line().is_none().then_some((tree, problems))
@@ -37,6 +40,11 @@ struct Fast<'t> {
     bytes: &'t [u8],
     at: usize,
     scalars: Scalars<'t>,
+    /// Entries of the maps that are open, each behind those of the map around it: what a map takes
+    /// with it in the end is as long as it must be.
+    entries: Vec<(Key, Yaml)>,
+    /// The same for lists.
+    items: Vec<Yaml>,
 }
 
 impl<'t> Fast<'t> {
@@ -174,7 +182,7 @@ impl<'t> Fast<'t> {
 
     fn map(&mut self, column: usize, depth: usize) -> Option<Yaml> {
         let span = self.span(self.at, self.at);
-        let mut entries = Entries::default();
+        let mut names = Names::new(&self.entries);
         loop {
             let (name, key) = self.key(false)?;
             let told = self.scalars.problems.len();
@@ -205,14 +213,14 @@ impl<'t> Fast<'t> {
                     value
                 }
             };
-            entries.add(Key { name, span: key }, value, told, &mut self.scalars);
+            self.add(&mut names, Key { name, span: key }, value, told);
             let start = self.at;
             match self.next_line() {
                 Some(indent) if indent == column => {}
                 Some(indent) if indent > column => return None,
                 _ => {
                     self.at = start;
-                    return Some(Yaml { value: Value::Map(entries.list), span });
+                    return Some(Yaml { value: names.close(&mut self.entries), span });
                 }
             }
         }
@@ -231,7 +239,7 @@ impl<'t> Fast<'t> {
 
     fn list(&mut self, column: usize, depth: usize) -> Option<Yaml> {
         let span = self.span(self.at, self.at);
-        let mut items = Vec::new();
+        let first = self.items.len();
         loop {
             if self.byte() != Some(b'-') || !self.blank(1) {
                 return None;
@@ -250,14 +258,17 @@ impl<'t> Fast<'t> {
                 b'|' => self.literal(column)?,
                 _ => self.block(column + 1 + gap, Some(column), depth)?,
             };
-            items.push(item);
+            self.items.push(item);
             let start = self.at;
             match self.next_line() {
                 Some(indent) if indent == column && self.byte() == Some(b'-') && self.blank(1) => {}
                 Some(indent) if indent > column => return None,
                 _ => {
                     self.at = start;
-                    return Some(Yaml { value: Value::Seq(items), span });
+                    return Some(Yaml {
+                        value: Value::Seq(self.items.drain(first..).collect()),
+                        span,
+                    });
                 }
             }
         }
@@ -365,21 +376,22 @@ impl<'t> Fast<'t> {
         let open = self.byte()?;
         let close = if open == b'[' { b']' } else { b'}' };
         self.at += 1;
-        let mut items = Vec::new();
-        let mut entries = Entries::default();
+        let first = self.items.len();
+        let mut names = Names::new(&self.entries);
         self.flow_space(parent)?;
         if self.byte()? == close {
             self.at += 1;
         } else {
             loop {
                 if open == b'[' {
-                    items.push(self.flow_value(parent, depth)?);
+                    let item = self.flow_value(parent, depth)?;
+                    self.items.push(item);
                 } else {
                     let (name, span) = self.key(true)?;
                     let told = self.scalars.problems.len();
                     self.flow_space(parent)?;
                     let value = self.flow_value(parent, depth)?;
-                    entries.add(Key { name, span }, value, told, &mut self.scalars);
+                    self.add(&mut names, Key { name, span }, value, told);
                 }
                 self.flow_space(parent)?;
                 let end = self.byte()?;
@@ -391,7 +403,10 @@ impl<'t> Fast<'t> {
                 }
             }
         }
-        let value = if open == b'[' { Value::Seq(items) } else { Value::Map(entries.list) };
+        let value = match open {
+            b'[' => Value::Seq(self.items.drain(first..).collect()),
+            _ => names.close(&mut self.entries),
+        };
         Some(Yaml { value, span: self.span(start, start + 1) })
     }
 
@@ -419,6 +434,16 @@ impl<'t> Fast<'t> {
             }
             _ => None,
         }
+    }
+
+    /// Adds an entry, where its name is new. Problems from `told` on are those of its value.
+    fn add(&mut self, names: &mut Names, key: Key, value: Yaml, told: usize) {
+        if let Some(first) = names.find(&self.entries, &key.name) {
+            self.scalars.problems.push(super::duplicate(&key, first));
+            return;
+        }
+        self.scalars.forgive(&key.name, &value, told);
+        self.entries.push((key, value));
     }
 
     /// `|` or `|-` and the lines below it that are indented deeper than a column.
@@ -464,35 +489,34 @@ impl<'t> Fast<'t> {
     }
 }
 
-/// The entries of a map, each name once.
-#[derive(Default)]
-struct Entries {
-    list: Vec<(Key, Yaml)>,
-    names: HashMap<String, usize>,
+/// The names of a map that is open, and where its entries begin.
+struct Names {
+    first: usize,
+    places: HashMap<String, usize>,
 }
 
-impl Entries {
-    /// Adds an entry. Problems from `told` on are those of its value.
-    fn add(&mut self, key: Key, value: Yaml, told: usize, scalars: &mut Scalars) {
-        let first = match self.list.len() {
-            n if n < FEW => self.list.iter().position(|(other, _)| other.name == key.name),
-            _ => {
-                if self.names.is_empty() {
-                    let names = self.list.iter().enumerate();
-                    self.names = names.map(|(i, (key, _))| (key.name.clone(), i)).collect();
+impl Names {
+    fn new(entries: &[(Key, Yaml)]) -> Names {
+        Names { first: entries.len(), places: HashMap::new() }
+    }
+
+    fn close(self, entries: &mut Vec<(Key, Yaml)>) -> Value {
+        Value::Map(entries.drain(self.first..).collect())
+    }
+
+    /// The entry of a name.
+    fn find(&mut self, entries: &[(Key, Yaml)], name: &str) -> Option<Span> {
+        let own = entries.get(self.first..).unwrap_or_default();
+        let found = match own.len() {
+            n if n < FEW => own.iter().position(|(key, _)| key.name == name),
+            n => {
+                for (place, (key, _)) in own.iter().enumerate().skip(self.places.len()).take(n) {
+                    self.places.insert(key.name.clone(), place);
                 }
-                self.names.get(&key.name).copied()
+                self.places.get(name).copied()
             }
         };
-        if let Some((first, _)) = first.and_then(|first| self.list.get(first)) {
-            scalars.problems.push(super::duplicate(&key, first.span));
-            return;
-        }
-        scalars.forgive(&key.name, &value, told);
-        if !self.names.is_empty() {
-            self.names.insert(key.name.clone(), self.list.len());
-        }
-        self.list.push((key, value));
+        found.and_then(|place| own.get(place)).map(|(key, _)| key.span)
     }
 }
 

@@ -61,7 +61,7 @@ stages:
     );
     let ended = space.quantmill(&["check"]);
     assert_eq!(ended.code, 2);
-    assert!(ended.err.contains("3 problems in"), "{}", ended.err);
+    assert!(ended.err.contains("3 problems and 1 warning in"), "{}", ended.err);
     space.write("a.csv", "");
     space.write("b/1.csv", "");
     space.write("c.txt", "");
