@@ -299,6 +299,11 @@ fn hint(message: &str, written: &str, value: Option<&Yaml>) -> Option<String> {
         let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
         return suggest(given, "it may be", known);
     }
+    if message.ends_with("expected a string") && written.contains("${") {
+        let part = written.trim_matches(['"', '\'']);
+        let help = "quote its value where it is defined, or make it part of a text, as";
+        return Some(format!("{help} \"x-{part}\""));
+    }
     let scalar =
         value.is_some_and(|v| matches!(v.value, Value::Bool(_) | Value::Number(_) | Value::Null));
     if message.ends_with("expected a string") && scalar && !written.is_empty() {

@@ -324,7 +324,7 @@ pub(crate) fn stage(
     let names_of = [("env", &stage.env), ("secrets", &stage.secrets)];
     for (key, name) in names_of.iter().filter_map(|(key, names)| Some((key, names.first()?))) {
         if let Some(known) = known.filter(|known| !known.inputs.iter().any(Port::is_any)) {
-            let message = format!("a `{}` reads no environment", known.kind.name);
+            let message = format!("`{}` reads no environment", known.kind.name);
             let problem = Problem::new("graph::env", name.span, message);
             let help = format!("leave out `{key}`; give what differs as a parameter");
             problems.push(problem.help(help));
@@ -349,7 +349,7 @@ fn map(
     let problem = |message: String| Problem::new("graph::map", text.span, message);
     if let Some(known) = known.filter(|known| !known.inputs.iter().any(Port::is_any)) {
         let kind = known.kind.name;
-        let problem = problem(format!("a `{kind}` has no `map`"));
+        let problem = problem(format!("`{kind}` takes no `map`"));
         return Err(problem.help(match known.kind.items {
             Some(port) => format!("it goes over the files of `{port}` by itself: leave out `map`"),
             None => "`map` is for a `command`".to_owned(),

@@ -160,7 +160,10 @@ impl Includer<'_> {
         for (key, value) in entries {
             let name = (section.name.clone(), key.name.clone());
             if let Some(&first) = self.names.get(&name) {
-                let what = section.name.trim_end_matches('s');
+                let what = match section.name.as_str() {
+                    "vars" => "variable",
+                    other => other.trim_end_matches('s'),
+                };
                 let message = format!("the {what} `{}` is defined twice", key.name);
                 let problem = Problem::new("include::duplicate", key.span, message);
                 let problem = problem.label("again here").also(first, "first here");

@@ -49,7 +49,11 @@ fn syntax(text: &str, source: usize, at: (usize, usize), error: &serde_yaml::Err
     let message = error.without_snippet().to_string();
     // The place is drawn; do not say it twice.
     let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    let tab = message.contains("tab").then(|| tab(text, at.0)).flatten();
+    // The place may be where the value before it ends.
+    let near = text.get(at.0..).and_then(|rest| rest.find(|c: char| !c.is_whitespace()));
+    let near = at.0 + near.unwrap_or_default();
+    let tab =
+        message.contains("tab").then(|| tab(text, at.0).or_else(|| tab(text, near))).flatten();
     let start = tab.unwrap_or_else(|| at.0.min(text.trim_end().len()));
     // At the end of the text there is no character to point at.
     let end = text.get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);

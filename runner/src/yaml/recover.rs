@@ -51,8 +51,11 @@ pub fn read(text: &str, source: usize, problems: &mut Vec<Problem>) -> Option<Ya
         }
         let (blanked, error) = best?;
         at = error.span.start;
-        // An error at the end of the text is what an earlier one leads to.
-        if at < blanked.trim_end().len() {
+        // An error at the end of the text, or in a line of which one was told, follows from that.
+        let line = |at: usize| blanked.get(..at).map_or(0, |before| before.matches('\n').count());
+        let told =
+            problems.iter().any(|p| p.span.source == source && line(p.span.start) == line(at));
+        if !told && at < blanked.trim_end().len() {
             problems.push(error);
         }
         text = blanked;
