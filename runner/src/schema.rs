@@ -29,6 +29,7 @@ pub fn schema(kinds: &[Kind]) -> Value {
             json!({ "if": uses, "then": then })
         })
         .collect();
+    defs.insert("axes".to_owned(), axes());
     defs.insert("stage".to_owned(), stage(kinds, conditions));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -44,6 +45,12 @@ pub fn schema(kinds: &[Kind]) -> Value {
                 "type": "object",
             },
             "seed": seed("The seed of every stage that has none of its own."),
+            "include": {
+                "description": "Files whose `vars`, `inputs` and `stages` are taken in as if they stood here. Paths, also those in an included file, start from this file's folder.",
+                "type": ["array", "string", "null"],
+                "items": { "type": "string", "minLength": 1 },
+            },
+            "sandbox": sandbox("How far every `command` is kept to what it declares."),
             "inputs": {
                 "description": "Source files: a name for each file, folder or glob, relative to this file. They are read and hashed, never written.",
                 "type": ["object", "null"],
@@ -72,11 +79,103 @@ fn variable() -> Value {
     json!({ "type": "string", "pattern": "^\\$\\{[^}]*\\}$" })
 }
 
+fn sandbox(description: &str) -> Value {
+    json!({
+        "description": format!("{description} `off`: not at all; `trace`: what it reads and writes beside that is told; `strict`: it is refused."),
+        "default": "off",
+        "anyOf": [{ "enum": ["off", "trace", "strict"] }, variable()],
+    })
+}
+
+/// A whole number within bounds, or a variable.
+fn whole(description: &str, bounds: (u64, u64), default: u64) -> Value {
+    let number = json!({ "type": "integer", "minimum": bounds.0, "maximum": bounds.1 });
+    json!({ "description": description, "default": default, "anyOf": [number, variable()] })
+}
+
+fn boolean(description: &str) -> Value {
+    let own = json!({ "type": "boolean" });
+    json!({ "description": description, "default": false, "anyOf": [own, variable()] })
+}
+
+/// Text of a form, or with a variable in it.
+fn formed(description: &str, pattern: &str) -> Value {
+    let own = json!({ "type": "string", "pattern": pattern });
+    let filled = json!({ "type": "string", "pattern": "\\$\\{" });
+    json!({ "description": description, "anyOf": [own, filled] })
+}
+
+fn duration(description: &str) -> Value {
+    let pattern = "^\\s*([0-9.]+\\s*(ms|s|m|h|d)\\s*)+$";
+    formed(&format!("{description} As `90s`, `10m`, `2h`, `1h30m`, `1d`."), pattern)
+}
+
+fn names(description: &str) -> Value {
+    json!({
+        "description": description,
+        "type": "array",
+        "items": { "type": "string", "pattern": "^[^= \\u0000]+$" },
+    })
+}
+
+fn needs() -> Value {
+    let size = "^\\s*[0-9.]+\\s*(B|[kK]B|[MGT]B|[KMGT]iB)\\s*$";
+    json!({
+        "description": "What it needs of the machine while it runs; no more runs at a time than fits.",
+        "type": ["object", "null"],
+        "additionalProperties": false,
+        "properties": {
+            "cpu": whole("Processors.", (1, 65_536), 1),
+            "gpu": whole("GPUs.", (0, 1024), 0),
+            "memory": formed("Memory, as `512MiB` or `16GiB`.", size),
+            "time": duration("The most time that it takes."),
+        },
+    })
+}
+
+/// A list of values on an axis; axes may nest, and a variable may hold the list.
+fn matrix() -> Value {
+    json!({
+        "description": "Axes: a stage for every combination of their values, named `stage@axis=value`. An axis named like a parameter (or `seed`) sets it; others are used as `${matrix.axis}`. Stages that read it follow, cell by cell; `from: stage@*` gathers the cells and `from: stage@axis=value` picks one.",
+        "anyOf": [{ "$ref": "#/$defs/axes" }, variable()],
+    })
+}
+
+fn axes() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "exclude": {
+                "description": "Cells to leave out: each entry is a map of values on axes.",
+                "anyOf": [{ "type": "array", "items": { "anyOf": [{ "type": "object" }, variable()] } }, variable()],
+            },
+        },
+        "additionalProperties": {
+            "anyOf": [
+                { "description": "The values of an axis.", "type": "array", "minItems": 1 },
+                { "$ref": "#/$defs/axes" },
+                variable(),
+            ],
+        },
+    })
+}
+
+fn foreach() -> Value {
+    let scalar = json!({ "type": ["string", "number", "boolean"] });
+    json!({
+        "description": "A stage for every item, named `stage@item`: a list of names, or a map of names to values. `${item}` is the value (`${item.member}`), `${key}` the name. Stages that read it follow, item by item.",
+        "anyOf": [
+            { "type": "array", "minItems": 1, "items": scalar },
+            { "type": "object", "minProperties": 1 },
+            variable(),
+        ],
+    })
+}
+
 fn stage(kinds: &[Kind], conditions: Vec<Value>) -> Value {
     let names: Vec<Value> =
         kinds.iter().map(|kind| json!({ "const": kind.name, "description": kind.about })).collect();
-    let source =
-        "an input, a stage (its first output), `stage.output`, or a path that begins with `./`";
+    let source = "an input, a stage (its first output), `stage.output`, `stage@cell`, `stage@*`, or a path that begins with `./`";
     json!({
         "type": "object",
         "additionalProperties": false,
@@ -95,10 +194,25 @@ fn stage(kinds: &[Kind], conditions: Vec<Value>) -> Value {
                 "additionalProperties": { "type": "string" },
             },
             "seed": seed("The seed of this stage."),
-            "env": {
-                "description": "Names of environment variables that it may see; their values count as inputs.",
-                "type": "array",
-                "items": { "type": "string" },
+            "env": names("Names of environment variables that it may see; their values count as inputs."),
+            "secrets": names("Names of environment variables that it may see and whose values are neither hashed nor logged."),
+            "matrix": matrix(),
+            "foreach": foreach(),
+            "when": {
+                "description": "Whether it takes part: a boolean or an expression over the variables, `matrix`, `item` and `key`, such as `size > 10`. What needs a stage that does not is left out too.",
+                "type": ["boolean", "string"],
+                "default": true,
+            },
+            "frozen": boolean("It keeps what it gave last, whatever its inputs are now."),
+            "always": boolean("It runs in every run; what follows runs only where its output has changed."),
+            "retries": whole("How often it is tried again after a failure.", (0, 100), 0),
+            "timeout": duration("How long one action of it may take."),
+            "needs": needs(),
+            "sandbox": sandbox("How far it is kept to what it declares; by default as the pipeline says."),
+            "map": {
+                "description": "What a `command` maps over: an input, a folder that a stage makes, or a path or glob. Each file is an action of its own, cached alone; `{in.item}` is the file, and outputs hold `{name}` (its relative name) or `{stem}` (without extension).",
+                "type": "string",
+                "minLength": 1,
             },
         },
         "allOf": conditions,
