@@ -110,7 +110,7 @@ fn duration(description: &str) -> Value {
     formed(&format!("{description} As `90s`, `10m`, `2h`, `1h30m`, `1d`."), pattern)
 }
 
-fn names(description: &str) -> Value {
+fn variables(description: &str) -> Value {
     json!({
         "description": description,
         "type": "array",
@@ -194,8 +194,8 @@ fn stage(kinds: &[Kind], conditions: Vec<Value>) -> Value {
                 "additionalProperties": { "type": "string" },
             },
             "seed": seed("The seed of this stage."),
-            "env": names("Names of environment variables that it may see; their values count as inputs."),
-            "secrets": names("Names of environment variables that it may see and whose values are neither hashed nor logged."),
+            "env": variables("Names of environment variables that it may see; their values count as inputs."),
+            "secrets": variables("Names of environment variables that it may see and whose values are neither hashed nor logged."),
             "matrix": matrix(),
             "foreach": foreach(),
             "when": {

@@ -33,6 +33,7 @@ pub struct Check {
 /// Prints one line where all is well; every problem of the file otherwise. Warnings are printed and
 /// do not count.
 pub fn check(arguments: &Check, kinds: &[Kind]) -> Result<(), Failure> {
+    super::one_each(&arguments.file.set)?;
     let path = crate::find(arguments.file.pipeline.as_deref())?;
     let text = crate::text(&path)?;
     let (graph, problems) = judge(&path, &text, &arguments.file.set, kinds)?;

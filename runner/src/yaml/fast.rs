@@ -71,13 +71,13 @@ impl<'t> Fast<'t> {
             let indent = self.spaces();
             match self.byte()? {
                 b'\n' => self.at += 1,
-                b'#' => self.to_line_end(),
+                b'#' => self.skip_line(),
                 _ => return Some(indent),
             }
         }
     }
 
-    fn to_line_end(&mut self) {
+    fn skip_line(&mut self) {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         self.at += rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |n| n + 1);
     }
@@ -92,7 +92,7 @@ impl<'t> Fast<'t> {
                 Some(())
             }
             Some(b'#') if spaces > 0 => {
-                self.to_line_end();
+                self.skip_line();
                 Some(())
             }
             _ => None,
@@ -362,7 +362,7 @@ impl<'t> Fast<'t> {
                     }
                 }
                 b'#' if spaces > 0 => {
-                    self.to_line_end();
+                    self.skip_line();
                     self.at -= 1;
                 }
                 _ => return Some(()),
