@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::measure::{Cost, measure};
-use crate::tools::{OURS, Tool};
+use crate::tools::{OURS, Tool, Trash};
 
 /// How it went.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -23,6 +23,8 @@ pub struct Bench {
     pub big: bool,
     /// Where graphs are made.
     pub space: PathBuf,
+    /// What is done with.
+    pub trash: Trash,
     /// The results.
     pub rows: Vec<Row>,
 }

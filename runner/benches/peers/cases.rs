@@ -20,6 +20,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("fan-out", |bench| stages(bench, "fan-out", Graph::fan_out)),
     ("chain", |bench| stages(bench, "chain", Graph::chain)),
     ("folder", folder),
+    ("map", map),
     ("hash", hash),
     ("check", check),
 ];
@@ -82,7 +83,7 @@ fn cold(bench: &mut Bench, id: (&str, Unit, usize), seats: &mut Vec<Seat>) -> Ou
                 kept.push(seat);
                 continue;
             }
-            seat.tool.forget(&seat.dir)?;
+            seat.tool.forget(&seat.dir, &mut bench.trash)?;
             if again(bench, id, &seat)? {
                 kept.push(seat);
             }
@@ -131,12 +132,9 @@ fn written(dir: &Path) -> io::Result<BTreeMap<PathBuf, SystemTime>> {
     entries.map(|entry| entry.and_then(|e| Ok((e.path(), e.metadata()?.modified()?)))).collect()
 }
 
-fn clear(bench: &Bench) -> io::Result<()> {
+fn clear(bench: &mut Bench) -> io::Result<()> {
     for (tool, _) in &bench.tools {
-        let dir = bench.space.join(tool.name);
-        if dir.exists() {
-            fs::remove_dir_all(dir)?;
-        }
+        bench.trash.take(&bench.space.join(tool.name))?;
     }
     Ok(())
 }
@@ -182,6 +180,37 @@ fn folder(bench: &mut Bench) -> Outcome<()> {
                 bench.once((then, Unit::Files, size), "find (floor)", (&find, &walk), &dir, 0)?;
             }
         }
+        clear(bench)?;
+    }
+    Ok(())
+}
+
+/// A stage that maps over the files of a folder, each file an action of its own.
+fn map(bench: &mut Bench) -> Outcome<()> {
+    let Some((tool, program)) = bench.tools.iter().find(|(tool, _)| tool.name == OURS).cloned()
+    else {
+        return Ok(());
+    };
+    let (first, then, one) =
+        ("first run, an item a file", "no-op, an item a file", "one file added, an item a file");
+    let text = "version: 1\nstages:\n  sizes:\n    uses: command\n    map: ./data\n    with: { run: \
+                \"wc -c < {in.item} > {out.size}\", outputs: { size: \"made/{name}\" } }\n";
+    let mut sizes = vec![100, 1_000];
+    sizes.extend(bench.big.then_some(10_000));
+    for size in sizes {
+        let dir = bench.space.join(OURS);
+        tool.prepare(&program, &Graph::folder(size), &dir)?;
+        fs::write(dir.join("pipeline.yaml"), text)?;
+        let mut seats = vec![Seat { tool, program: program.clone(), dir: dir.clone() }];
+        cold(bench, (first, Unit::Files, size), &mut seats)?;
+        no_op(bench, (then, Unit::Files, size), &mut seats)?;
+        for round in 0..bench.rounds {
+            fs::write(dir.join(format!("data/000/new-{round}.txt")), format!("{round}"))?;
+            for seat in &seats {
+                again(bench, (one, Unit::Files, size), seat)?;
+            }
+        }
+        bench.say(one, size);
         clear(bench)?;
     }
     Ok(())

@@ -108,6 +108,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
         sizes: arguments.sizes.clone(),
         big: arguments.big,
         space: space.path().to_owned(),
+        trash: tools::Trash::new(space.path().join("trash"))?,
         rows: Vec::new(),
     };
     for (name, case) in cases::CASES {

@@ -32,7 +32,7 @@ pub struct Tool {
     pub run: &'static [&'static str],
     /// Commands to prepare a folder with.
     pub before: &'static [&'static [&'static str]],
-    /// What it keeps, beside the outputs: removed before a cold run.
+    /// What it keeps, beside the outputs: taken away before a cold run.
     pub state: &'static [&'static str],
 }
 
@@ -153,19 +153,36 @@ impl Tool {
         Ok(())
     }
 
-    /// Removes all outputs and whatever the tool keeps.
-    pub fn forget(&self, dir: &Path) -> io::Result<()> {
-        fs::remove_dir_all(dir.join("made"))?;
-        fs::create_dir(dir.join("made"))?;
-        for name in self.state {
-            let path = dir.join(name);
-            if path.is_dir() {
-                fs::remove_dir_all(path)?;
-            } else if path.exists() {
-                fs::remove_file(path)?;
-            }
+    /// Moves all outputs, and whatever the tool keeps, out of the folder.
+    pub fn forget(&self, dir: &Path, trash: &mut Trash) -> io::Result<()> {
+        for name in self.state.iter().chain(&["made"]) {
+            trash.take(&dir.join(name))?;
         }
-        Ok(())
+        fs::create_dir(dir.join("made"))
+    }
+}
+
+/// Where what is not wanted any more lies until the end: file systems are slower for a while after
+/// many files were removed, and whoever comes next would pay for it.
+pub struct Trash {
+    folder: PathBuf,
+    count: usize,
+}
+
+impl Trash {
+    /// An empty one.
+    pub fn new(folder: PathBuf) -> io::Result<Trash> {
+        fs::create_dir(&folder)?;
+        Ok(Trash { folder, count: 0 })
+    }
+
+    /// Takes a file or a folder, if it is there.
+    pub fn take(&mut self, path: &Path) -> io::Result<()> {
+        self.count += 1;
+        match fs::rename(path, self.folder.join(self.count.to_string())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            taken => taken,
+        }
     }
 }
 
