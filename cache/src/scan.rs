@@ -4,7 +4,6 @@
 //! system gives them, beside what is known of them. Where nothing changed, the name of the whole is
 //! known, too, and nothing is sorted or encoded.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -47,6 +46,7 @@ pub struct Scan {
     names: String,
     files: Vec<File>,
     others: Vec<PathBuf>,
+    looks: Vec<(PathBuf, Stamp)>,
     digest: Option<Digest>,
     order: OnceLock<Vec<u32>>,
 }
@@ -99,6 +99,7 @@ impl Scan {
             names: String::new(),
             files: Vec::new(),
             others: Vec::new(),
+            looks: Vec::new(),
             digest: None,
             order: OnceLock::new(),
         };
@@ -134,6 +135,8 @@ impl Scan {
         trail: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let mut below: Vec<(String, PathBuf, bool)> = Vec::new();
+        // Before it is read: what comes later changes it.
+        self.looks.push((path.to_owned(), Stamp::read(path)?));
         let listing = files.listing(database, path, |listing| listing.clone());
         let mut reading = Reading {
             path: path.to_owned(),
@@ -333,15 +336,19 @@ impl Scan {
         Tree { entries: files.collect() }
     }
 
-    /// Where each file lies, by relative name.
-    pub fn places(&self) -> BTreeMap<String, PathBuf> {
-        let files = self.order().iter().map(|at| {
-            let folder = &self.folders[self.files[*at as usize].folder as usize];
-            let name = [folder, self.name(*at as usize)].concat();
+    /// Every file in the order of the names: relative name, place, how it looked, content.
+    pub fn files(&self) -> impl Iterator<Item = (String, PathBuf, Stamp, Digest)> {
+        self.order().iter().map(|at| {
+            let file = &self.files[*at as usize];
+            let name = [&self.folders[file.folder as usize], self.name(*at as usize)].concat();
             let path = self.root.join(&name);
-            (name, path)
-        });
-        files.collect()
+            (name, path, file.known.stamp, file.known.digest)
+        })
+    }
+
+    /// Every folder that was read, and how it looked before.
+    pub fn folders(&self) -> &[(PathBuf, Stamp)] {
+        &self.looks
     }
 
     /// The folder that was read.

@@ -3,13 +3,13 @@
 //! Sources are read in place and never written. What a stage read is compared with what was hashed
 //! by the files' stamps once the stage has ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use globset::GlobBuilder;
-use quantmill_cache::{Artifact, Digest, IndexError, Stamp, Tree};
+use globset::{GlobBuilder, GlobMatcher};
+use quantmill_cache::{Artifact, Digest, IndexError, Stamp, Walk};
 use quantmill_stages::Input;
 
 use crate::diagnostic::nearest;
@@ -98,31 +98,42 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         let (stamps, folders) = (vec![stamp], Vec::new());
         return Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None });
     }
-    let Found { files, folders } = look(dir, pattern)?;
-    if files.is_empty() {
+    let Some(choice) = Choice::new(dir, pattern)? else { return Err(nothing(dir, pattern)) };
+    let wanted = |name: &str| choice.wants(name);
+    let walk =
+        Walk { name: pattern, hidden: false, links: true, depth: choice.depth, wanted: &wanted };
+    let scan = state.index.scan(&choice.base, &walk)?;
+    if scan.is_empty() {
         return Err(nothing(dir, pattern));
     }
-    tracing::debug!("{pattern}: {} files", files.len());
-    let mut tree = Tree::default();
-    let (mut stamps, mut fresh) = (Vec::with_capacity(files.len()), BTreeMap::new());
-    for (name, path) in &files {
-        let (entry, stamp) = state.index.file(path)?;
+    tracing::debug!("{pattern}: {} files", scan.len());
+    let artifact = Artifact::Tree(scan.digest());
+    if !state.store.sound(&scan.digest()) {
+        state.store.put(&scan.manifest()).map_err(IndexError::from)?;
+    }
+    let (mut files, mut stamps, mut fresh) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (name, path, stamp, digest) in scan.files() {
         if !stamp.settled(before) {
-            fresh.insert(path.clone(), entry.digest);
+            fresh.insert(path.clone(), digest);
         }
-        tree.entries.insert(name.clone(), entry);
+        files.push((name, path));
         stamps.push(stamp);
     }
-    let settled =
-        (folders.iter().map(|(_, stamp)| stamp)).chain(&stamps).all(|stamp| stamp.settled(before));
-    let artifact = state.store.put_tree(&tree).map_err(IndexError::from)?;
-    let input = Input { files, tree: true };
+    let folders = scan.folders().to_vec();
+    let settled = fresh.is_empty() && folders.iter().all(|(_, stamp)| stamp.settled(before));
+    let input = Input { files: files.into_iter().collect(), tree: true };
     Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None })
 }
 
 /// Whether a path, folder or glob names anything. Reads no file.
 pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
-    let found = dir.join(pattern).is_file() || !look(dir, pattern)?.files.is_empty();
+    let found = match dir.join(pattern).is_file() {
+        true => true,
+        false => match Choice::new(dir, pattern)? {
+            Some(choice) => any(&choice, "", &choice.base, choice.depth)?,
+            None => false,
+        },
+    };
     if found { Ok(()) } else { Err(nothing(dir, pattern)) }
 }
 
@@ -148,75 +159,64 @@ fn is_glob(part: &str) -> bool {
     part.contains(['*', '?', '[', '{'])
 }
 
-/// Files by relative name, and the folders that were looked through.
-#[derive(Default)]
-struct Found {
-    files: BTreeMap<String, PathBuf>,
-    folders: Vec<(PathBuf, Stamp)>,
-}
-
 /// The files of a folder, or those that match a glob, named from the last folder before the first
-/// wildcard.
-fn look(dir: &Path, pattern: &str) -> Result<Found, SourceError> {
-    let whole = dir.join(pattern);
-    if whole.is_dir() {
-        return Ok(walk(&whole, usize::MAX)?);
-    }
-    let parts: Vec<&str> = pattern.split('/').collect();
-    let Some(first) = parts.iter().position(|part| is_glob(part)) else {
-        return Ok(Found::default());
-    };
-    let base = dir.join(parts[..first].join("/"));
-    let glob = GlobBuilder::new(&parts[first..].join("/")).literal_separator(true).build();
-    let glob = glob.map_err(|error| SourceError::Nothing {
-        message: format!("`{pattern}` is not a glob: {}", error.kind()),
-        help: Some("`*` matches within a folder, `**` across folders, `{a,b}` either".into()),
-    })?;
-    let matcher = glob.compile_matcher();
-    if !base.is_dir() {
-        return Ok(Found::default());
-    }
-    // A `{a,b/c}` may hold a slash that `parts` took for one of the path: then all is looked at.
-    let deep = parts.iter().any(|part| part.contains("**") || part.contains(['{', '}']));
-    let depth = if deep { usize::MAX } else { parts.len() - first };
-    let mut found = walk(&base, depth)?;
-    found.files.retain(|name, _| matcher.is_match(name));
-    Ok(found)
+/// wildcard. Hidden ones are never meant.
+struct Choice {
+    base: PathBuf,
+    /// How many folders deep; 1 is the base's own files.
+    depth: usize,
+    glob: Option<GlobMatcher>,
 }
 
-/// Every file below a folder down to a depth (1 is the folder's own), hidden ones aside. Links are
-/// followed, each folder once.
-fn walk(base: &Path, depth: usize) -> io::Result<Found> {
-    let mut found = Found::default();
-    let mut linked = BTreeSet::new();
-    let mut open = vec![(String::new(), base.to_owned(), depth)];
-    while let Some((prefix, folder, depth)) = open.pop() {
-        // Before it is read: what comes later changes it.
-        found.folders.push((folder.clone(), Stamp::read(&folder)?));
-        for entry in fs_err::read_dir(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-            let (name, path) = (format!("{prefix}{name}"), entry.path());
-            let mut kind = entry.file_type()?;
-            if kind.is_symlink() {
-                kind = fs_err::metadata(&path)?.file_type();
-                if kind.is_dir() {
-                    let end = fs_err::canonicalize(&path)?;
-                    let round = fs_err::canonicalize(&folder)?.starts_with(&end);
-                    if round || !linked.insert(end) {
-                        continue;
-                    }
-                }
-            }
-            if kind.is_dir() && depth > 1 {
-                open.push((format!("{name}/"), path, depth - 1));
-            } else if kind.is_file() {
-                found.files.insert(name, path);
-            }
+impl Choice {
+    /// What a pattern means; `None` where it is no glob and there is no such folder.
+    fn new(dir: &Path, pattern: &str) -> Result<Option<Choice>, SourceError> {
+        let whole = dir.join(pattern);
+        if whole.is_dir() {
+            return Ok(Some(Choice { base: whole, depth: usize::MAX, glob: None }));
+        }
+        let parts: Vec<&str> = pattern.split('/').collect();
+        let Some(first) = parts.iter().position(|part| is_glob(part)) else { return Ok(None) };
+        let base = dir.join(parts[..first].join("/"));
+        let glob = GlobBuilder::new(&parts[first..].join("/")).literal_separator(true).build();
+        let glob = glob.map_err(|error| SourceError::Nothing {
+            message: format!("`{pattern}` is not a glob: {}", error.kind()),
+            help: Some("`*` matches within a folder, `**` across folders, `{a,b}` either".into()),
+        })?;
+        // A `{a,b/c}` may hold a slash that `parts` took for one of the path: then all is looked at.
+        let deep = parts.iter().any(|part| part.contains("**") || part.contains(['{', '}']));
+        let depth = if deep { usize::MAX } else { parts.len() - first };
+        let glob = Some(glob.compile_matcher());
+        Ok(base.is_dir().then_some(Choice { base, depth, glob }))
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.glob.as_ref().is_none_or(|glob| glob.is_match(name))
+    }
+}
+
+/// Whether there is a file that is wanted. Links to folders are not followed far: one is enough.
+fn any(choice: &Choice, prefix: &str, folder: &Path, depth: usize) -> io::Result<bool> {
+    let mut below = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        let (name, meta) = (format!("{prefix}{name}"), fs_err::metadata(entry.path())?);
+        if meta.is_file() && choice.wants(&name) {
+            return Ok(true);
+        }
+        // No tree is so deep: a link goes round.
+        if meta.is_dir() && depth > 1 && name.matches('/').count() < 64 {
+            below.push((format!("{name}/"), entry.path()));
         }
     }
-    Ok(found)
+    for (prefix, folder) in below {
+        if any(choice, &prefix, &folder, depth - 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn nothing(dir: &Path, pattern: &str) -> SourceError {
