@@ -26,7 +26,7 @@ pub struct Export {
     /// The run
     #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
-    /// The file to write [default: run-<id>.tar.gz]
+    /// The file to write [default: run-ID.tar.gz]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Put the outputs in as well, so that a difference can be shown line by line
