@@ -351,11 +351,6 @@ impl Scan {
         &self.looks
     }
 
-    /// The folder that was read.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// How many files there are.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -366,23 +361,9 @@ impl Scan {
         self.files.is_empty()
     }
 
-    /// Bytes of all files.
-    pub fn size(&self) -> u64 {
-        self.files.iter().map(|file| file.known.stamp.len()).sum()
-    }
-
     /// What is neither a file nor a folder, or is a link that was not followed.
     pub fn others(&self) -> &[PathBuf] {
         &self.others
-    }
-
-    /// Every file and how it looked, in the order in which they were read.
-    pub fn stamps(&self) -> impl Iterator<Item = (PathBuf, Stamp)> {
-        (0..self.files.len()).map(|at| {
-            let file = &self.files[at];
-            let folder = self.root.join(&self.folders[file.folder as usize]);
-            (folder.join(self.name(at)), file.known.stamp)
-        })
     }
 }
 
