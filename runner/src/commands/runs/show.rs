@@ -190,28 +190,14 @@ fn text(run: &Account, lock: &Lockfile, sources: &[Source]) -> String {
         let about = about.collect::<Vec<_>>().join("  ");
         table.row([name.clone(), word.to_owned(), time, about]);
     }
-    if !table.is_empty() {
-        out.push('\n');
-        out.push_str(&table.draw(
-            width,
-            |head| paint(on, Paint::Bold, head),
-            |_, line| line.into(),
-        ));
-    }
+    append(&mut out, &table, width, on);
     let mut table = Table::new([("input", Side::Left), ("read by", Side::Left), ("", Side::Left)]);
     for source in sources {
         let kept = if source.kept { "kept" } else { "by digest only" };
         let by = source.read_by.join(" ");
         table.row([source.artifact.digest().short(), by, kept.to_owned()]);
     }
-    if !table.is_empty() {
-        out.push('\n');
-        out.push_str(&table.draw(
-            width,
-            |head| paint(on, Paint::Bold, head),
-            |_, line| line.into(),
-        ));
-    }
+    append(&mut out, &table, width, on);
     out
 }
 
@@ -235,4 +221,13 @@ fn commit(run: &Account) -> String {
         _ => "",
     };
     format!("{}{}{dirty}", &commit[..12.min(commit.len())], branch.unwrap_or_default())
+}
+
+/// Adds a table, if it has a row, below an empty line.
+fn append(out: &mut String, table: &Table, width: usize, on: bool) {
+    if !table.is_empty() {
+        out.push('\n');
+        let bold = |head: &str| paint(on, Paint::Bold, head);
+        out.push_str(&table.draw(width, bold, |_, line| line.into()));
+    }
 }
