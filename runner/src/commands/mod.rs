@@ -100,6 +100,17 @@ impl Which {
     }
 }
 
+/// How the stages of a pipeline are listed.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Shown {
+    /// Name every stage, however many there are
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// A pipeline file by itself, without stages or state.
 #[derive(Args, Clone, Debug, Default)]
 pub struct File {

@@ -4,7 +4,7 @@ use clap::Args;
 use quantmill_stages::Kind;
 use serde_json::{Value, json};
 
-use super::{Opened, Which, name_width, open};
+use super::{Opened, Shown, Which, name_width, open};
 use crate::estimate::{self, Cost, Range};
 use crate::exit::Failure;
 use crate::graph::Node;
@@ -34,12 +34,8 @@ pub struct PlanArgs {
     /// Actions at a time, for the estimate [default: the number of processors]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Name every stage, however many there are
-    #[arg(long)]
-    all: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// A stage of the plan with what is said of it.
@@ -63,9 +59,9 @@ pub fn plan(arguments: &PlanArgs, kinds: &[Kind]) -> Result<(), Failure> {
         costs[*index] = row.cost;
     }
     let range = estimate::range(&opened.graph, &costs, jobs.into());
-    match arguments.json {
+    match arguments.shown.json {
         true => println!("{:#}", json(&opened, &rows, range, jobs)),
-        false => print!("{}", text(&opened, &rows, range, jobs, arguments.all)),
+        false => print!("{}", text(&opened, &rows, range, jobs, arguments.shown.all)),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use quantmill_cache::Artifact;
 use quantmill_stages::Kind;
 use serde_json::{Value, json};
 
-use super::{Opened, Which, open};
+use super::{Opened, Shown, Which, open};
 use crate::exit::Failure;
 use crate::graph::Node;
 use crate::plan::{Step, Verdict};
@@ -30,12 +30,8 @@ run), or `unknown` (it waits on one that would).")]
 pub struct Status {
     #[command(flatten)]
     which: Which,
-    /// Name every stage, however many there are
-    #[arg(long)]
-    all: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// A stage and how it is.
@@ -69,9 +65,9 @@ pub fn status(arguments: &Status, kinds: &[Kind]) -> Result<(), Failure> {
             rows.push(Row { node, step, changes, astray: astray(&opened, node, step)? });
         }
     }
-    match arguments.json {
+    match arguments.shown.json {
         true => println!("{:#}", json(&opened, &rows)),
-        false => print!("{}", text(&opened, &rows, arguments.all)),
+        false => print!("{}", text(&opened, &rows, arguments.shown.all)),
     }
     Ok(())
 }
