@@ -22,7 +22,8 @@ use crate::files::Files;
 use crate::listing::Known;
 use crate::scan::{ALL, Scan, Walk};
 use crate::{
-    ActionKey, ActionResult, Artifact, Digest, Entry, Stamp, Store, StoreError, Tree, boot, proof,
+    ActionKey, ActionResult, Artifact, Digest, Entry, Glance, Stamp, Store, StoreError, Tree, boot,
+    proof, snapshot,
 };
 
 /// Results that wait for the database at most.
@@ -81,6 +82,7 @@ pub struct Index {
     database: Database,
     waiting: Mutex<Waiting>,
     files: Files,
+    glances: Mutex<HashMap<(PathBuf, String), Glance>>,
 }
 
 impl std::fmt::Debug for Index {
@@ -93,14 +95,15 @@ impl Index {
     /// The index beside a store; made, or rebuilt from the actions' files, where it is not usable.
     pub fn open(store: &Store) -> Result<Index> {
         let actions = store.home().join("actions");
-        let (waiting, files) = (Mutex::default(), Files::default());
+        let (waiting, files, glances) = (Mutex::default(), Files::default(), Mutex::default());
         let store = store.clone();
         if !store.writable() {
-            return Ok(Index { store, actions, database: Database::none(), waiting, files });
+            let database = Database::none();
+            return Ok(Index { store, actions, database, waiting, files, glances });
         }
         fs_err::create_dir_all(&actions)?;
         let (database, fresh) = Database::open(&store.home().join("index.sqlite"));
-        let index = Index { store, actions, database, waiting, files };
+        let index = Index { store, actions, database, waiting, files, glances };
         if fresh {
             index.rebuild()?;
         }
@@ -314,6 +317,29 @@ impl Index {
     /// What lies below a folder, each file as [`Index::file`] sees it.
     pub fn scan(&self, root: &Path, walk: &Walk<'_>) -> Result<Scan> {
         Ok(Scan::read(&self.files, &self.database, root, walk)?)
+    }
+
+    /// Takes note of a glance at a snapshot, for the next [`Index::rescan`] of the same folder.
+    pub fn glanced(&self, glance: Glance) {
+        if let Some(name) = glance.name() {
+            self.glances.lock().unwrap_or_else(PoisonError::into_inner).insert(name, glance);
+        }
+    }
+
+    /// A scan, or what a glance has just made unnecessary.
+    pub fn rescan(&self, root: &Path, walk: &Walk<'_>) -> Result<Scan> {
+        let name = (std::path::absolute(root)?, walk.name.to_owned());
+        let glance = self.glances.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let scan = glance.and_then(|glance| snapshot::revive(&glance, &self.files, &self.database));
+        scan.map_or_else(|| self.scan(root, walk), Ok)
+    }
+
+    /// Keeps the manifest of a scan in the store.
+    pub fn keep(&self, scan: &mut Scan) -> Result<Artifact> {
+        if !self.store.sound(&scan.digest()) {
+            self.store.put(&scan.manifest())?;
+        }
+        Ok(Artifact::Tree(scan.digest()))
     }
 
     /// The content of a folder of outputs: no links.

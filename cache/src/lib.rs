@@ -6,6 +6,7 @@
 //! there when it was written.
 
 mod action;
+pub mod binary;
 mod boot;
 mod claim;
 mod database;
@@ -19,6 +20,7 @@ mod proof;
 mod recover;
 mod scan;
 mod session;
+mod snapshot;
 mod stamp;
 mod store;
 mod tree;
@@ -31,6 +33,7 @@ pub use index::{Index, IndexError};
 pub use inventory::{Blob, Brief, Inventory};
 pub use scan::{ALL, Scan, Walk};
 pub use session::Scratch;
+pub use snapshot::{Glance, glance};
 pub use stamp::{Stamp, TICK};
 pub use store::{Store, StoreError};
 pub use tree::{Artifact, Entry, Tree};

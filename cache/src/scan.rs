@@ -2,8 +2,10 @@
 //!
 //! A folder is listed once and each of its files looked at once, in the order in which the file
 //! system gives them, beside what is known of them. Where nothing changed, the name of the whole is
-//! known, too, and nothing is sorted or encoded.
+//! known, too, and nothing is sorted or encoded. A scan can be written down as a
+//! [snapshot](crate::glance), with which the folder is compared sooner still.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -35,28 +37,35 @@ pub struct Walk<'a> {
 
 /// Every file, links left out: how a folder of outputs is read.
 pub const ALL: Walk<'_> =
-    Walk { name: "all", hidden: true, links: false, depth: usize::MAX, wanted: &|_| true };
+    Walk { name: "", hidden: true, links: false, depth: usize::MAX, wanted: &|_| true };
 
 /// The files below a folder.
 #[derive(Debug)]
 pub struct Scan {
-    root: PathBuf,
-    /// `""` and the names of the folders below, each with a `/` at its end.
-    folders: Vec<String>,
-    names: String,
-    files: Vec<File>,
-    others: Vec<PathBuf>,
-    looks: Vec<(PathBuf, Stamp)>,
-    digest: Option<Digest>,
-    order: OnceLock<Vec<u32>>,
+    pub(crate) root: PathBuf,
+    /// The name of the [`Walk`].
+    pub(crate) walk: String,
+    /// A time before anything was looked at.
+    pub(crate) before: SystemTime,
+    /// `""` and the names of the folders below, each with a `/` at its end, and how they looked
+    /// before they were read.
+    pub(crate) folders: Vec<(String, Stamp)>,
+    pub(crate) names: String,
+    pub(crate) files: Vec<File>,
+    pub(crate) others: Vec<PathBuf>,
+    pub(crate) digest: Digest,
+    /// The manifest, where it had to be made.
+    pub(crate) manifest: Option<Vec<u8>>,
+    /// The files in the order of their full names.
+    pub(crate) order: OnceLock<Vec<u32>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct File {
-    folder: u32,
-    start: u32,
-    end: u32,
-    known: Known,
+pub(crate) struct File {
+    pub folder: u32,
+    pub start: u32,
+    pub end: u32,
+    pub known: Known,
 }
 
 /// A folder while it is read.
@@ -92,32 +101,37 @@ impl Scan {
         walk: &Walk<'_>,
     ) -> Result<Scan> {
         let root = std::path::absolute(root)?;
-        let now = SystemTime::now();
         let mut scan = Scan {
             root: root.clone(),
-            folders: vec![String::new()],
+            walk: walk.name.to_owned(),
+            before: SystemTime::now(),
+            folders: vec![(String::new(), Stamp::default())],
             names: String::new(),
             files: Vec::new(),
             others: Vec::new(),
-            looks: Vec::new(),
-            digest: None,
+            digest: Digest::from([0; 32]),
+            manifest: None,
             order: OnceLock::new(),
         };
         let mut mark = Some(blake3::Hasher::new());
-        let mut trail = Vec::new();
-        scan.folder(files, database, walk, &root, 0, now, &mut mark, &mut trail)?;
-        let Some(mark) = mark.map(|mark| *mark.finalize().as_bytes()) else { return Ok(scan) };
+        scan.folder(files, database, walk, &root, 0, &mut mark, &mut Vec::new())?;
+        let Some(mark) = mark.map(|mark| *mark.finalize().as_bytes()) else {
+            scan.identify();
+            return Ok(scan);
+        };
         let mut name = root.into_os_string().into_encoded_bytes();
         name.push(0);
         name.extend_from_slice(walk.name.as_bytes());
-        scan.digest = recall(database, &name, &mark);
-        if scan.digest.is_none() {
-            let digest = Digest::of(&scan.manifest());
-            database.with(|connection| {
-                let sql = "INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3)";
-                connection.prepare_cached(sql)?.execute(params![name, mark, digest.as_bytes()])
-            });
-            scan.digest = Some(digest);
+        match recall(database, &name, &mark) {
+            Some(digest) => scan.digest = digest,
+            None => {
+                scan.identify();
+                database.with(|connection| {
+                    let sql = "INSERT OR REPLACE INTO scans VALUES (?1, ?2, ?3)";
+                    let values = params![name, mark, scan.digest.as_bytes()];
+                    connection.prepare_cached(sql)?.execute(values)
+                });
+            }
         }
         Ok(scan)
     }
@@ -130,13 +144,12 @@ impl Scan {
         walk: &Walk<'_>,
         path: &Path,
         folder: u32,
-        now: SystemTime,
         mark: &mut Option<blake3::Hasher>,
         trail: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let mut below: Vec<(String, PathBuf, bool)> = Vec::new();
         // Before it is read: what comes later changes it.
-        self.looks.push((path.to_owned(), Stamp::read(path)?));
+        self.folders[folder as usize].1 = Stamp::read(path)?;
         let listing = files.listing(database, path, |listing| listing.clone());
         let mut reading = Reading {
             path: path.to_owned(),
@@ -148,7 +161,7 @@ impl Scan {
             passed: Vec::new(),
         };
         let mut at = 0;
-        let mut relative = self.folders[folder as usize].clone();
+        let mut relative = self.folders[folder as usize].0.clone();
         let prefix = relative.len();
         for entry in fs_err::read_dir(path)? {
             let entry = entry?;
@@ -198,8 +211,8 @@ impl Scan {
             let (start, end) = (start as u32, self.names.len() as u32);
             self.files.push(File { folder, start, end, known });
         }
-        self.finish(files, database, reading, now, mark)?;
-        if self.folders[folder as usize].matches('/').count() + 1 >= walk.depth {
+        self.finish(files, database, reading, mark)?;
+        if self.folders[folder as usize].0.matches('/').count() + 1 >= walk.depth {
             return Ok(());
         }
         for (name, below, linked) in below {
@@ -213,14 +226,14 @@ impl Scan {
                     return Err(std::io::Error::other(message).into());
                 }
             }
-            let prefix = format!("{}{name}/", self.folders[folder as usize]);
+            let prefix = format!("{}{name}/", self.folders[folder as usize].0);
             if let Some(mark) = mark {
                 mark.update(prefix.as_bytes());
                 mark.update(&[0]);
             }
-            self.folders.push(prefix);
+            self.folders.push((prefix, Stamp::default()));
             let inner = (self.folders.len() - 1) as u32;
-            self.folder(files, database, walk, &below, inner, now, mark, trail)?;
+            self.folder(files, database, walk, &below, inner, mark, trail)?;
             if linked {
                 trail.pop();
             }
@@ -234,12 +247,11 @@ impl Scan {
         files: &Files,
         database: &Database,
         reading: Reading,
-        now: SystemTime,
         mark: &mut Option<blake3::Hasher>,
     ) -> Result<()> {
         let hash = |at: &usize| {
             let stamp = self.files[*at].known.stamp;
-            Files::hash(&reading.path.join(self.name(*at)), stamp, now)
+            Files::hash(&reading.path.join(self.name(*at)), stamp, self.before)
         };
         let hashed: Vec<(Known, bool)> = match reading.changed.len() {
             0 | 1 => reading.changed.iter().map(hash).collect::<Result<_>>()?,
@@ -288,67 +300,119 @@ impl Scan {
         }
     }
 
-    fn name(&self, at: usize) -> &str {
+    pub(crate) fn name(&self, at: usize) -> &str {
         let file = &self.files[at];
         &self.names[file.start as usize..file.end as usize]
     }
 
-    fn order(&self) -> &[u32] {
+    fn prefix(&self, at: usize) -> &str {
+        &self.folders[self.files[at].folder as usize].0
+    }
+
+    fn full_name(&self, at: usize) -> String {
+        [self.prefix(at), self.name(at)].concat()
+    }
+
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        if self.files[a].folder == self.files[b].folder {
+            return self.name(a).cmp(self.name(b));
+        }
+        let parts = |at| self.prefix(at).bytes().chain(self.name(at).bytes());
+        parts(a).cmp(parts(b))
+    }
+
+    pub(crate) fn order(&self) -> &[u32] {
         self.order.get_or_init(|| {
             let mut order: Vec<u32> = (0..self.files.len() as u32).collect();
-            if self.folders.len() == 1 {
-                order.sort_unstable_by(|a, b| self.name(*a as usize).cmp(self.name(*b as usize)));
-            } else {
-                let parts = |at: u32| {
-                    let at = at as usize;
-                    let folder = &self.folders[self.files[at].folder as usize];
-                    folder.bytes().chain(self.name(at).bytes())
-                };
-                order.sort_unstable_by(|a, b| parts(*a).cmp(parts(*b)));
-            }
+            // Stable: that one merges, and the files of a folder lie together already.
+            order.sort_by(|a, b| self.compare(*a as usize, *b as usize));
             order
         })
     }
 
+    /// Makes its manifest and takes the digest of that.
+    pub(crate) fn identify(&mut self) {
+        let manifest = self.encode();
+        self.digest = Digest::of(&manifest);
+        self.manifest = Some(manifest);
+    }
+
     /// The manifest of the folder's [`Tree`].
-    pub fn manifest(&self) -> Vec<u8> {
+    pub fn manifest(&mut self) -> Vec<u8> {
+        self.manifest.take().unwrap_or_else(|| self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
         let mut manifest = Manifest::with_capacity(self.files.len());
-        for at in self.order() {
-            let file = &self.files[*at as usize];
-            let folder = &self.folders[file.folder as usize];
-            manifest.push([folder, self.name(*at as usize)], &entry(&file.known));
+        for at in self.order().iter().map(|at| *at as usize) {
+            manifest.push([self.prefix(at), self.name(at)], &entry(&self.files[at].known));
         }
         manifest.into_bytes()
     }
 
     /// The digest of the manifest.
     pub fn digest(&self) -> Digest {
-        self.digest.unwrap_or_else(|| Digest::of(&self.manifest()))
+        self.digest
     }
 
     /// The folder as a tree.
     pub fn tree(&self) -> Tree {
-        let files = self.order().iter().map(|at| {
-            let file = &self.files[*at as usize];
-            let name = [&self.folders[file.folder as usize], self.name(*at as usize)].concat();
-            (name, entry(&file.known))
-        });
-        Tree { entries: files.collect() }
+        let at = |at: &u32| (self.full_name(*at as usize), entry(&self.files[*at as usize].known));
+        Tree { entries: self.order().iter().map(at).collect() }
     }
 
-    /// Every file in the order of the names: relative name, place, how it looked, content.
-    pub fn files(&self) -> impl Iterator<Item = (String, PathBuf, Stamp, Digest)> {
+    /// Every file in the order of the names: its relative name, how it looked, what is in it.
+    pub fn files(&self) -> impl Iterator<Item = (String, Stamp, Digest)> {
         self.order().iter().map(|at| {
-            let file = &self.files[*at as usize];
-            let name = [&self.folders[file.folder as usize], self.name(*at as usize)].concat();
-            let path = self.root.join(&name);
-            (name, path, file.known.stamp, file.known.digest)
+            let Known { stamp, digest } = self.files[*at as usize].known;
+            (self.full_name(*at as usize), stamp, digest)
         })
     }
 
-    /// Every folder that was read, and how it looked before.
-    pub fn folders(&self) -> &[(PathBuf, Stamp)] {
-        &self.looks
+    /// How the file looked that is at this place among [`Scan::files`], and its content.
+    pub fn file(&self, at: usize) -> Option<(Stamp, Digest)> {
+        let Known { stamp, digest } = self.files[*self.order().get(at)? as usize].known;
+        Some((stamp, digest))
+    }
+
+    /// The place of a file by its relative name, if there is one.
+    pub fn place(&self, name: &str) -> Option<PathBuf> {
+        let full =
+            |at: &u32| self.prefix(*at as usize).bytes().chain(self.name(*at as usize).bytes());
+        self.order().binary_search_by(|at| full(at).cmp(name.bytes())).ok()?;
+        Some(self.root.join(name))
+    }
+
+    /// The places of the files whose own names, without a folder's, are wanted.
+    pub fn named(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = PathBuf> {
+        let found = self.order().iter().map(|at| *at as usize);
+        let found = found.filter(move |at| wanted(self.name(*at)));
+        found.map(|at| self.root.join(self.full_name(at)))
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether no folder has got or lost a file since.
+    pub fn complete(&self) -> bool {
+        let same = |(name, then): &(String, Stamp)| {
+            Stamp::read(&self.root.join(name)).is_ok_and(|now| now == *then)
+        };
+        self.folders.iter().all(same)
+    }
+
+    /// A time before anything was looked at.
+    pub fn before(&self) -> SystemTime {
+        self.before
+    }
+
+    /// Whether all of it was unchanged for so long that a later change shows.
+    pub fn settled(&self) -> bool {
+        let stamps = self.files.iter().map(|file| file.known.stamp);
+        let mut stamps = stamps.chain(self.folders.iter().map(|(_, stamp)| *stamp));
+        stamps.all(|stamp| stamp.settled(self.before))
     }
 
     /// How many files there are.
@@ -421,7 +485,7 @@ mod tests {
                 wanted.entries.insert(name, Entry { digest, size, executable: false });
             }
             for _ in 0..3 {
-                let scan = index.scan(&root, &ALL).unwrap();
+                let mut scan = index.scan(&root, &ALL).unwrap();
                 assert_eq!(scan.tree(), wanted);
                 assert_eq!(scan.manifest(), wanted.encode());
                 assert_eq!(scan.digest(), Digest::of(&wanted.encode()));

@@ -36,7 +36,10 @@ impl Stamp {
 
     /// The stamp of a file below an open folder: the system need not walk the way to it.
     #[cfg(unix)]
-    pub fn at(folder: impl std::os::fd::AsFd, name: &std::ffi::CStr) -> std::io::Result<Stamp> {
+    pub fn at(
+        folder: impl std::os::fd::AsFd,
+        name: impl rustix::path::Arg,
+    ) -> std::io::Result<Stamp> {
         let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty())?;
         // The types of the fields differ between systems.
         #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]

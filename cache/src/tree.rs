@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::Digest;
 
+/// Bytes that are compared at once.
+const PAGE: usize = 4096;
+
 pub(crate) const HEADER: &str = "quantmill tree 1";
 
 /// A file of a [`Tree`].
@@ -44,8 +47,10 @@ impl Tree {
 
     /// Reads a manifest; `None` where it is not one.
     pub fn decode(bytes: &[u8]) -> Option<Tree> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let mut rest = text.strip_prefix(HEADER)?.strip_prefix('\n')?;
+        Tree::lines(std::str::from_utf8(strip(bytes)?).ok()?)
+    }
+
+    fn lines(mut rest: &str) -> Option<Tree> {
         let mut entries: Vec<(String, Entry)> = Vec::with_capacity(rest.len() / 80);
         while !rest.is_empty() {
             let (line, after) = rest.split_once('\n')?;
@@ -67,10 +72,41 @@ impl Tree {
         Some(Tree { entries: entries.into_iter().collect() })
     }
 
+    /// The files in which two manifests differ; `None` where one is none.
+    pub fn differing(old: &[u8], new: &[u8]) -> Option<(Tree, Tree)> {
+        let (old, new) = (strip(old)?, strip(new)?);
+        let common = common(old.chunks(PAGE).zip(new.chunks(PAGE)));
+        let common =
+            common + (old[common..].iter().zip(&new[common..])).take_while(|(a, b)| a == b).count();
+        // From the beginning of the line in which they part.
+        let start = old[..common].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let (old, new) = (&old[start..], &new[start..]);
+        let common = self::common(old.rchunks(PAGE).zip(new.rchunks(PAGE)));
+        let (left, other) = (&old[..old.len() - common], &new[..new.len() - common]);
+        let common =
+            common + left.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+        // To the end of a line: a byte before it belongs to one that differs.
+        let same = &old[old.len() - common..];
+        let end = same.iter().position(|&byte| byte == b'\n').map_or(0, |at| common - at - 1);
+        let part =
+            |bytes: &[u8]| Tree::lines(std::str::from_utf8(&bytes[..bytes.len() - end]).ok()?);
+        Some((part(old)?, part(new)?))
+    }
+
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
         self.entries.values().map(|entry| entry.size).sum()
     }
+}
+
+/// How many bytes the first pages have in common that are equal.
+fn common<'a>(pages: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> usize {
+    pages.take_while(|(a, b)| a == b).map(|(a, _)| a.len()).sum()
+}
+
+/// A manifest without its first line.
+fn strip(manifest: &[u8]) -> Option<&[u8]> {
+    manifest.strip_prefix(HEADER.as_bytes())?.strip_prefix(b"\n")
 }
 
 /// A manifest while it is written, a file at a time in the order of their names.

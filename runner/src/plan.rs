@@ -343,10 +343,11 @@ impl Plan {
             };
             let below = |name: String| format!("{cell}/{name}");
             tree.entries.extend(entries.into_iter().map(|(name, entry)| (below(name), entry)));
-            files.extend(given.input.files.into_iter().map(|(name, path)| (below(name), path)));
+            let named = given.input.files.iter();
+            files.extend(named.map(|(name, path)| (below(name.clone()), path.clone())));
         }
         let artifact = state.store.put_tree(&tree)?;
-        let input = Input { files, tree: true };
+        let input = Input { files: files.into(), tree: true };
         Ok(Some(Given::stored(artifact, input, None)))
     }
 
@@ -368,7 +369,7 @@ fn made(state: &State, artifact: &Artifact, out: &Out, dir: &Path) -> Result<Giv
     let name = Path::new(&out.dest).file_name().unwrap_or_default().to_string_lossy();
     let files = state.store.places(artifact, &name)?;
     let tree = matches!(artifact, Artifact::Tree(_));
-    Ok(Given::stored(*artifact, Input { files, tree }, Some(dir.join(&out.dest))))
+    Ok(Given::stored(*artifact, Input { files: files.into(), tree }, Some(dir.join(&out.dest))))
 }
 
 /// What the action gave where the store has lost it and the workspace still has it.

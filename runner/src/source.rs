@@ -3,14 +3,14 @@
 //! Sources are read in place and never written. What a stage read is compared with what was hashed
 //! by the files' stamps once the stage has ended.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use globset::{GlobBuilder, GlobMatcher};
-use quantmill_cache::{Artifact, Digest, IndexError, Stamp, Walk};
-use quantmill_stages::Input;
+use quantmill_cache::{Artifact, Digest, IndexError, Scan, Stamp, Walk};
+use quantmill_stages::{Files, Input};
 
 use crate::diagnostic::nearest;
 use crate::state::State;
@@ -22,24 +22,49 @@ pub struct Given {
     pub artifact: Artifact,
     /// Where it lies.
     pub input: Input,
-    /// For source files: how each looked when it was hashed, in the order of `input.files`.
-    pub stamps: Vec<Stamp>,
-    /// For source files: each folder that was looked through, and how it looked before.
-    pub folders: Vec<(PathBuf, Stamp)>,
-    /// For source files: all of it was unchanged for so long that the stamps tell of any later change.
-    pub settled: bool,
-    /// For source files: those that had changed so recently when they were hashed that a later change
-    /// could look the same; their content is compared.
-    pub fresh: BTreeMap<PathBuf, Digest>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// For what a stage made: the path that people know it by.
     pub shown: Option<PathBuf>,
+}
+
+/// Where an input comes from. What lies in the workspace can change at any time.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// The store.
+    Store,
+    /// A source file: how it looked when it was hashed, and its content where it had changed so
+    /// recently that a later change could look the same.
+    File(Stamp, Option<Digest>),
+    /// A folder or a glob of source files.
+    Folder(Arc<Scan>),
+}
+
+impl Origin {
+    /// A source file that looked like this some time after `before`.
+    pub fn file(stamp: Stamp, digest: Digest, before: SystemTime) -> Origin {
+        Origin::File(stamp, (!stamp.settled(before)).then_some(digest))
+    }
 }
 
 impl Given {
     /// What lies in the store.
     pub fn stored(artifact: Artifact, input: Input, shown: Option<PathBuf>) -> Given {
-        let (stamps, folders, fresh) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Given { artifact, input, stamps, folders, settled: false, fresh, shown }
+        Given { artifact, input, origin: Origin::Store, shown }
+    }
+
+    /// Whether it lies in the workspace, where anybody may change it.
+    pub fn is_source(&self) -> bool {
+        !matches!(self.origin, Origin::Store)
+    }
+
+    /// Whether it was unchanged for so long that its looks tell of any later change.
+    pub fn settled(&self) -> bool {
+        match &self.origin {
+            Origin::Store => true,
+            Origin::File(_, fresh) => fresh.is_none(),
+            Origin::Folder(scan) => scan.settled(),
+        }
     }
 
     /// Names files as people know them in a message that may name their places in the store.
@@ -52,13 +77,17 @@ impl Given {
     }
 
     /// The first file that is no longer what was hashed.
-    pub fn changed(&self) -> Option<&Path> {
-        let mut files = self.input.files.values().zip(&self.stamps);
-        let changed = files.find(|(path, then)| Stamp::read(path).ok().as_ref() != Some(*then));
-        let differs =
-            |(path, then): &(&PathBuf, &Digest)| Digest::of_file(path).ok() != Some(**then);
-        let changed = changed.map(|(path, _)| path);
-        changed.or_else(|| Some(self.fresh.iter().find(differs)?.0)).map(PathBuf::as_path)
+    pub fn changed(&self) -> Option<PathBuf> {
+        match &self.origin {
+            Origin::Store => None,
+            Origin::Folder(scan) => scan.changed(),
+            Origin::File(then, fresh) => {
+                let (_, path) = self.input.files.first_key_value()?;
+                let same = Stamp::read(path).is_ok_and(|now| now == *then)
+                    && fresh.is_none_or(|digest| Digest::of_file(path).ok() == Some(digest));
+                (!same).then(|| path.clone())
+            }
+        }
     }
 }
 
@@ -91,38 +120,25 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     if whole.is_file() {
         let (entry, stamp) = state.index.file(&whole)?;
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let input = Input { files: BTreeMap::from([(name, whole.clone())]), tree: false };
+        let input = Input { files: [(name, whole)].into_iter().collect(), tree: false };
         let artifact = Artifact::File(entry.digest);
-        let settled = stamp.settled(before);
-        let fresh = (!settled).then_some((whole, entry.digest)).into_iter().collect();
-        let (stamps, folders) = (vec![stamp], Vec::new());
-        return Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None });
+        let origin = Origin::file(stamp, entry.digest, before);
+        return Ok(Given { artifact, input, origin, shown: None });
     }
     let Some(choice) = Choice::new(dir, pattern)? else { return Err(nothing(dir, pattern)) };
     let wanted = |name: &str| choice.wants(name);
     let walk =
         Walk { name: pattern, hidden: false, links: true, depth: choice.depth, wanted: &wanted };
-    let scan = state.index.scan(&choice.base, &walk)?;
+    let mut scan = state.index.rescan(&choice.base, &walk)?;
     if scan.is_empty() {
         return Err(nothing(dir, pattern));
     }
     tracing::debug!("{pattern}: {} files", scan.len());
-    let artifact = Artifact::Tree(scan.digest());
-    if !state.store.sound(&scan.digest()) {
-        state.store.put(&scan.manifest()).map_err(IndexError::from)?;
-    }
-    let (mut files, mut stamps, mut fresh) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for (name, path, stamp, digest) in scan.files() {
-        if !stamp.settled(before) {
-            fresh.insert(path.clone(), digest);
-        }
-        files.push((name, path));
-        stamps.push(stamp);
-    }
-    let folders = scan.folders().to_vec();
-    let settled = fresh.is_empty() && folders.iter().all(|(_, stamp)| stamp.settled(before));
-    let input = Input { files: files.into_iter().collect(), tree: true };
-    Ok(Given { artifact, input, stamps, folders, settled, fresh, shown: None })
+    let artifact = state.index.keep(&mut scan)?;
+    let scan = Arc::new(scan);
+    let files = Files::scanned(Arc::clone(&scan), choice.glob.is_none());
+    let (input, origin) = (Input { files, tree: true }, Origin::Folder(scan));
+    Ok(Given { artifact, input, origin, shown: None })
 }
 
 /// Whether a path, folder or glob names anything. Reads no file.

@@ -7,22 +7,25 @@
 //! It is not written where a file had changed so recently that another edit could look the same.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use quantmill_cache::{Artifact, Digest, IndexError, Stamp, TICK};
+use quantmill_cache::binary::{Reader, put_number, put_text};
+use quantmill_cache::{ALL, Artifact, Digest, Glance, IndexError, Scan, Stamp, TICK, glance};
 use quantmill_stages::Kind;
 
 use crate::plan::Wish;
 use crate::record::Repeat;
 use crate::run::Ran;
+use crate::source::{Given, Origin};
 use crate::state::State;
 
-const MAGIC: &[u8] = b"quantmill up to date 1\n";
+const MAGIC: &[u8] = b"quantmill up to date 2\n";
 
 /// What is asked of a run, by its digest: the pipeline, the wish, the values set, and this program.
 pub fn question(pipeline: &Path, set: &[(String, String)], wish: &Wish, kinds: &[Kind]) -> Digest {
@@ -43,17 +46,30 @@ fn shelves(home: &Path) -> usize {
     std::fs::read_dir(home.join("store")).map_or(0, Iterator::count)
 }
 
-/// A note that still holds.
-pub struct UpToDate {
-    /// How many stages are in place.
-    pub stages: usize,
-    /// What the record of a run says that finds them so.
-    pub again: Repeat,
+/// What a look at the note tells.
+pub enum Look {
+    /// The note still holds.
+    UpToDate {
+        /// How many stages are in place.
+        stages: usize,
+        /// What the record of a run says that finds them so.
+        again: Repeat,
+    },
+    /// It does not; but this is how the files of folders look now.
+    Changed(Vec<Glance>),
 }
 
 /// Looks whether the answer to a question is still that of the note.
-pub fn look(home: &Path, question: &Digest) -> Option<UpToDate> {
-    let bytes = std::fs::read(place(home, question)).ok()?;
+pub fn look(home: &Path, question: &Digest) -> Look {
+    let mut glances = Vec::new();
+    match compare(home, question, &mut glances) {
+        Some((stages, again)) => Look::UpToDate { stages, again },
+        None => Look::Changed(glances),
+    }
+}
+
+fn compare(home: &Path, question: &Digest, glances: &mut Vec<Glance>) -> Option<(usize, Repeat)> {
+    let bytes = Arc::new(std::fs::read(place(home, question)).ok()?);
     let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
     if Digest::of(body).as_bytes() != sum {
         return None;
@@ -70,22 +86,27 @@ pub fn look(home: &Path, question: &Digest) -> Option<UpToDate> {
             return None;
         }
     }
+    let mut same = true;
     for _ in 0..note.number()? {
-        let path = Path::new(std::ffi::OsStr::from_bytes(note.text()?));
-        let folder = File::open(path).ok()?;
-        let whole = note.number()? == 1;
-        if whole && Stamp::of(&folder.metadata().ok()?).bytes() != note.take(Stamp::SIZE)? {
-            return None;
-        }
+        let length = note.text()?.len();
+        let end = body.len() - note.0.len();
+        let glance = glance(&bytes, end - length..end);
+        same &= glance.as_ref().is_some_and(Glance::same);
+        glances.extend(glance);
+    }
+    if !same {
+        return None;
+    }
+    for _ in 0..note.number()? {
+        let folder = File::open(Path::new(OsStr::from_bytes(note.text()?))).ok()?;
         for _ in 0..note.number()? {
-            let name = CStr::from_bytes_with_nul(note.text()?).ok()?;
-            if Stamp::at(&folder, name).ok()?.bytes() != note.take(Stamp::SIZE)? {
+            if Stamp::at(&folder, note.text()?).ok()?.bytes() != *note.array()? {
                 return None;
             }
         }
     }
     let again = serde_json::from_slice(again).ok()?;
-    note.0.is_empty().then_some(UpToDate { stages, again })
+    note.0.is_empty().then_some((stages, again))
 }
 
 /// A variable's value by its digest; one that is not set differs from an empty one.
@@ -103,7 +124,7 @@ pub fn write(
 ) -> Result<bool, IndexError> {
     let Ran { summary, graph, plan, state } = ran;
     let done: Vec<usize> = (0..graph.nodes.len()).filter(|&i| plan.steps[i].is_some()).collect();
-    let settled = plan.sources().all(|given| given.settled);
+    let settled = plan.sources().all(Given::settled);
     if !settled || done.iter().any(|&index| plan.again(index)) {
         return Ok(false);
     }
@@ -112,7 +133,13 @@ pub fn write(
         std::thread::sleep(TICK + TICK / 4);
     }
     let before = SystemTime::now();
-    let mut note = Note { before, env: BTreeMap::new(), folders: BTreeMap::new(), doubtful: false };
+    let mut note = Note {
+        before,
+        env: BTreeMap::new(),
+        scans: Vec::new(),
+        files: BTreeMap::new(),
+        doubtful: false,
+    };
     for source in graph.sources.0.iter().filter(|source| source.name != "--set") {
         let path = Path::new(&source.name);
         note.file(path, Stamp::read(path)?);
@@ -123,10 +150,13 @@ pub fn write(
     }
     note.file(lock, Stamp::read(lock)?);
     for given in plan.sources() {
-        for (path, stamp) in given.input.files.values().zip(&given.stamps) {
-            note.file(path, *stamp);
+        match &given.origin {
+            Origin::Folder(scan) => note.scan(scan),
+            Origin::File(stamp, _) => {
+                given.input.files.values().for_each(|path| note.file(path, *stamp));
+            }
+            Origin::Store => {}
         }
-        given.folders.iter().for_each(|(path, stamp)| note.folder(path, *stamp));
     }
     for &index in &done {
         let node = &graph.nodes[index];
@@ -151,20 +181,17 @@ pub fn write(
     Ok(true)
 }
 
+/// What is noted.
 struct Note {
     /// When it was begun.
     before: SystemTime,
     env: BTreeMap<String, Digest>,
-    folders: BTreeMap<PathBuf, Folder>,
-    /// Something changed so recently that an edit could hide.
+    /// Snapshots of whole folders.
+    scans: Vec<Vec<u8>>,
+    /// How single files looked, by folder and name.
+    files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, Stamp>>,
+    /// Something changed so recently that an edit could hide, or cannot be looked at.
     doubtful: bool,
-}
-
-/// A folder: how it looked, where its list of files counts, and how files in it looked.
-#[derive(Default)]
-struct Folder {
-    whole: Option<Stamp>,
-    files: BTreeMap<Vec<u8>, Stamp>,
 }
 
 impl Note {
@@ -174,18 +201,17 @@ impl Note {
         self.doubtful |= !stamp.settled(self.before);
         // Most files come folder by folder, so the key is there already.
         let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
-        match self.folders.get_mut(folder) {
-            Some(known) => drop(known.files.insert(name, stamp)),
-            None => {
-                let files = BTreeMap::from([(name, stamp)]);
-                self.folders.insert(folder.to_owned(), Folder { whole: None, files });
-            }
+        match self.files.get_mut(folder) {
+            Some(known) => drop(known.insert(name, stamp)),
+            None => drop(self.files.insert(folder.to_owned(), BTreeMap::from([(name, stamp)]))),
         }
     }
 
-    fn folder(&mut self, path: &Path, stamp: Stamp) {
-        self.doubtful |= !stamp.settled(self.before);
-        self.folders.entry(path.to_owned()).or_default().whole = Some(stamp);
+    fn scan(&mut self, scan: &Scan) {
+        match scan.snapshot() {
+            Some(snapshot) => self.scans.push(snapshot),
+            None => self.doubtful = true,
+        }
     }
 
     /// False where the output is not in its place as it should be.
@@ -195,85 +221,46 @@ impl Note {
         artifact: &Artifact,
         place: &Path,
     ) -> Result<bool, IndexError> {
-        let digest = match artifact {
+        match artifact {
             Artifact::File(digest) => {
                 let (entry, stamp) = state.index.file(place)?;
                 self.file(place, stamp);
-                return Ok(entry.digest == *digest);
+                Ok(entry.digest == *digest)
             }
-            Artifact::Tree(digest) => digest,
-        };
-        let wanted = state.store.tree(digest)?;
-        let mut open = vec![(String::new(), place.to_owned())];
-        let mut found = 0;
-        while let Some((prefix, folder)) = open.pop() {
-            self.folder(&folder, Stamp::read(&folder)?);
-            for entry in fs_err::read_dir(&folder)? {
-                let entry = entry?;
-                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-                if entry.file_type()?.is_dir() {
-                    open.push((format!("{name}/"), entry.path()));
-                    continue;
-                }
-                let (is, stamp) = state.index.file(&entry.path())?;
-                self.file(&entry.path(), stamp);
-                if wanted.entries.get(&name) != Some(&is) {
-                    return Ok(false);
-                }
-                found += 1;
+            Artifact::Tree(digest) => {
+                let scan = state.index.scan(place, &ALL)?;
+                self.doubtful |= !scan.settled();
+                self.scan(&scan);
+                Ok(scan.digest() == *digest)
             }
         }
-        Ok(found == wanted.entries.len())
     }
 
     fn encode(&self, stages: usize, again: &[u8], shelves: usize) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        let number = |out: &mut Vec<u8>, n: usize| out.extend((n as u32).to_le_bytes());
-        let text = |out: &mut Vec<u8>, bytes: &[u8], end: &[u8]| {
-            number(out, bytes.len() + end.len());
-            out.extend(bytes);
-            out.extend(end);
-        };
-        number(&mut out, stages);
-        text(&mut out, again, b"");
-        number(&mut out, shelves);
-        number(&mut out, self.env.len());
+        let mut out = Vec::with_capacity(self.scans.iter().map(Vec::len).sum::<usize>() + 4096);
+        out.extend_from_slice(MAGIC);
+        put_number(&mut out, stages);
+        put_text(&mut out, again);
+        put_number(&mut out, shelves);
+        put_number(&mut out, self.env.len());
         for (name, value) in &self.env {
-            text(&mut out, name.as_bytes(), b"");
-            out.extend(value.as_bytes());
+            put_text(&mut out, name.as_bytes());
+            out.extend_from_slice(value.as_bytes());
         }
-        number(&mut out, self.folders.len());
-        for (path, folder) in &self.folders {
+        put_number(&mut out, self.scans.len());
+        self.scans.iter().for_each(|scan| put_text(&mut out, scan));
+        put_number(&mut out, self.files.len());
+        for (path, files) in &self.files {
             let path = absolute(path).unwrap_or_else(|_| path.clone());
-            text(&mut out, path.as_os_str().as_bytes(), b"");
-            number(&mut out, usize::from(folder.whole.is_some()));
-            folder.whole.iter().for_each(|stamp| out.extend(stamp.bytes()));
-            number(&mut out, folder.files.len());
-            for (name, stamp) in &folder.files {
-                text(&mut out, name, b"\0");
-                out.extend(stamp.bytes());
+            put_text(&mut out, path.as_os_str().as_bytes());
+            put_number(&mut out, files.len());
+            for (name, stamp) in files {
+                put_text(&mut out, name);
+                out.extend_from_slice(&stamp.bytes());
             }
         }
         let sum = Digest::of(&out);
-        out.extend(sum.as_bytes());
+        out.extend_from_slice(sum.as_bytes());
         out
-    }
-}
-
-/// Reads what `encode` wrote.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(taken)
-    }
-    fn number(&mut self) -> Option<usize> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?) as usize)
-    }
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let n = self.number()?;
-        self.take(n)
     }
 }

@@ -8,7 +8,7 @@ mod bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use quantmill_cache::{ActionKey, Artifact, Entry, IndexError, Store};
+use quantmill_cache::{ActionKey, Artifact, Entry, IndexError, Store, Tree};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -273,16 +273,19 @@ fn input(
         how,
         line,
     };
-    let place = |name: &str| given.and_then(|given| given.input.files.get(name));
+    let place = |name: &str| given.and_then(|given| given.input.files.place(name));
     let (old, new) = match (old, new) {
-        (Artifact::Tree(old), Artifact::Tree(new)) => match (store.tree(old), store.tree(new)) {
-            (Ok(old), Ok(new)) => (old.entries, new.entries),
-            _ => return out.push(Change::Note { text: format!("input {port} changed") }),
-        },
+        (Artifact::Tree(old), Artifact::Tree(new)) => {
+            let read = store.read(old).ok().zip(store.read(new).ok());
+            match read.and_then(|(old, new)| Tree::differing(&old, &new)) {
+                Some((old, new)) => (old.entries, new.entries),
+                None => return out.push(Change::Note { text: format!("input {port} changed") }),
+            }
+        }
         (Artifact::File(old), Artifact::File(_)) => {
             let name = given.and_then(|given| given.input.files.keys().next());
             let name = name.map_or(port, String::as_str);
-            let line = place(name).and_then(|path| bytes::first_line(&store.path(old), path));
+            let line = place(name).and_then(|path| bytes::first_line(&store.path(old), &path));
             return out.push(file(name, How::Changed, line));
         }
         (_, Artifact::Tree(_)) => {
@@ -308,7 +311,7 @@ fn input(
         }
         named += 1;
         let old = a.map(|entry| store.path(&entry.digest)).filter(|_| how == How::Changed);
-        let line = old.zip(place(name)).and_then(|(old, new)| bytes::first_line(&old, new));
+        let line = old.zip(place(name)).and_then(|(old, new)| bytes::first_line(&old, &new));
         out.push(file(name, how, line));
     }
     if more > 0 {
@@ -320,7 +323,7 @@ fn input(
 mod tests {
     use std::sync::Arc;
 
-    use quantmill_cache::{Digest, Tree};
+    use quantmill_cache::Digest;
     use quantmill_stages::Input;
     use serde_json::json;
 
@@ -401,7 +404,7 @@ mod tests {
         let (old, new) = (key(b"one\n2, and more\n"), key(b"one\ntwo, and more\n"));
         let given = || {
             let files = BTreeMap::from([("notes.md".into(), path.clone())]);
-            let input = Input { files, tree: false };
+            let input = Input { files: files.into(), tree: false };
             let artifact = new.inputs["notes"];
             let given = Given::stored(artifact, input, None);
             BTreeMap::from([("notes".into(), given.into())])

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Result, StageError};
+use crate::{Input, Result, StageError};
 
 /// Where models compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +51,6 @@ pub enum Sandbox {
     Trace,
     /// What it reads and writes beside that is refused.
     Strict,
-}
-
-/// One input of an action: a file, or a folder as the files in it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Input {
-    /// Relative name (`/`-separated) to the place of the bytes. A file has one entry, under its own
-    /// file name. The places are read-only and may have names of their own (the store's).
-    pub files: BTreeMap<String, PathBuf>,
-    /// A folder rather than one file.
-    pub tree: bool,
 }
 
 /// An action, ready to run: everything that a [`Context`] holds but the listeners.

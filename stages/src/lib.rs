@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod extract;
 pub mod featurize;
 mod format;
+mod input;
 #[cfg(feature = "models")]
 pub mod model;
 pub mod pairs;
@@ -25,8 +26,9 @@ mod testing;
 #[cfg_attr(not(feature = "models"), allow(dead_code))]
 pub mod train;
 
-pub use context::{Cancel, Context, Device, Input, Job, Progress, Sandbox, Sink};
+pub use context::{Cancel, Context, Device, Job, Progress, Sandbox, Sink};
 pub use format::Format;
+pub use input::{Files, Input};
 pub use stage::{Invalid, Kind, Port, Result, Settled, Stage, StageError};
 
 /// Every built-in kind of stage, in the order in which people meet them.

@@ -44,13 +44,13 @@ impl Sink for Heard {
 
 /// A port fed by a file, or by a folder as its files.
 pub fn input(path: &Path) -> Input {
-    let mut input = Input { tree: path.is_dir(), ..Input::default() };
-    if !input.tree {
+    let mut files = BTreeMap::new();
+    let tree = path.is_dir();
+    if !tree {
         let name = path.file_name().expect("a file name").to_string_lossy().into_owned();
-        input.files.insert(name, path.to_owned());
-        return input;
+        files.insert(name, path.to_owned());
     }
-    let mut folders = vec![path.to_owned()];
+    let mut folders = if tree { vec![path.to_owned()] } else { Vec::new() };
     while let Some(folder) = folders.pop() {
         for entry in fs_err::read_dir(&folder).expect("a folder") {
             let found = entry.expect("an entry").path();
@@ -58,11 +58,11 @@ pub fn input(path: &Path) -> Input {
                 folders.push(found);
             } else {
                 let name = found.strip_prefix(path).expect("below").to_string_lossy().into_owned();
-                input.files.insert(name, found);
+                files.insert(name, found);
             }
         }
     }
-    input
+    Input { files: files.into(), tree }
 }
 
 /// Resolves the parameters and runs the stage with seed 0 on the CPU.

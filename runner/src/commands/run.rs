@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use quantmill_cache::Digest;
+use quantmill_cache::{Digest, Glance};
 use quantmill_stages::{Cancel, Device, Kind};
 
 use super::{Opened, Which, name_width, open};
@@ -29,7 +29,7 @@ use crate::report::text::{colour, columns};
 use crate::run::machine;
 use crate::run::{self, Options};
 use crate::state;
-use crate::uptodate::{self, UpToDate};
+use crate::uptodate::{self, Look};
 
 /// The lock file is at most this much behind the stages.
 const LOCK: Duration = Duration::from_secs(2);
@@ -87,10 +87,10 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let pipeline = which.find()?;
     let question = uptodate::question(&pipeline, &which.set, &which.wish(), kinds);
     let plain = arguments.trial.sweep.is_none() && !arguments.keep_inputs;
-    if plain && nothing_to_do(arguments, &pipeline, &question) {
-        return Ok(());
-    }
+    let glances = if plain { look(arguments, &pipeline, &question) } else { Some(Vec::new()) };
+    let Some(glances) = glances else { return Ok(()) };
     let opened = open(which, kinds)?;
+    glances.into_iter().for_each(|glance| opened.state.index.glanced(glance));
     let plan = opened.plan(which)?;
     let detected = machine::detect();
     let cpus = detected.cpu as usize;
@@ -186,20 +186,24 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     }
 }
 
-/// True where all is as the last run left it; that is then told and recorded.
-fn nothing_to_do(arguments: &Run, pipeline: &Path, question: &Digest) -> bool {
+/// Looks whether all is as the last run left it. That is then told and recorded, and `None` returned;
+/// otherwise how the files of source folders look now.
+fn look(arguments: &Run, pipeline: &Path, question: &Digest) -> Option<Vec<Glance>> {
     let started = Instant::now();
     let dir = pipeline.parent().filter(|dir| !dir.as_os_str().is_empty());
     let home = state::locate(dir.unwrap_or(Path::new(".")));
-    let Some(UpToDate { stages, again }) = uptodate::look(&home, question) else { return false };
+    let (stages, again) = match uptodate::look(&home, question) {
+        Look::UpToDate { stages, again } => (stages, again),
+        Look::Changed(glances) => return Some(glances),
+    };
     let millis = started.elapsed().as_millis() as u64;
     let summary = Summary { hits: stages, millis, ..Summary::default() };
     // Where the record of that run is gone, the long way writes one of its own.
     if record::repeat(&home, again, arguments.note.clone(), summary).is_err() {
-        return false;
+        return Some(Vec::new());
     }
     Display::new(false, colour(), 0).note(&Event::RunFinished(summary));
-    true
+    None
 }
 
 fn setting(opened: &Opened, plan: &Plan, run: &Run, cpus: usize, jobs: usize) -> Setting {

@@ -22,7 +22,7 @@ impl InPlace {
     pub fn input(&mut self, state: &State, given: &Given) -> Result<Option<Input>, IndexError> {
         let Some(place) = &given.shown else { return Ok(None) };
         let place = std::path::absolute(place)?;
-        let input = Input { files: files(given, &place), tree: given.input.tree };
+        let input = Input { files: files(given, &place).into(), tree: given.input.tree };
         let mut looks = Vec::with_capacity(input.files.len());
         for path in input.files.values() {
             let Ok(stamp) = Stamp::read(path) else { return Ok(None) };

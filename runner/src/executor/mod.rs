@@ -126,7 +126,7 @@ fn attempt(
     }
     ended.map_err(|e| rename(e, &action.ready.given))?;
     if let Some(path) = action.ready.given.values().find_map(|given| given.changed()) {
-        let error = StageError::bad(path, "changed while the stage was reading it");
+        let error = StageError::bad(&path, "changed while the stage was reading it");
         return Err(error.hint("run again").into());
     }
     let mut result = heard.into_result();
@@ -144,7 +144,7 @@ fn attempt(
 /// Looks at the bytes of what comes from the store: a stage must not compute with a damaged blob.
 /// What is damaged is taken back from its place in the workspace, if it is whole there.
 fn inspect(port: &str, given: &Given, state: &State) -> Result<(), ActionError> {
-    if !given.stamps.is_empty() || state.store.check(&given.artifact) {
+    if given.is_source() || state.store.check(&given.artifact) {
         return Ok(());
     }
     let place = given.shown.as_deref();

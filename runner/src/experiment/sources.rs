@@ -35,7 +35,7 @@ impl Sources {
         store: &Store,
         given: impl Iterator<Item = &'a Given>,
     ) -> Result<(), IndexError> {
-        for given in given.filter(|given| !given.stamps.is_empty()) {
+        for given in given.filter(|given| given.is_source()) {
             let new =
                 self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(given.artifact);
             if !new || !self.all && given.input.files.len() > FILES {

@@ -13,7 +13,7 @@ use super::{Ended, Shared};
 use crate::executor;
 use crate::graph::Node;
 use crate::plan::{Plan, Ready};
-use crate::source::Given;
+use crate::source::{Given, Origin};
 use crate::state::State;
 
 /// The items of a stage.
@@ -75,18 +75,19 @@ pub fn split(
             .filter(|(other, _)| *other != port)
             .map(|(other, given)| (other.clone(), given.clone()))
             .collect();
+        let origin = match &whole.origin {
+            Origin::Folder(scan) => scan.file(at).map_or(Origin::Store, |(stamp, digest)| {
+                Origin::file(stamp, digest, scan.before())
+            }),
+            origin => origin.clone(),
+        };
         let one = Given {
             artifact: Artifact::File(digest),
-            input: Input { files: [(name.clone(), path.clone())].into(), tree: false },
-            stamps: whole.stamps.get(at).copied().into_iter().collect(),
-            folders: Vec::new(),
-            settled: false,
-            fresh: whole
-                .fresh
-                .get_key_value(path)
-                .map(|(p, d)| (p.clone(), *d))
-                .into_iter()
-                .collect(),
+            input: Input {
+                files: [(name.clone(), path.clone())].into_iter().collect(),
+                tree: false,
+            },
+            origin,
             shown: whole.shown.as_ref().map(|folder| folder.join(name)),
         };
         given.insert(port.to_owned(), one.into());

@@ -134,15 +134,12 @@ fn secret(name: &str) -> bool {
 /// The scripts that a command is known to use: inputs, and files that its line names.
 fn scripts(run: &Run, job: &Job) -> BTreeSet<PathBuf> {
     let inputs = job.inputs.values().flat_map(|input| {
-        input
-            .files
-            .iter()
-            .filter(|(name, path)| match Path::new(name).extension() {
-                Some(_) => kind(Path::new(name)).is_some(),
-                None => !input.tree && begins_as_script(path),
-            })
-            .take(FILES)
-            .map(|(_, path)| path.clone())
+        let single = if input.tree { None } else { input.files.first_key_value() };
+        let single = single.filter(|(name, place)| {
+            Path::new(name).extension().is_none() && begins_as_script(place)
+        });
+        let found = input.files.named(|name| kind(Path::new(name)).is_some(), FILES);
+        found.into_iter().chain(single.map(|(_, place)| place.clone()))
     });
     let words = run.parts().iter().flat_map(|part| part.split([' ', '\t', '\n', ';', '\'', '"']));
     let words = words.filter(|word| kind(Path::new(word)).is_some() && !word.contains(['{', '$']));

@@ -95,6 +95,9 @@ fn input_place(port: &str, input: &Input, ctx: &Context) -> Result<PathBuf> {
 
 /// Where an input lies, if it lies there by the names that people know and nothing else does.
 pub fn own_place(input: &Input) -> Option<PathBuf> {
+    if let Some(folder) = input.files.folder() {
+        return Some(folder.to_owned());
+    }
     let (name, path) = input.files.first_key_value()?;
     if !input.tree {
         let own = Path::new(name).file_name()?;

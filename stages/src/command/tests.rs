@@ -79,7 +79,8 @@ impl Space {
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(&path, text).unwrap();
         let input = self.job.inputs.entry(port.into()).or_default();
-        input.files.insert(name.into(), path);
+        let files = input.files.iter().map(|(name, path)| (name.clone(), path.clone()));
+        input.files = files.chain([(name.into(), path)]).collect();
         input.tree = input.files.len() > 1;
         self
     }
