@@ -53,7 +53,7 @@ pub enum Look {
         /// How many stages are in place.
         stages: usize,
         /// What the record of a run says that finds them so.
-        again: Repeat,
+        again: Box<Repeat>,
     },
     /// It does not; but this is how the files of folders look now.
     Changed(Vec<Glance>),
@@ -63,7 +63,7 @@ pub enum Look {
 pub fn look(home: &Path, question: &Digest) -> Look {
     let mut glances = Vec::new();
     match compare(home, question, &mut glances) {
-        Some((stages, again)) => Look::UpToDate { stages, again },
+        Some((stages, again)) => Look::UpToDate { stages, again: Box::new(again) },
         None => Look::Changed(glances),
     }
 }

@@ -199,7 +199,7 @@ fn look(arguments: &Run, pipeline: &Path, question: &Digest) -> Option<Vec<Glanc
     let millis = started.elapsed().as_millis() as u64;
     let summary = Summary { hits: stages, millis, ..Summary::default() };
     // Where the record of that run is gone, the long way writes one of its own.
-    if record::repeat(&home, again, arguments.note.clone(), summary).is_err() {
+    if record::repeat(&home, *again, arguments.note.clone(), summary).is_err() {
         return Some(Vec::new());
     }
     Display::new(false, colour(), 0).note(&Event::RunFinished(summary));

@@ -133,3 +133,71 @@ fn force_and_downstream_of_choose_what_runs() {
     let ended = space.quantmill(&["run", "--downstream-of", "first"]).ok();
     assert!(ended.ran(&["upper", "first", "greet"]), "what it needs is made too: {ended:?}");
 }
+
+/// What a folder holds, by hand: the files in the order of their names, hidden ones left out.
+fn listing(space: &Space, folder: &str) -> String {
+    let mut names: Vec<String> = fs_err::read_dir(space.path(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    let one = |name: &String| {
+        let path = format!("{folder}/{name}");
+        match space.path(&path).is_dir() {
+            true => listing(space, &path),
+            false => format!("{path}={}\n", space.read(&path)),
+        }
+    };
+    names.iter().map(one).collect()
+}
+
+#[test]
+fn every_edit_in_a_folder_that_was_in_place_is_seen() {
+    let space = Space::new(
+        r#"
+version: 1
+inputs: { data: data, csv: "data/**/*.csv" }
+stages:
+  all:
+    uses: command
+    from: { data: data }
+    with:
+      run: "echo all >> log; cd {in.data}/..; export LC_ALL=C; for f in $(find data -type f ! -name '.*' | sort); do echo $f=$(cat $f); done > {out.list}"
+      outputs: { list: list.txt }
+  tables:
+    uses: command
+    from: { csv: csv }
+    with:
+      run: "echo tables >> log; cd {in.csv}; cat $(find . -name '*.csv' | sort) > {out.sum}"
+      outputs: { sum: sum.txt }
+"#,
+    );
+    for name in ["a.csv", "b.txt", "c/d.csv", "c/e/f.txt", "c/e/g.csv", "h/.i"] {
+        space.write(&format!("data/{name}"), name);
+    }
+    let settle = || std::thread::sleep(std::time::Duration::from_millis(60));
+    let path = |name: &str| space.path(&format!("data/{name}"));
+    settle();
+    assert!(space.run().ok().ran(&["all", "tables"]));
+    type Edit<'a> = (&'a dyn Fn(), &'a [&'a str]);
+    let edits: [Edit; 9] = [
+        (&|| (), &[]),
+        (&|| space.write("data/c/d.csv", "D"), &["all", "tables"]),
+        (&|| space.write("data/c/e/f.txt", "F"), &["all"]),
+        (&|| space.write("data/h/j.txt", "new"), &["all"]),
+        (&|| space.write("data/h/.hidden", "new"), &[]),
+        (&|| fs_err::remove_file(path("c/e/g.csv")).unwrap(), &["all", "tables"]),
+        (&|| fs_err::rename(path("a.csv"), path("z.csv")).unwrap(), &["all", "tables"]),
+        (&|| space.write("data/new/k.csv", "K"), &["all", "tables"]),
+        (&|| fs_err::rename(path("new"), path("old")).unwrap(), &["all", "tables"]),
+    ];
+    for (number, (edit, runs)) in edits.into_iter().enumerate() {
+        edit();
+        settle();
+        let ended = space.run().ok();
+        assert!(ended.ran(runs), "edit {number}: {ended:?}");
+        assert_eq!(space.read("list.txt"), listing(&space, "data"), "edit {number}");
+        assert!(space.run().ok().ran(&[]));
+    }
+}
