@@ -265,7 +265,8 @@ pub fn suggest<'a>(
     if let Some(best) = nearest(given, candidates.clone()) {
         return Some(format!("did you mean `{best}`?"));
     }
-    let all: Vec<String> = candidates.into_iter().map(|c| format!("`{c}`")).collect();
+    let mut all: Vec<String> = candidates.into_iter().map(|c| format!("`{c}`")).collect();
+    all.dedup();
     match all.len() {
         0 => None,
         n if n > 24 => Some(format!("there are {n} {what}, none of a like name")),

@@ -186,3 +186,13 @@ stages:
         assert!(drawn.contains(run) && drawn.contains(wait), "{format}: {drawn}");
     }
 }
+
+#[test]
+fn a_stage_that_is_not_there_is_answered_with_those_that_are() {
+    let space = Space::new(
+        "version: 1\nstages:\n  one: { uses: command, with: { run: 'echo > {out.a}', outputs: { a: a } } }\n",
+    );
+    let ended = space.quantmill(&["plan", ".", "else"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.err.ends_with("no stage `else`\n  hint: stages: `one`\n"), "{}", ended.err);
+}
