@@ -141,6 +141,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_back_is_the_same_key() {
+        let numbers = [f64::from(0.999f32), 0.9073038322028689, 5e-324, 1e-4, 1.0, 1e300];
+        let key = ActionKey { params: json!({ "numbers": numbers }), ..key() };
+        let read: ActionKey = serde_json::from_str(&key.json()).unwrap();
+        assert_eq!((read.digest(), &read), (key.digest(), &key));
+    }
+
+    #[test]
     fn the_digest_is_golden() {
         // A change here invalidates every cache there is: do it on purpose, with a new context.
         assert_eq!(

@@ -9,9 +9,11 @@
 
 mod text;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
 use serde_json::Value;
@@ -22,9 +24,9 @@ use crate::event::Event;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
     /// The text of each stage's record, without its name.
-    stages: BTreeMap<String, Box<str>>,
+    stages: BTreeMap<String, Arc<str>>,
     /// What the other branch has where a merge left both.
-    others: BTreeMap<String, Box<str>>,
+    others: BTreeMap<String, Arc<str>>,
 }
 
 /// What a stage was when it last ended well.
@@ -103,13 +105,31 @@ impl Lockfile {
 
     /// Its text.
     pub fn text(&self) -> String {
-        text::file(&self.stages)
+        text::file(&self.stages).collect()
+    }
+
+    /// Writes its text.
+    pub fn write_to(&self, out: impl Write) -> io::Result<()> {
+        let mut out = io::BufWriter::new(out);
+        text::file(&self.stages).try_for_each(|piece| out.write_all(piece.as_bytes()))?;
+        out.flush()
+    }
+
+    /// Whether a file has its text and no more.
+    fn is_in(&self, path: &Path) -> bool {
+        let Ok(old) = std::fs::File::open(path) else { return false };
+        let (mut old, mut part) = (io::BufReader::new(old), Vec::new());
+        let mut same = |piece: Cow<str>| {
+            part.resize(piece.len(), 0);
+            old.read_exact(&mut part).is_ok() && part == piece.as_bytes()
+        };
+        text::file(&self.stages).all(|piece| same(piece))
+            && old.fill_buf().is_ok_and(|rest| rest.is_empty())
     }
 
     /// Writes it, whole, where it differs from what is there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = self.text();
-        if std::fs::read_to_string(path).is_ok_and(|old| old == text) {
+        if self.is_in(path) {
             return Ok(());
         }
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
@@ -119,8 +139,8 @@ impl Lockfile {
             use std::os::unix::fs::PermissionsExt;
             temp.permissions(std::fs::Permissions::from_mode(0o644));
         }
-        let mut temp = temp.prefix(".quantmill-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
-        temp.write_all(text.as_bytes())?;
+        let temp = temp.prefix(".quantmill-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        self.write_to(temp.as_file())?;
         temp.as_file().sync_all()?;
         temp.persist(path).map_err(|e| e.error)?;
         Ok(())

@@ -22,9 +22,9 @@ use crate::why::{self, Change};
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// Its outputs are known.
-    Hit(ActionResult),
+    Hit(Box<ActionResult>),
     /// It runs, for these reasons.
-    Stale(Vec<Change>),
+    Stale(Box<[Change]>),
     /// It depends on stages that run: their places in the graph.
     Unknown(Vec<usize>),
 }
@@ -34,8 +34,20 @@ pub enum Verdict {
 pub struct Step {
     /// What will happen.
     pub verdict: Verdict,
-    /// Its key and inputs, where they are known already.
-    pub ready: Option<Arc<Ready>>,
+    /// The digest of its key, where that is known already.
+    pub key: Option<Digest>,
+}
+
+/// The outputs of a stage by port: of every stage they are kept to the end, and a map of so few would
+/// take ten times the room.
+#[derive(Debug)]
+pub struct Outputs(Box<[(String, Artifact)]>);
+
+impl Outputs {
+    /// The output of a port.
+    pub fn get(&self, port: &str) -> Option<&Artifact> {
+        self.0.iter().find(|(name, _)| name == port).map(|(_, artifact)| artifact)
+    }
 }
 
 /// A stage whose inputs are all known.
@@ -68,7 +80,7 @@ pub struct Plan {
     /// A step for each of the graph's nodes; `None` where it was not asked for.
     pub steps: Vec<Option<Step>>,
     /// The outputs of each node, once they are known.
-    known: Vec<OnceLock<BTreeMap<String, Artifact>>>,
+    known: Vec<OnceLock<Outputs>>,
     /// Nodes that run even where they are hits.
     again: BTreeSet<usize>,
     /// Source files by their pattern.
@@ -106,10 +118,10 @@ pub fn plan(graph: &Graph, state: &State, lock: &Lockfile, wish: &Wish) -> Resul
         } else if waits.is_empty() {
             plan.assess(graph, state, index)?
         } else {
-            Step { verdict: Verdict::Unknown(waits), ready: None }
+            Step { verdict: Verdict::Unknown(waits), key: None }
         };
         if let Verdict::Hit(result) = &step.verdict {
-            plan.know(index, result.outputs.clone());
+            plan.know(index, &result.outputs);
         }
         plan.steps[index] = Some(step);
     }
@@ -180,7 +192,7 @@ fn sources(
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
     for node in wanted.iter().map(|index| &graph.nodes[*index]).filter(|node| !node.frozen) {
-        for from in node.inputs.values() {
+        for (_, from) in &node.inputs {
             let Some((pattern, span)) = pattern(graph, node, from) else { continue };
             if found.contains_key(pattern) {
                 continue;
@@ -218,13 +230,14 @@ pub fn pattern<'a>(
 
 impl Plan {
     /// Notes what a node gave.
-    pub fn know(&self, index: usize, outputs: BTreeMap<String, Artifact>) {
+    pub fn know(&self, index: usize, outputs: &BTreeMap<String, Artifact>) {
+        let outputs = outputs.iter().map(|(port, artifact)| (port.clone(), *artifact));
         // Whoever said it first said the same.
-        let _ = self.known[index].set(outputs);
+        let _ = self.known[index].set(Outputs(outputs.collect()));
     }
 
     /// The outputs of a node, once they are known.
-    pub fn outputs(&self, index: usize) -> Option<&BTreeMap<String, Artifact>> {
+    pub fn outputs(&self, index: usize) -> Option<&Outputs> {
         self.known[index].get()
     }
 
@@ -246,35 +259,79 @@ impl Plan {
     /// The verdict on a stage whose inputs are all known.
     pub fn assess(&self, graph: &Graph, state: &State, index: usize) -> Result<Step, IndexError> {
         let node = &graph.nodes[index];
-        let ready = self.ready(graph, state, index)?;
-        let digest = ready.key.digest();
+        let digest = self.key(graph, state, index)?.digest();
         let verdict = if self.again(index) {
             let why = if node.always { "it always runs" } else { "it was asked to" };
-            Verdict::Stale(vec![why.into()])
+            Verdict::Stale([why.into()].into())
         } else {
             match state.index.get(&digest, &state.store)? {
-                Some(result) if node.takes(&result) => Verdict::Hit(result),
+                Some(result) if node.takes(&result) => Verdict::Hit(result.into()),
                 Some(_) => {
-                    Verdict::Stale(vec!["it has not run under `sandbox: strict` yet".into()])
+                    Verdict::Stale(["it has not run under `sandbox: strict` yet".into()].into())
                 }
                 None => match heal(graph, state, node, &digest)? {
-                    Some(result) => Verdict::Hit(result),
-                    None => Verdict::Stale(why::reasons(state, &self.lock, &node.name, &ready)?),
+                    Some(result) => Verdict::Hit(result.into()),
+                    None => {
+                        let ready = self.ready(graph, state, index)?;
+                        Verdict::Stale(why::reasons(state, &self.lock, &node.name, &ready)?.into())
+                    }
                 },
             }
         };
         let hit = matches!(verdict, Verdict::Hit(_));
         tracing::debug!(key = %digest.short(), hit, "judge {}", node.name);
-        Ok(Step { verdict, ready: Some(Arc::new(ready)) })
+        Ok(Step { verdict, key: Some(digest) })
     }
 
     /// What a frozen stage last gave, if that is still there.
     fn frozen(&self, state: &State, node: &Node) -> Result<Option<Step>, IndexError> {
         let Some(last) = self.last_key(&node.name) else { return Ok(None) };
-        let Some(key) = state.index.key(&last)? else { return Ok(None) };
         let Some(result) = state.index.get(&last, &state.store)? else { return Ok(None) };
-        let ready = Some(Arc::new(Ready { key, given: BTreeMap::new() }));
-        Ok(Some(Step { verdict: Verdict::Hit(result), ready }))
+        Ok(Some(Step { verdict: Verdict::Hit(result.into()), key: Some(last) }))
+    }
+
+    /// The key of a stage, as far as what feeds it is known; of a frozen one the key that it last had.
+    pub fn key(&self, graph: &Graph, state: &State, index: usize) -> Result<ActionKey, IndexError> {
+        let node = &graph.nodes[index];
+        if let (true, Some(last)) = (node.frozen, self.last_key(&node.name))
+            && let Some(key) = state.index.key(&last)?
+        {
+            return Ok(key);
+        }
+        let mut inputs = BTreeMap::new();
+        for (port, from) in &node.inputs {
+            let artifact = match from {
+                From::Output { node, port } => {
+                    self.outputs(*node).and_then(|outputs| outputs.get(port)).copied()
+                }
+                From::Cells { nodes, port } => {
+                    self.cells(graph, state, nodes, port)?.map(|given| given.artifact)
+                }
+                source => self.source(graph, node, source).map(|given| given.artifact),
+            };
+            inputs.extend(artifact.map(|artifact| (port.clone(), artifact)));
+        }
+        Ok(self.key_of(node, inputs))
+    }
+
+    fn key_of(&self, node: &Node, inputs: BTreeMap<String, Artifact>) -> ActionKey {
+        let env =
+            node.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+        ActionKey {
+            stage: node.kind.name.into(),
+            version: node.kind.version,
+            params: node.params(),
+            inputs,
+            item: None,
+            seed: node.kind.seeded.then_some(node.seed),
+            device: node.kind.device.then(|| self.device.name().to_owned()),
+            env: env.collect(),
+            secrets: node.secrets.clone(),
+        }
+    }
+
+    fn source(&self, graph: &Graph, node: &Node, from: &From) -> Option<&Arc<Given>> {
+        self.sources.get(pattern(graph, node, from)?.0)
     }
 
     /// The key of a stage and what feeds it, as far as that is known.
@@ -294,28 +351,15 @@ impl Plan {
                     Some(given) => Arc::new(given),
                     None => continue,
                 },
-                source => {
-                    let pattern = pattern(graph, node, source).map(|(pattern, _)| pattern);
-                    let Some(found) = pattern.and_then(|p| self.sources.get(p)) else { continue };
-                    Arc::clone(found)
-                }
+                source => match self.source(graph, node, source) {
+                    Some(found) => Arc::clone(found),
+                    None => continue,
+                },
             };
             given.insert(port.clone(), value);
         }
-        let env =
-            node.env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
-        let key = ActionKey {
-            stage: node.kind.name.into(),
-            version: node.kind.version,
-            params: node.params.clone(),
-            inputs: given.iter().map(|(port, given)| (port.clone(), given.artifact)).collect(),
-            item: None,
-            seed: node.kind.seeded.then_some(node.seed),
-            device: node.kind.device.then(|| self.device.name().to_owned()),
-            env: env.collect(),
-            secrets: node.secrets.clone(),
-        };
-        Ok(Ready { key, given })
+        let inputs = given.iter().map(|(port, given)| (port.clone(), given.artifact)).collect();
+        Ok(Ready { key: self.key_of(node, inputs), given })
     }
 
     /// An output of every cell as one folder: a file or a folder a cell, below the cell's name.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use quantmill_cache::Digest;
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub struct Record {
     folder: PathBuf,
     dir: PathBuf,
     pipeline: PathBuf,
-    texts: Vec<String>,
+    texts: Vec<Arc<str>>,
     surveyed: bool,
     hits: usize,
     metrics: Metrics,
@@ -77,7 +78,7 @@ impl Record {
         let folder = folder(home, &setting.run);
         fs_err::create_dir_all(&folder)?;
         let file = fs_err::File::create(folder.join(EVENTS))?;
-        let texts = texts(graph).map(|(_, text)| text.to_owned()).collect();
+        let texts = texts(graph).map(|(_, text)| Arc::clone(text)).collect();
         let pipeline = setting.dir.join(setting.texts.first().map_or("", String::as_str));
         let dir = setting.dir.clone();
         Ok(Record {
@@ -163,7 +164,7 @@ impl Record {
             }
         }
         for (n, text) in self.texts.iter().enumerate() {
-            fs_err::write(self.folder.join(text_name(n)), text)?;
+            fs_err::write(self.folder.join(text_name(n)), &**text)?;
         }
         // Where hits were not told one by one, what the lock knew before is right for them.
         let untold = self.summary.is_some_and(|s| s.hits > self.hits + s.restored);
@@ -173,7 +174,7 @@ impl Record {
         };
         let names = before.iter().chain(&self.finished).filter(|name| !self.fell.contains(*name));
         lock.keep(names.map(String::as_str));
-        fs_err::write(self.folder.join(LOCK), lock.text())?;
+        lock.write_to(fs_err::File::create(self.folder.join(LOCK))?)?;
         if let (Some(lock), Some(run)) = (looks, self.folder.file_name()) {
             let last = Last { run: run.to_string_lossy().into_owned(), texts, lock };
             fs_err::create_dir_all(home.join("last"))?;
@@ -252,12 +253,12 @@ fn looks(path: &Path) -> io::Result<Vec<i64>> {
 }
 
 /// The pipeline file and what it includes: path relative to the folder, and text.
-pub fn texts(graph: &Graph) -> impl Iterator<Item = (String, &str)> {
+pub fn texts(graph: &Graph) -> impl Iterator<Item = (String, &Arc<str>)> {
     let sources = graph.sources.0.iter().filter(|source| source.name != "--set");
     sources.map(|source| {
         let path = Path::new(&source.name);
         let path = path.strip_prefix(&graph.dir).unwrap_or(path);
-        (path.display().to_string(), source.text.as_ref())
+        (path.display().to_string(), &source.text)
     })
 }
 

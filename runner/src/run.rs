@@ -11,10 +11,10 @@ pub mod machine;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use quantmill_cache::{ActionResult, IndexError, StoreError};
+use quantmill_cache::{ActionKey, ActionResult, IndexError, StoreError};
 use quantmill_stages::{Cancel, StageError};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -45,7 +45,7 @@ pub struct Options {
     /// Asks the run to stop.
     pub cancel: Cancel,
     /// Who listens.
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
 }
 
 /// Everything that the tasks of a run share.
@@ -220,13 +220,11 @@ impl Shared {
 fn settle(shared: &Shared) -> Result<Vec<(usize, Outcome)>, Failure> {
     let mut done = Vec::new();
     for (index, step) in shared.plan.steps.iter().enumerate() {
-        if let Some(Step { verdict: Verdict::Hit(result), ready, .. }) = step {
+        if let Some(Step { verdict: Verdict::Hit(result), .. }) = step {
             if shared.options.cancel.is_cancelled() {
                 break;
             }
-            let worked = Worked { result: result.clone(), ran: 0, cached: 0 };
-            let started = Instant::now();
-            match finish(shared, index, ready.as_deref(), worked, started) {
+            match hit(shared, index, ActionResult::clone(result)) {
                 Ok(outcome) => done.push((index, outcome)),
                 // A damaged blob, which is gone now: judged anew, the stage is no hit.
                 Err(Failure::Index(IndexError::Store(StoreError::Missing(_)))) => {}
@@ -235,6 +233,13 @@ fn settle(shared: &Shared) -> Result<Vec<(usize, Outcome)>, Failure> {
         }
     }
     Ok(done)
+}
+
+/// A stage whose result is known.
+fn hit(shared: &Shared, index: usize, result: ActionResult) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    let key = shared.plan.key(&shared.graph, &shared.state, index)?;
+    finish(shared, index, key, Worked { result, ran: 0, cached: 0 }, started)
 }
 
 /// What the actions of a stage gave.
@@ -246,35 +251,101 @@ struct Worked {
     cached: usize,
 }
 
-/// One stage, from judgement to outputs in place.
+/// One stage, from judgement to outputs in place. While it waits for the machine it holds next to
+/// nothing: thousands may.
 async fn stage(shared: Arc<Shared>, index: usize) -> Result<Outcome, Ended> {
-    let started = Instant::now();
-    let early = shared.plan.steps[index].clone();
-    let step = match early.filter(|step| matches!(step.verdict, Verdict::Stale(_))) {
-        Some(step) => step,
-        None => {
+    let why = match &shared.plan.steps[index] {
+        Some(Step { verdict: Verdict::Stale(_), .. }) => None,
+        _ => {
             let judged = Arc::clone(&shared);
-            let assess = move || judged.plan.assess(&judged.graph, &judged.state, index);
-            blocking(move || assess().map_err(|e| Ended::Broken(e.into()))).await?
+            match blocking(move || judge(&judged, index).map_err(Ended::Broken)).await? {
+                Judged::Done(outcome) => return Ok(outcome),
+                Judged::Stale(reasons) => Some(reasons),
+            }
         }
     };
-    let ready = step.ready;
-    let worked = match (step.verdict, &ready) {
-        (Verdict::Hit(result), _) => Worked { result, ran: 0, cached: 0 },
-        (Verdict::Stale(reasons), Some(ready)) => {
-            work(&shared, index, Arc::clone(ready), &reasons).await?
+    let node = &shared.graph.nodes[index];
+    match node.items.as_ref().filter(|port| node.input(port).is_some()) {
+        Some(port) => {
+            let port = port.clone();
+            Box::pin(each(shared, index, port, why)).await
         }
-        _ => return Err(Ended::Cancelled),
+        None => whole(shared, index, why).await,
+    }
+}
+
+/// What a stage is, now that what it waited for is known.
+enum Judged {
+    /// It was a hit, and its outputs are in place.
+    Done(Outcome),
+    /// It runs, for these reasons.
+    Stale(Box<[Change]>),
+}
+
+fn judge(shared: &Shared, index: usize) -> Result<Judged, Failure> {
+    let Shared { graph, plan, state, .. } = shared;
+    Ok(match plan.assess(graph, state, index)?.verdict {
+        Verdict::Hit(result) => Judged::Done(hit(shared, index, *result)?),
+        Verdict::Stale(reasons) => Judged::Stale(reasons),
+        Verdict::Unknown(_) => Judged::Stale(Box::default()),
+    })
+}
+
+/// Tells that a stage has actions to run. `why` is as the plan has it where it is not given.
+fn start(shared: &Shared, index: usize, why: Option<&[Change]>, actions: usize, cached: usize) {
+    let node = &shared.graph.nodes[index];
+    let planned = match &shared.plan.steps[index] {
+        Some(Step { verdict: Verdict::Stale(reasons), .. }) => reasons,
+        _ => [].as_slice(),
     };
-    let done = move || finish(&shared, index, ready.as_deref(), worked, started);
-    blocking(move || done().map_err(Ended::Broken)).await
+    shared.say(Event::StageStarted {
+        stage: node.name.clone(),
+        kind: node.kind.name.into(),
+        why: why::line(why.unwrap_or(planned)),
+        actions,
+        cached,
+    });
+}
+
+/// Runs a stage that is one action.
+async fn whole(
+    shared: Arc<Shared>,
+    index: usize,
+    why: Option<Box<[Change]>>,
+) -> Result<Outcome, Ended> {
+    let permit = action::permit(&shared, index).await?;
+    blocking(move || {
+        let started = Instant::now();
+        start(&shared, index, why.as_deref(), 1, 0);
+        let ready = shared.plan.ready(&shared.graph, &shared.state, index);
+        let ready = ready.map_err(|e| Ended::Broken(e.into()))?;
+        let (result, ran) = action::run(&shared, index, &ready)?;
+        drop(permit);
+        let worked = Worked { result, ran: usize::from(ran), cached: usize::from(!ran) };
+        close(&shared, index, ready, worked, started).map_err(Ended::Broken)
+    })
+    .await
+}
+
+/// Ends a stage of which something ran: keeps what it read, and makes its outputs known.
+fn close(
+    shared: &Shared,
+    index: usize,
+    ready: Ready,
+    worked: Worked,
+    started: Instant,
+) -> Result<Outcome, Failure> {
+    if worked.ran > 0 {
+        shared.sources.keep(&shared.state.store, ready.given.values().map(AsRef::as_ref))?;
+    }
+    finish(shared, index, ready.key, worked, started)
 }
 
 /// Makes a stage's outputs known: in their places, to the stages behind it, and to who listens.
 fn finish(
     shared: &Shared,
     index: usize,
-    ready: Option<&Ready>,
+    key: ActionKey,
     worked: Worked,
     started: Instant,
 ) -> Result<Outcome, Failure> {
@@ -286,23 +357,17 @@ fn finish(
         (0, true) => Outcome::Restored,
         _ => Outcome::Ran,
     };
-    shared.plan.know(index, result.outputs.clone());
-    if let (Some(ready), 1..) = (ready, ran) {
-        shared.sources.keep(&shared.state.store, ready.given.values().map(AsRef::as_ref))?;
-    }
-    // A frozen stage has no key: what it gave is all that is known of it.
-    if let Some(ready) = ready {
-        shared.say(Event::StageFinished(Box::new(Finished {
-            stage: node.name.clone(),
-            outcome,
-            key: ready.key.clone(),
-            outputs: result.outputs,
-            metrics: result.metrics,
-            ran,
-            cached,
-            millis: started.elapsed().as_millis() as u64,
-        })));
-    }
+    shared.plan.know(index, &result.outputs);
+    shared.say(Event::StageFinished(Box::new(Finished {
+        stage: node.name.clone(),
+        outcome,
+        key,
+        outputs: result.outputs,
+        metrics: result.metrics,
+        ran,
+        cached,
+        millis: started.elapsed().as_millis() as u64,
+    })));
     Ok(outcome)
 }
 
@@ -330,45 +395,38 @@ fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool,
     Ok(wrote)
 }
 
-/// Runs the actions of a stage: one, or one for each item that is no hit.
-async fn work(
-    shared: &Arc<Shared>,
+/// Runs a stage that maps over items: an action for each that is no hit.
+async fn each(
+    shared: Arc<Shared>,
     index: usize,
-    ready: Arc<Ready>,
-    reasons: &[Change],
-) -> Result<Worked, Ended> {
-    let node = &shared.graph.nodes[index];
-    let started = |actions, cached| Event::StageStarted {
-        stage: node.name.clone(),
-        kind: node.kind.name.into(),
-        why: why::line(reasons),
-        actions,
-        cached,
-    };
-    let Some(port) = node.items.clone().filter(|port| ready.given.contains_key(port)) else {
-        shared.say(started(1, 0));
-        let (result, ran) = action::run(Arc::clone(shared), index, (*ready).clone()).await?;
-        return Ok(Worked { result, ran: usize::from(ran), cached: usize::from(!ran) });
-    };
-    let (judged, whole) = (Arc::clone(shared), Arc::clone(&ready));
-    let items = blocking(move || {
-        let node = &judged.graph.nodes[index];
-        items::split(&judged.plan, &judged.state, index, node, &whole, &port)
-            .map_err(|e| Ended::Broken(e.into()))
+    port: String,
+    why: Option<Box<[Change]>>,
+) -> Result<Outcome, Ended> {
+    let started = Instant::now();
+    let judged = Arc::clone(&shared);
+    let (ready, items) = blocking(move || {
+        let Shared { graph, plan, state, .. } = &*judged;
+        let ready = plan.ready(graph, state, index).map_err(|e| Ended::Broken(e.into()))?;
+        let items = items::split(plan, state, index, &graph.nodes[index], &ready, &port);
+        Ok((ready, items.map_err(|e| Ended::Broken(e.into()))?))
     })
     .await?;
     let (todo, cached) = (items.todo.len(), items.known.len());
-    shared.say(started(todo, cached));
+    start(&shared, index, why.as_deref(), todo, cached);
     let (mut known, mut millis) = (items.known, items.millis);
     let mut tasks = JoinSet::new();
     for item in items.todo {
-        let shared = Arc::clone(shared);
-        let name = item.key.item.clone().unwrap_or_default();
+        let shared = Arc::clone(&shared);
         tasks.spawn(async move {
-            let (result, ran) = action::run(Arc::clone(&shared), index, item).await?;
-            let files =
-                items::files(&shared.state, &result).map_err(|e| Ended::Broken(e.into()))?;
-            Ok((name, files, result.millis, ran))
+            let permit = action::permit(&shared, index).await?;
+            blocking(move || {
+                let (result, ran) = action::run(&shared, index, &item)?;
+                drop(permit);
+                let files = items::files(&shared.state, &result);
+                let files = files.map_err(|e| Ended::Broken(e.into()))?;
+                Ok((item.key.item.unwrap_or_default(), files, result.millis, ran))
+            })
+            .await
         });
     }
     let (mut ended, mut ran) = (None, 0);
@@ -390,11 +448,11 @@ async fn work(
     if let Some(error) = ended {
         return Err(error);
     }
-    let (shared, key) = (Arc::clone(shared), ready.key.clone());
     blocking(move || {
         let result = ActionResult { millis, ..items::merge(&shared, index, known)? };
-        shared.state.index.put(&key, &result).map_err(|e| Ended::Broken(e.into()))?;
-        Ok(Worked { result, ran, cached: todo + cached - ran })
+        shared.state.index.put(&ready.key, &result).map_err(|e| Ended::Broken(e.into()))?;
+        let worked = Worked { result, ran, cached: todo + cached - ran };
+        close(&shared, index, ready, worked, started).map_err(Ended::Broken)
     })
     .await
 }

@@ -104,7 +104,7 @@ fn reads(spec: &Spec) -> Vec<(String, Span)> {
 /// What a graph reads.
 fn graph_reads(graph: &Graph) -> BTreeSet<&str> {
     let inputs = graph.inputs.values().map(|input| input.pattern.as_str());
-    let from = graph.nodes.iter().flat_map(|node| node.inputs.values());
+    let from = graph.nodes.iter().flat_map(|node| node.inputs.iter().map(|(_, from)| from));
     let paths = from.filter_map(|from| match from {
         From::Path(path) => path.strip_prefix("./"),
         _ => None,

@@ -85,17 +85,17 @@ fn key(opened: &Opened, plan: &Plan, asked: &[usize]) -> Result<(), Failure> {
         return Err(Failure::usage("a key is that of one stage", Some(format!("one of {help}"))));
     };
     let name = &opened.graph.nodes[index].name;
-    let Some(Step { verdict, ready }) = &plan.steps[index] else { return Ok(()) };
-    let Some(ready) = ready else {
-        let Verdict::Unknown(waits) = verdict else { return Ok(()) };
+    let Some(Step { verdict, .. }) = &plan.steps[index] else { return Ok(()) };
+    if let Verdict::Unknown(waits) = verdict {
         let waits = waits_said(opened, waits);
         let message = format!("the key of `{name}` is not known yet: it waits on {waits}");
         return Err(Failure::usage(
             message,
             Some(format!("`quantmill run` makes what `{name}` reads")),
         ));
-    };
-    std::io::stdout().write_all(ready.key.json().as_bytes())?;
+    }
+    let key = plan.key(&opened.graph, &opened.state, index)?;
+    std::io::stdout().write_all(key.json().as_bytes())?;
     Ok(())
 }
 
@@ -129,16 +129,14 @@ impl<'a> Chain<'a> {
         }
         let mut chain = Chain { opened, plan, index, stages, changes, made: BTreeMap::new() };
         let hits = chain.steps().filter(|(_, step)| matches!(step.verdict, Verdict::Hit(_)));
-        let keys = hits.filter_map(|(node, step)| {
-            Some((node.name.as_str(), step.ready.as_ref()?.key.digest()))
-        });
+        let keys = hits
+            .filter_map(|(index, step)| Some((opened.graph.nodes[index].name.as_str(), step.key?)));
         chain.made = past::made(&opened.state.home, keys.collect());
         Ok(chain)
     }
 
-    fn steps(&self) -> impl Iterator<Item = (&'a Node, &'a Step)> {
-        let stages = self.stages.iter();
-        stages.filter_map(|&i| Some((&self.opened.graph.nodes[i], self.plan.steps[i].as_ref()?)))
+    fn steps(&self) -> impl Iterator<Item = (usize, &'a Step)> {
+        self.stages.iter().filter_map(|&index| Some((index, self.plan.steps[index].as_ref()?)))
     }
 
     /// All changes, each with the stage that it concerns.
@@ -149,14 +147,15 @@ impl<'a> Chain<'a> {
     }
 
     /// Of a hit: what differs from the lock's record, where an edit was taken back.
-    fn reverted(&self, node: &Node, step: &Step) -> Result<Vec<Change>, Failure> {
-        let (Verdict::Hit(_), Some(ready), false) = (&step.verdict, &step.ready, node.frozen)
-        else {
+    fn reverted(&self, index: usize, step: &Step) -> Result<Vec<Change>, Failure> {
+        let Opened { graph, state, lock, .. } = self.opened;
+        let node = &graph.nodes[index];
+        let (Verdict::Hit(_), Some(key), false) = (&step.verdict, step.key, node.frozen) else {
             return Ok(Vec::new());
         };
-        match self.opened.lock.get(&node.name) {
-            Some(record) if record.key != ready.key.digest() => {
-                Ok(why::since(&self.opened.state, &record, ready)?)
+        match lock.get(&node.name) {
+            Some(record) if record.key != key => {
+                Ok(why::since(state, &record, &self.plan.ready(graph, state, index)?)?)
             }
             _ => Ok(Vec::new()),
         }
@@ -182,7 +181,7 @@ impl<'a> Chain<'a> {
         let name = paint(on, Paint::Bold, &node.name);
         let mut out = format!("{name}: {}", paint(on, colour, word));
         match &step.verdict {
-            Verdict::Hit(_) => out.push_str(&self.hit(node, step)?),
+            Verdict::Hit(_) => out.push_str(&self.hit(self.index, step)?),
             Verdict::Stale(_) => out.push_str(", because\n"),
             Verdict::Unknown(waits) => {
                 let own = self.changes.get(&self.index).is_some_and(|own| !own.is_empty());
@@ -205,23 +204,23 @@ impl<'a> Chain<'a> {
     }
 
     /// When it was made, from what, and where it is.
-    fn hit(&self, node: &Node, step: &Step) -> Result<String, Failure> {
+    fn hit(&self, index: usize, step: &Step) -> Result<String, Failure> {
+        let node = &self.opened.graph.nodes[index];
         let mut out = String::from(if node.frozen { ", frozen\n" } else { "\n" });
         let mut line = |title: &str, text: &str| {
             out.push_str(format!("  {} {text}", pad(title, 8)).trim_end());
             out.push('\n');
         };
         line("made", self.made_said(node, step).trim_start_matches("made "));
-        let reverted = self.reverted(node, step)?;
+        let reverted = self.reverted(index, step)?;
         if !reverted.is_empty() {
             let since = why::line(&reverted);
             line("reverted", &format!("since the last run, to what was made before: {since}"));
         }
-        let (Verdict::Hit(result), Some(ready)) = (&step.verdict, &step.ready) else {
-            return Ok(out);
-        };
-        line("key", &ready.key.digest().to_string());
-        for (i, (port, artifact)) in ready.key.inputs.iter().enumerate() {
+        let Verdict::Hit(result) = &step.verdict else { return Ok(out) };
+        let key = self.plan.key(&self.opened.graph, &self.opened.state, index)?;
+        line("key", &key.digest().to_string());
+        for (i, (port, artifact)) in key.inputs.iter().enumerate() {
             line(if i == 0 { "inputs" } else { "" }, &format!("{artifact}  {port}"));
         }
         for (i, made) in node.outputs.iter().enumerate() {
@@ -278,7 +277,7 @@ impl<'a> Chain<'a> {
                     (_, true) => indent + "   ",
                     (_, false) => indent + "│  ",
                 };
-                let parts = self.parts(*index);
+                let parts = self.parts(*index)?;
                 let n = parts.len();
                 let parts = parts.into_iter().enumerate().rev();
                 open.extend(parts.map(|(i, part)| (part, indent.clone(), depth + 1, i + 1 == n)));
@@ -292,7 +291,7 @@ impl<'a> Chain<'a> {
         let changes = self.changes.get(&index).map(|changes| why::line(changes));
         let changes = changes.filter(|changes| !changes.is_empty());
         Ok(match &step.verdict {
-            Verdict::Hit(_) if self.reverted(node, step)?.is_empty() => {
+            Verdict::Hit(_) if self.reverted(index, step)?.is_empty() => {
                 format!("{word}: {}", self.made_said(node, step))
             }
             Verdict::Hit(_) => format!("{word}: input reverted; {}", self.made_said(node, step)),
@@ -305,8 +304,10 @@ impl<'a> Chain<'a> {
     }
 
     /// What feeds a stage: those that run, those that wait, hits, sources.
-    fn parts(&self, index: usize) -> Vec<Part> {
-        let node = &self.opened.graph.nodes[index];
+    fn parts(&self, index: usize) -> Result<Vec<Part>, Failure> {
+        let Opened { graph, state, .. } = self.opened;
+        let node = &graph.nodes[index];
+        let ready = self.plan.ready(graph, state, index)?;
         let mut stages = node.before();
         stages.sort_by_key(|&before| match self.plan.steps[before].as_ref().map(|s| &s.verdict) {
             Some(Verdict::Stale(_)) => 0,
@@ -317,28 +318,27 @@ impl<'a> Chain<'a> {
         for (port, from) in &node.inputs {
             let (name, pattern) = match from {
                 From::Input(name) => {
-                    let pattern = self.opened.graph.inputs.get(name).map(|i| i.pattern.clone());
+                    let pattern = graph.inputs.get(name).map(|i| i.pattern.clone());
                     (name.clone(), pattern.unwrap_or_default())
                 }
                 From::Path(path) => (path.clone(), String::new()),
                 From::Output { .. } | From::Cells { .. } => continue,
             };
-            let ready = self.plan.steps[index].as_ref().and_then(|step| step.ready.as_ref());
-            let given = ready.and_then(|ready| ready.given.get(port));
-            let files = given.filter(|given| given.input.tree);
+            let files = ready.given.get(port).filter(|given| given.input.tree);
             let files = files.map(|given| count(given.input.files.len(), "file"));
             let said: Vec<String> =
                 [pattern].into_iter().filter(|p| !p.is_empty()).chain(files).collect();
             parts.push(Part::Source(name, said.join(", ")));
         }
-        parts
+        Ok(parts)
     }
 
     fn json(&self) -> Result<Value, Failure> {
         let mut chain = Vec::new();
-        for ((node, step), changes) in self.steps().zip(self.changes.values()) {
+        for ((index, step), changes) in self.steps().zip(self.changes.values()) {
+            let node = &self.opened.graph.nodes[index];
             let mut value = verdict(self.opened, node, step, changes);
-            let reverted = self.reverted(node, step)?;
+            let reverted = self.reverted(index, step)?;
             let reverted: Vec<String> = reverted.iter().map(Change::to_string).collect();
             value["reverted"] = reverted.into();
             let made = self.made.get(&node.name);

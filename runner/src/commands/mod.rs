@@ -200,7 +200,7 @@ impl Opened {
     pub fn changes(&self, plan: &Plan, index: usize, step: &Step) -> Result<Vec<Change>, Failure> {
         Ok(match &step.verdict {
             Verdict::Hit(_) => Vec::new(),
-            Verdict::Stale(changes) => changes.clone(),
+            Verdict::Stale(changes) => changes.to_vec(),
             Verdict::Unknown(_) => {
                 let known = plan.ready(&self.graph, &self.state, index)?;
                 let stage = &self.graph.nodes[index].name;

@@ -88,14 +88,12 @@ fn items(
     step: &Step,
 ) -> Result<Option<(usize, usize)>, Failure> {
     let node = &opened.graph.nodes[index];
-    let (Verdict::Stale(_), Some(port), Some(ready)) = (&step.verdict, &node.items, &step.ready)
-    else {
-        return Ok(None);
-    };
+    let (Verdict::Stale(_), Some(port)) = (&step.verdict, &node.items) else { return Ok(None) };
+    let ready = plan.ready(&opened.graph, &opened.state, index)?;
     if !ready.given.contains_key(port) {
         return Ok(None);
     }
-    let items = items::split(plan, &opened.state, index, node, ready, port)?;
+    let items = items::split(plan, &opened.state, index, node, &ready, port)?;
     Ok(Some((items.todo.len(), items.todo.len() + items.known.len())))
 }
 
@@ -266,7 +264,7 @@ pub fn verdict(opened: &Opened, node: &Node, step: &Step, changes: &[Change]) ->
         "name": node.name,
         "kind": node.kind.name,
         "verdict": word(step).0,
-        "key": step.ready.as_ref().map(|ready| ready.key.digest()),
+        "key": step.key,
         "because": reasons,
         "waits_on": waits,
     })

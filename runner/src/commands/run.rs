@@ -33,6 +33,8 @@ use crate::uptodate::{self, Look};
 
 /// The lock file is at most this much behind the stages.
 const LOCK: Duration = Duration::from_secs(2);
+/// How many events may wait to be told and recorded.
+const EVENTS: usize = 256;
 
 /// Arguments of `run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -102,7 +104,8 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         return Err(Problems::new(opened.graph.sources.clone(), lacking).into());
     }
     let setting = setting(&opened, &plan, arguments, cpus, jobs);
-    let (events, listen) = mpsc::channel();
+    // Bounded, so that a listener that falls behind costs no memory.
+    let (events, listen) = mpsc::sync_channel(EVENTS);
     let width = name_width(&opened.graph);
     let Opened { graph, path, lock, state } = opened;
     let mut record = Record::create(&state.home, &setting, &graph)?;
@@ -155,7 +158,11 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
         cancel: cancel.clone(),
         events,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A thread for each action, and some that judge and put in place what others wait for.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(jobs + cpus)
+        .enable_all()
+        .build()?;
     let ran = runtime.block_on(async {
         tokio::spawn(interrupt::cancel(cancel));
         run::run(graph, plan, state, options).await

@@ -23,7 +23,7 @@ pub struct Action<'a> {
     /// The stage.
     pub node: &'a Node,
     /// Key and inputs.
-    pub ready: Ready,
+    pub ready: &'a Ready,
     /// The device.
     pub device: Device,
     /// The pipeline's folder.

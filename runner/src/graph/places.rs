@@ -2,6 +2,7 @@
 //!
 //! An output that overlaps another, or an input, would make a result depend on which stage ran last.
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
 use quantmill_stages::Port;
@@ -18,7 +19,6 @@ pub(crate) fn outputs(
     problems: &mut Vec<Problem>,
 ) -> Vec<(Out, Span)> {
     let Some(known) = known else { return Vec::new() };
-    let base = Path::new("out").join(&stage.name.name);
     let mut outs = Vec::with_capacity(known.outputs.len());
     for (i, port) in known.outputs.iter().enumerate() {
         let to = stage.to.iter().find(|(key, _)| match key {
@@ -41,7 +41,7 @@ pub(crate) fn outputs(
                 Err(problem.help(format!("write `{}{file}`", to.text)))
             }
             Some((_, to)) => place(&to.text, span, sources),
-            None => Ok(base.join(port.path.as_ref())),
+            None => Ok(Path::new("out").join(&stage.name.name).join(port.path.as_ref())),
         };
         match dest {
             Ok(dest) => outs.push((Out { port: port.clone(), dest }, span)),
@@ -111,7 +111,7 @@ fn names_place(port: &Port) -> bool {
 /// A path in the pipeline's folder, without `.` and empty parts.
 fn place(text: &str, span: Span, sources: &Sources) -> Result<PathBuf, Problem> {
     let problem = |message: &str| Problem::new("graph::place", span, message);
-    let mut dest = PathBuf::new();
+    let mut dest = PathBuf::with_capacity(text.len());
     for part in Path::new(text).components() {
         match part {
             Component::Normal(part) => dest.push(part),
@@ -122,10 +122,10 @@ fn place(text: &str, span: Span, sources: &Sources) -> Result<PathBuf, Problem> 
             }
         }
     }
-    let file = Path::new(sources.name()).file_name();
-    let own = file.is_some_and(|file| {
-        dest == Path::new(file) || dest == Path::new(file).with_extension("lock")
-    });
+    let file = Path::new(sources.name()).file_name().map(Path::new);
+    let beside = dest.parent().is_some_and(|folder| folder.as_os_str().is_empty());
+    let own =
+        beside && file.is_some_and(|file| dest == file || dest == file.with_extension("lock"));
     if own || dest.starts_with(".quantmill") || dest.starts_with(".git") {
         let problem = problem(&format!("`{text}` is not a place for an output"));
         return Err(problem.help("the pipeline, its lock and its state live there"));
@@ -138,7 +138,7 @@ fn place(text: &str, span: Span, sources: &Sources) -> Result<PathBuf, Problem> 
 
 /// Something that holds a place.
 struct Holder<'a> {
-    path: PathBuf,
+    path: Cow<'a, Path>,
     /// The output's stage and port; `None` for what is only read.
     output: Option<(&'a StageSpec, &'a str)>,
     /// The input's name; `None` for a path in `from` and for an output.
@@ -157,7 +157,7 @@ pub(crate) fn conflicts(
     let mut holders = read(inputs, wires);
     for (stage, outs) in stages.iter().zip(outs) {
         holders.extend(outs.iter().map(|(out, span)| Holder {
-            path: out.dest.clone(),
+            path: Cow::Borrowed(&out.dest),
             output: Some((stage, &out.port.name)),
             input: None,
             span: *span,
@@ -190,14 +190,14 @@ fn order(path: &Path) -> Vec<u8> {
 fn read<'a>(inputs: &'a [InputSpec], wires: &[Vec<Wire>]) -> Vec<Holder<'a>> {
     let plain = inputs.iter().filter(|i| !is_glob(&i.pattern) && !i.pattern.trim().is_empty());
     let plain = plain.map(|input| Holder {
-        path: tidy(&input.pattern),
+        path: tidy(&input.pattern).into(),
         output: None,
         input: Some(&input.name),
         span: input.span,
     });
     let paths = wires.iter().flatten().filter_map(|wire| match &wire.fed {
         Fed::Path(path) => {
-            Some(Holder { path: tidy(path), output: None, input: None, span: wire.span })
+            Some(Holder { path: tidy(path).into(), output: None, input: None, span: wire.span })
         }
         _ => None,
     });
@@ -294,7 +294,7 @@ fn globs(
             if within || glob.is_match(&out.dest) {
                 let name = stage.base.as_str();
                 let output =
-                    Holder { path: out.dest.clone(), output: None, input: None, span: *span };
+                    Holder { path: (&out.dest).into(), output: None, input: None, span: *span };
                 problems.push(overwrites(name, &output, Some(&input.name), input.span));
             }
         }

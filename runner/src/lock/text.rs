@@ -5,8 +5,10 @@
 //! record ends with an empty line, and so does the last one, before a closing remark: changes of
 //! neighbours, and records added or removed beside a change, do not touch.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
 use serde_json::Value;
@@ -18,20 +20,18 @@ const HEAD: &str = "# What each stage last ran with and gave. Written by quantmi
 const TAIL: &str =
     "# Where a merge conflicts, keep either side or both: the next run puts it right.\n";
 
-/// The whole file.
-pub fn file(stages: &BTreeMap<String, Box<str>>) -> String {
-    let length = stages.iter().map(|(name, text)| name.len() + text.len() + 8).sum::<usize>();
-    let mut out = String::with_capacity(length + HEAD.len() + TAIL.len());
-    out.push_str(HEAD);
-    for (name, text) in stages {
-        out.push_str("  ");
-        quote(name, &mut out);
-        out.push_str(":\n");
-        out.push_str(text);
-        out.push('\n');
-    }
-    out.push_str(TAIL);
-    out
+/// The whole file, piece by piece: it is as large as all that is kept of it.
+pub fn file(stages: &BTreeMap<String, Arc<str>>) -> impl Iterator<Item = Cow<'_, str>> {
+    let records = stages.iter().flat_map(|(name, text)| piece(name, text));
+    [HEAD.into()].into_iter().chain(records).chain([TAIL.into()])
+}
+
+fn piece<'a>(name: &str, text: &'a str) -> [Cow<'a, str>; 3] {
+    let mut title = String::with_capacity(name.len() + 8);
+    title.push_str("  ");
+    quote(name, &mut title);
+    title.push_str(":\n");
+    [title.into(), text.into(), "\n".into()]
 }
 
 /// A record, without its name.
@@ -123,7 +123,7 @@ fn sides(text: &str) -> [String; 2] {
 }
 
 /// The texts of the records by name; of two with the same name the last.
-fn records(text: &str) -> BTreeMap<String, Box<str>> {
+fn records(text: &str) -> BTreeMap<String, Arc<str>> {
     let mut found = BTreeMap::new();
     let mut current: Option<(String, String)> = None;
     for line in text.lines() {
@@ -237,7 +237,7 @@ mod tests {
             "run": "echo \"a: b\" # no comment\n", "lr": 1e-4, "n": null, "on": true, "a\"b\\": [1]
         });
         let whole = lock(&[("no", odd.clone()), ("007", json!({})), ("q\"\\\n", json!({}))]);
-        let text = file(&whole.stages);
+        let text = file(&whole.stages).collect::<String>();
         assert_eq!(read(&text), whole);
         assert_eq!(read(&text.replace('\n', "\r\n")), whole, "git may have changed the line ends");
         let (key, record) = (key(odd.clone()), whole.get("no").unwrap());
@@ -253,10 +253,10 @@ mod tests {
     fn a_conflict_keeps_what_is_whole_and_both_sides() {
         let base = lock(&[("a", json!({})), ("b", json!({ "x": 1 })), ("c", json!({}))]);
         let parts = |x: i32| {
-            let text = file(&lock(&[("b", json!({ "x": x }))]).stages);
+            let text = file(&lock(&[("b", json!({ "x": x }))]).stages).collect::<String>();
             text.strip_prefix(HEAD).unwrap().strip_suffix(TAIL).unwrap().to_owned()
         };
-        let marked = file(&base.stages).replace(
+        let marked = file(&base.stages).collect::<String>().replace(
             &parts(1),
             &format!(
                 "<<<<<<< HEAD\n{}||||||| 123\n{}=======\n{}>>>>>>> topic\n",
@@ -270,13 +270,13 @@ mod tests {
         let sides: Vec<Value> = merged.sides("b").into_iter().map(|side| side.params).collect();
         assert_eq!(sides, [json!({ "x": 1 }), json!({ "x": 2 })]);
         assert_eq!(merged.sides("c").len(), 1);
-        assert_eq!(read(&file(&merged.stages)), base, "our side is written");
+        assert_eq!(read(&file(&merged.stages).collect::<String>()), base, "our side is written");
     }
 
     #[test]
     fn damage_costs_the_record_that_it_hits() {
         let whole = lock(&[("a", json!({})), ("b", json!({})), ("c", json!({}))]);
-        let text = file(&whole.stages);
+        let text = file(&whole.stages).collect::<String>();
         let cut = &text[..text.find("  \"c\"").unwrap() + 40];
         assert_eq!(read(cut).iter().count(), 2);
         let broken = text.replacen("params: {}", "params: [", 1).replacen("seed: 7", "seed: ?", 1);

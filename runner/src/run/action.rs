@@ -1,12 +1,13 @@
 //! One action of a run: wait for the machine, run it, try again where the stage allows, and tell.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quantmill_cache::ActionResult;
 use quantmill_stages::{Cancel, Progress, Sink, StageError};
 
-use super::{Ended, Shared, blocking};
+use super::machine::Permit;
+use super::{Ended, Shared};
 use crate::event::Event;
 use crate::executor::{self, Action, ActionError};
 use crate::plan::Ready;
@@ -16,26 +17,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Runs an action once the machine has room for it. The flag says whether it ran here: another run
-/// may have done it meanwhile.
-pub async fn run(
-    shared: Arc<Shared>,
-    index: usize,
-    ready: Ready,
-) -> Result<(ActionResult, bool), Ended> {
+/// Waits until the machine has room for an action of a stage.
+pub async fn permit(shared: &Shared, index: usize) -> Result<Permit, Ended> {
     let permit = shared.machine.acquire(shared.graph.nodes[index].needs).await;
-    if shared.stopped() {
-        return Err(Ended::Cancelled);
-    }
-    blocking(move || {
-        let done = attempt(&shared, index, ready);
-        drop(permit);
-        done
-    })
-    .await
+    if shared.stopped() { Err(Ended::Cancelled) } else { Ok(permit) }
 }
 
-fn attempt(shared: &Shared, index: usize, ready: Ready) -> Result<(ActionResult, bool), Ended> {
+/// Runs an action. The flag says whether it ran here: another run may have done it meanwhile.
+pub fn run(shared: &Shared, index: usize, ready: &Ready) -> Result<(ActionResult, bool), Ended> {
     let node = &shared.graph.nodes[index];
     let item = ready.key.item.clone();
     let action = Action {

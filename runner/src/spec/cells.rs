@@ -89,8 +89,8 @@ pub fn expand(stages: Vec<(Key, Yaml)>, kinds: &[Kind], vars: &mut Vars) -> Vec<
     let mut schemas = Schemas::new(kinds);
     let mut expanded = Vec::with_capacity(templates.len());
     let mut cells = cells.into_iter();
-    for template in templates {
-        let cells = cells.next().unwrap_or_else(|| vec![Cell::new()]);
+    for mut template in templates {
+        let cells = cells.next().unwrap_or_else(|| std::mem::take(&mut template.own));
         fill(template, cells, &mut schemas, vars, &mut expanded);
     }
     expanded

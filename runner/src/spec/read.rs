@@ -130,7 +130,9 @@ fn stages(stages: Yaml, inputs: &[InputSpec], kinds: &[Kind], vars: &mut Vars) -
     }
     let expanded = cells::expand(entries, kinds, vars);
     let mut reading = Reading { problems: vars.problems };
-    expanded.into_iter().filter_map(|stage| self::stage(stage, kinds, &mut reading)).collect()
+    let mut read = Vec::with_capacity(expanded.len());
+    read.extend(expanded.into_iter().filter_map(|stage| self::stage(stage, kinds, &mut reading)));
+    read
 }
 
 fn stage(stage: Expanded, kinds: &[Kind], reading: &mut Reading) -> Option<StageSpec> {

@@ -58,6 +58,7 @@ impl Reading<'_> {
         let mut read = Vec::new();
         match value.value {
             Value::Map(entries) => {
+                read.reserve_exact(entries.len());
                 for (port, value) in entries {
                     if value.text().is_none() {
                         self.text(&value, &format!("`{key}.{}`", port.name));

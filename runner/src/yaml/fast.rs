@@ -110,9 +110,11 @@ impl<'t> Fast<'t> {
         if self.byte() == Some(b'-') && self.blank(1) {
             return self.list(column, depth);
         }
-        if self.is_key() {
-            return self.map(column, depth);
+        let start = self.at;
+        if let Some(first) = self.key(false) {
+            return self.map(start, column, first, depth);
         }
+        self.at = start;
         let value = self.inline(parent, depth)?;
         self.end_line()?;
         self.no_more(parent)?;
@@ -133,14 +135,6 @@ impl<'t> Fast<'t> {
             (Some(indent), Some(parent)) if indent <= parent => Some(()),
             _ => None,
         }
-    }
-
-    /// Whether a key of a block map begins here.
-    fn is_key(&mut self) -> bool {
-        let start = self.at;
-        let found = self.key(false).is_some();
-        self.at = start;
-        found
     }
 
     /// A key and its colon.
@@ -180,11 +174,22 @@ impl<'t> Fast<'t> {
         Some((name, self.span(start, end)))
     }
 
-    fn map(&mut self, column: usize, depth: usize) -> Option<Yaml> {
-        let span = self.span(self.at, self.at);
+    /// A map whose first key, which began at `start`, is read.
+    fn map(
+        &mut self,
+        start: usize,
+        column: usize,
+        first: (String, Span),
+        depth: usize,
+    ) -> Option<Yaml> {
+        let span = self.span(start, start);
         let mut names = Names::new(&self.entries);
+        let mut first = Some(first);
         loop {
-            let (name, key) = self.key(false)?;
+            let (name, key) = match first.take() {
+                Some(first) => first,
+                None => self.key(false)?,
+            };
             let told = self.scalars.problems.len();
             self.spaces();
             let value = match self.byte()? {

@@ -40,19 +40,19 @@ fn a_graph_is_complete() {
     assert_eq!(names, ["text", "chunks", "model", "count"]);
     let [text, chunks, model, count] = graph.nodes.as_slice() else { panic!() };
     assert_eq!(graph.dir, Path::new("dir"));
-    assert_eq!(text.inputs["documents"], From::Input("papers".into()));
-    assert_eq!(chunks.inputs["text"], From::Output { node: 0, port: "text".into() });
-    assert_eq!(chunks.params["max_tokens"], json!(1500));
-    assert_eq!(chunks.params["min_tokens"], json!(800));
+    assert_eq!(text.input("documents"), Some(&From::Input("papers".into())));
+    assert_eq!(chunks.input("text"), Some(&From::Output { node: 0, port: "text".into() }));
+    assert_eq!(chunks.params()["max_tokens"], json!(1500));
+    assert_eq!(chunks.params()["min_tokens"], json!(800));
     assert_eq!((chunks.seed, model.seed), (3, 7));
-    assert_eq!(model.params["learning_rate"], json!(1e-5));
+    assert_eq!(model.params()["learning_rate"], json!(1e-5));
     let places: Vec<_> = model.outputs.iter().map(|out| out.dest.to_str().unwrap()).collect();
     assert_eq!(places, ["out/model/model", "logs/1500.jsonl"]);
-    assert_eq!(count.inputs["index"], From::Output { node: 1, port: "index".into() });
-    assert_eq!(count.inputs["notes"], From::Path("./notes.md".into()));
+    assert_eq!(count.input("index"), Some(&From::Output { node: 1, port: "index".into() }));
+    assert_eq!(count.input("notes"), Some(&From::Path("./notes.md".into())));
     assert_eq!(count.outputs[0].dest, Path::new("counts/n.txt"));
     assert_eq!(count.env, ["LANG", "TZ"]);
-    assert!(count.params["run"].as_str().unwrap().starts_with("n=${x}; wc "));
+    assert!(count.params()["run"].as_str().unwrap().starts_with("n=${x}; wc "));
     let edges: Vec<_> = (graph.dag.edge_indices())
         .map(|e| graph.dag.edge_endpoints(e).unwrap())
         .map(|(a, b)| (graph.dag[a], graph.dag[b]))
@@ -64,10 +64,10 @@ fn a_graph_is_complete() {
 fn set_reaches_variables_and_parameters() {
     let set = ["most=900", "chunks.min_tokens=5", "stages.model.with.lora.r=2", "rates.slow=0.5"];
     let graph = good(CORPUS, &set);
-    assert_eq!(graph.nodes[1].params["max_tokens"], json!(900));
-    assert_eq!(graph.nodes[1].params["min_tokens"], json!(5));
-    assert_eq!(graph.nodes[2].params["lora"]["r"], json!(2));
-    assert_eq!(graph.nodes[2].params["learning_rate"], json!(0.5));
+    assert_eq!(graph.nodes[1].params()["max_tokens"], json!(900));
+    assert_eq!(graph.nodes[1].params()["min_tokens"], json!(5));
+    assert_eq!(graph.nodes[2].params()["lora"]["r"], json!(2));
+    assert_eq!(graph.nodes[2].params()["learning_rate"], json!(0.5));
     let graph = good(CORPUS, &["seed=9", "inputs.papers=one.pdf", "model.method=sft"]);
     assert_eq!((graph.nodes[1].seed, graph.nodes[2].seed), (3, 9));
     assert_eq!(graph.inputs["papers"].pattern, "one.pdf");
@@ -83,8 +83,8 @@ stages:
   c: { uses: command, from: b.y, with: { run: "cp y z", outputs: { z: z } } }
 "#;
     let graph = good(text, &[]);
-    assert_eq!(graph.nodes[1].inputs["x"], From::Output { node: 0, port: "x".into() });
-    assert_eq!(graph.nodes[2].inputs["y"], From::Output { node: 1, port: "y".into() });
+    assert_eq!(graph.nodes[1].input("x"), Some(&From::Output { node: 0, port: "x".into() }));
+    assert_eq!(graph.nodes[2].input("y"), Some(&From::Output { node: 1, port: "y".into() }));
 }
 
 #[test]

@@ -25,8 +25,8 @@ fn node<'g>(graph: &'g Graph, name: &str) -> &'g Node {
 
 /// The name of the stage that feeds a port.
 fn fed<'g>(graph: &'g Graph, name: &str, port: &str) -> Vec<&'g str> {
-    let from = &node(graph, name).inputs[port];
-    from.nodes().map(|place| graph.nodes[place].name.as_str()).collect()
+    let from = node(graph, name).input(port);
+    from.into_iter().flat_map(From::nodes).map(|place| graph.nodes[place].name.as_str()).collect()
 }
 
 const SWEEP: &str = r#"
@@ -70,8 +70,8 @@ fn a_matrix_gives_a_node_a_cell_and_those_behind_it_follow() {
         assert_eq!(fed(&graph, &score, "model"), [name]);
     }
     let first = node(&graph, &model(cells[0]));
-    assert_eq!(first.params["learning_rate"], json!(1e-4));
-    assert_eq!(first.params["lora"], json!({"r": 8, "alpha": 16.0}));
+    assert_eq!(first.params()["learning_rate"], json!(1e-4));
+    assert_eq!(first.params()["lora"], json!({"r": 8, "alpha": 16.0}));
     assert_eq!(first.cell["lora.r"], "8");
     assert_eq!(graph.nodes.iter().filter(|node| node.base == "score").count(), 3);
 }
@@ -79,17 +79,17 @@ fn a_matrix_gives_a_node_a_cell_and_those_behind_it_follow() {
 #[test]
 fn cells_are_gathered_and_picked() {
     let graph = good(SWEEP, &[]);
-    let From::Cells { nodes, port } = &node(&graph, "best").inputs["scores"] else { panic!() };
+    let Some(From::Cells { nodes, port }) = node(&graph, "best").input("scores") else { panic!() };
     let labels: Vec<&str> = nodes.keys().map(String::as_str).collect();
     assert_eq!(port, "s");
     let (low, high) =
         ("learning_rate=0.0001,lora.r=8,seed=1", "learning_rate=0.0003,lora.r=16,seed=1");
     assert_eq!(labels, ["learning_rate=0.0001,lora.r=16,seed=1", low, high]);
-    let From::Cells { nodes, .. } = &node(&graph, "best").inputs["one"] else { panic!() };
+    let Some(From::Cells { nodes, .. }) = node(&graph, "best").input("one") else { panic!() };
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["seed=1"]);
     // `seed` is not picked, and has one value: it is handed on.
     let rate = "by_rate@learning_rate=0.0001,seed=1";
-    let From::Cells { nodes, .. } = &node(&graph, rate).inputs["scores"] else { panic!() };
+    let Some(From::Cells { nodes, .. }) = node(&graph, rate).input("scores") else { panic!() };
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["lora.r=16", "lora.r=8"]);
     assert_eq!(fed(&graph, "by_rate@learning_rate=0.0003,seed=1", "scores").len(), 1);
 }
@@ -141,12 +141,12 @@ fn foreach_gives_a_node_an_item_and_when_leaves_some_out() {
     let graph = good(ITEMS, &[]);
     assert_eq!(names(&graph), ["load@btc", "load@ETH-USD", "clean@ETH-USD", "join", "report"]);
     let eth = node(&graph, "load@ETH-USD");
-    assert_eq!(eth.params["run"], "load ETH 8 > {out.bars}");
+    assert_eq!(eth.params()["run"], "load ETH 8 > {out.bars}");
     assert_eq!(eth.cell["item"], "ETH-USD");
-    let From::Cells { nodes, .. } = &node(&graph, "join").inputs["all"] else { panic!() };
+    let Some(From::Cells { nodes, .. }) = node(&graph, "join").input("all") else { panic!() };
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["ETH-USD"]);
     assert_eq!(fed(&graph, "join", "btc"), ["load@btc"]);
-    assert!(!node(&graph, "report").inputs.contains_key("more"), "an optional port is left unfed");
+    assert!(node(&graph, "report").input("more").is_none(), "an optional port is left unfed");
     let told: Vec<_> = graph.warnings.iter().map(|p| (p.code, &*p.message)).collect();
     assert_eq!(told, [("graph::left_out", "`after` is left out, because it needs `more`")]);
     let graph = good(ITEMS, &["quick=false", "least=1"]);
@@ -221,8 +221,8 @@ stages:
     let graph = good(text, &[]);
     let [clean, glob] = graph.nodes.as_slice() else { panic!() };
     assert_eq!((clean.items.as_deref(), glob.items.as_deref()), (Some("item"), Some("item")));
-    assert_eq!(clean.inputs["item"], From::Input("days".into()));
-    assert_eq!(glob.inputs["item"], From::Path("./raw/*.txt".into()));
+    assert_eq!(clean.input("item"), Some(&From::Input("days".into())));
+    assert_eq!(glob.input("item"), Some(&From::Path("./raw/*.txt".into())));
 }
 
 #[test]

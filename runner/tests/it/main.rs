@@ -16,6 +16,8 @@ mod kill;
 mod language;
 mod layers;
 mod many;
+#[cfg(target_os = "linux")]
+mod memory;
 mod merge;
 mod plan;
 mod progress;

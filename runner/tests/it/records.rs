@@ -44,6 +44,22 @@ fn folders(space: &Space) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_stage_is_told_to_have_started_when_it_has() {
+    let stage = |name: &str| {
+        let with = format!("{{ run: \"echo > {{out.x}}\", outputs: {{ x: out/{name} }} }}");
+        format!("  {name}: {{ uses: command, with: {with} }}\n")
+    };
+    let stages = ["a", "b", "c"].map(stage).concat();
+    let space = Space::new(&format!("version: 1\nstages:\n{stages}"));
+    space.quantmill(&["run", "-j", "1"]).ok();
+    let records = space.records();
+    let events = records[0].iter().filter_map(|line| line["event"].as_str());
+    let both = ["stage_started", "action_finished"];
+    let told: Vec<&str> = events.filter(|event| both.contains(event)).collect();
+    assert_eq!(told, both.repeat(3));
+}
+
+#[test]
 fn a_run_that_does_nothing_writes_three_lines_and_shares_its_texts() {
     let space = space();
     space.run().ok();

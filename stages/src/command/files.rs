@@ -20,7 +20,7 @@ pub type Places = BTreeMap<Slot, String>;
 
 /// The path of an output in plain form; `None` where it does not stay below the pipeline's folder.
 pub fn relative(path: &str) -> Option<PathBuf> {
-    let mut plain = PathBuf::new();
+    let mut plain = PathBuf::with_capacity(path.len());
     for part in Path::new(path).components() {
         match part {
             Component::Normal(part) => plain.push(part),

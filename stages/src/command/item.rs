@@ -19,7 +19,8 @@ pub struct Pattern<'a> {
 impl<'a> Pattern<'a> {
     /// The pattern of an output's path; `None` where it has no placeholder.
     pub fn of(path: &'a str) -> Option<Pattern<'a>> {
-        let first = ["{name}", "{stem}"].iter().filter_map(|slot| path.find(slot)).min()?;
+        let slot = |text: &str| text.starts_with("{name}") || text.starts_with("{stem}");
+        let (first, _) = path.match_indices('{').find(|(at, _)| slot(&path[*at..]))?;
         let (folder, rest) = path.split_at(path[..first].rfind('/').map_or(0, |slash| slash + 1));
         Some(Pattern { folder, rest })
     }

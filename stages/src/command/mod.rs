@@ -102,14 +102,18 @@ impl Run {
 impl Params {
     /// The placeholders, each once, in the order in which they first stand.
     fn slots(&self) -> Vec<Slot> {
-        let mut slots = Vec::new();
-        for slot in self.run.templates().unwrap_or_default().iter().flat_map(Template::slots) {
-            if !slots.contains(slot) {
-                slots.push(slot.clone());
-            }
-        }
-        slots
+        distinct(&self.run.templates().unwrap_or_default())
     }
+}
+
+fn distinct(templates: &[Template]) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for slot in templates.iter().flat_map(Template::slots) {
+        if !slots.contains(slot) {
+            slots.push(slot.clone());
+        }
+    }
+    slots
 }
 
 impl Stage for Command {
@@ -120,11 +124,13 @@ impl Stage for Command {
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
-        let named = params.slots().into_iter().filter_map(|slot| match slot {
+        let mut ports = Vec::with_capacity(2);
+        ports.extend(params.slots().into_iter().filter_map(|slot| match slot {
             Slot::In(name) => Some(Port::input(name, Format::Any)),
             Slot::Out(_) | Slot::Name | Slot::Stem => None,
-        });
-        named.chain([Port::any()]).collect()
+        }));
+        ports.push(Port::any());
+        ports
     }
 
     fn outputs(params: &Params) -> Vec<Port> {
@@ -153,8 +159,7 @@ impl Stage for Command {
             };
             Invalid::new("run", e.to_string()).help(help)
         };
-        params.run.templates().map_err(malformed)?;
-        let slots = params.slots();
+        let slots = distinct(&params.run.templates().map_err(malformed)?);
         check_slots(params, &slots)?;
         for (name, path) in &params.outputs {
             let tree = path.ends_with('/') || Pattern::of(path).is_some();
@@ -230,8 +235,11 @@ fn check_outputs(outputs: &BTreeMap<String, String>) -> std::result::Result<(), 
             return Err(Invalid::new(at(), "the items need a folder of their own")
                 .help(format!("begin the path with one, as `{name}/{path}`")));
         }
-        let place = pattern.map_or(path.as_str(), |pattern| pattern.folder);
-        let Some(place) = files::relative(place).filter(|_| files::relative(path).is_some()) else {
+        let place = match pattern {
+            Some(pattern) => files::relative(path).and(files::relative(pattern.folder)),
+            None => files::relative(path),
+        };
+        let Some(place) = place else {
             return Err(Invalid::new(
                 at(),
                 format!("`{path}` is not a path below the pipeline's folder"),

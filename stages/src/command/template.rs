@@ -92,7 +92,7 @@ impl Template {
     /// Takes a command line apart.
     pub fn parse(text: &str) -> Result<Template, Malformed> {
         let mut parts = Vec::new();
-        let mut literal = String::new();
+        let mut literal = String::with_capacity(text.len());
         let mut shell = Shell::default();
         let mut rest = text;
         while let Some(c) = rest.chars().next() {

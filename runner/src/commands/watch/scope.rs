@@ -36,14 +36,15 @@ impl Scope {
         self.texts.truncate(1);
         let texts = record::texts(graph).map(|(path, _)| clean(&self.dir.join(path)));
         self.texts.extend(texts.collect::<Vec<_>>());
-        let paths =
-            graph.nodes.iter().flat_map(|node| node.inputs.values()).filter_map(
-                |from| match from {
-                    From::Path(path) => Some(path.strip_prefix("./").unwrap_or(path).to_owned()),
-                    From::Input(name) => Some(graph.inputs.get(name)?.pattern.clone()),
-                    From::Output { .. } | From::Cells { .. } => None,
-                },
-            );
+        let paths = graph
+            .nodes
+            .iter()
+            .flat_map(|node| node.inputs.iter().map(|(_, from)| from))
+            .filter_map(|from| match from {
+                From::Path(path) => Some(path.strip_prefix("./").unwrap_or(path).to_owned()),
+                From::Input(name) => Some(graph.inputs.get(name)?.pattern.clone()),
+                From::Output { .. } | From::Cells { .. } => None,
+            });
         self.patterns = paths.collect();
         self.patterns.sort();
         self.patterns.dedup();

@@ -102,7 +102,7 @@ fn picture<'a>(view: &View<'a>) -> Picture<'a> {
     let graph = view.graph;
     let mut items: Vec<Item> = Vec::new();
     let mut sources: BTreeMap<&From, usize> = BTreeMap::new();
-    for from in graph.nodes.iter().flat_map(|node| node.inputs.values()) {
+    for from in graph.nodes.iter().flat_map(|node| node.inputs.iter().map(|(_, from)| from)) {
         let item = match from {
             From::Input(name) => {
                 let pattern = graph.inputs.get(name).map_or("", |input| input.pattern.as_str());
