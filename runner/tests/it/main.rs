@@ -28,5 +28,6 @@ mod semantics;
 mod space;
 mod sweep;
 mod toy;
+mod trials;
 mod verbs;
 mod watch;
