@@ -295,7 +295,7 @@ fn random(a: &Assessment) -> String {
 
 /// What trying often does to the best result.
 fn selection(a: &Assessment) -> String {
-    let mut text = "Selection is not corrected on this page. Its bytes follow from the model and the data alone, while the number of models, prompts and settings that were tried on the same data grows: each run counts them anew on the page “trials” beside this one, with the deflated Sharpe ratio, and `quantmill runs ledger` prints them. Tries that no ledger has seen are in neither, and there is no probability of overfitting, which needs the returns of every try. The best of many tries looks good by chance".to_string();
+    let mut text = "Selection is not corrected on this page. Its bytes follow from the model and the data alone, while the number of models, prompts and settings that were tried on the same data grows: each run counts them anew on the page “trials” beside this one, with the deflated Sharpe ratio, and “quantmill runs ledger” prints them. Tries that no ledger has seen are in neither, and there is no probability of overfitting, which needs the returns of every try. The best of many tries looks good by chance".to_string();
     match a.random.best_of.filter(|_| !a.random.degenerate) {
         Some([ten, hundred]) => {
             text += &format!(

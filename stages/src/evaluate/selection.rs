@@ -55,7 +55,6 @@ struct Row<'a> {
     stage: &'a str,
     config: &'a str,
     run: &'a str,
-    at: &'a str,
 }
 
 /// What the page shows.
@@ -134,7 +133,6 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
         stage: &tried[at].stage,
         config: &tried[at].config,
         run: &tried[at].run,
-        at: &tried[at].at,
     };
     let shown = |(place, at): (usize, usize)| (place < LISTED || Some(at) == own).then(|| row(at));
     let rows: Vec<Row> = order.iter().copied().enumerate().filter_map(shown).collect();
@@ -143,7 +141,7 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
         ("Configurations tried", count(tried.len()), place),
         ("Sharpe ratio", or_none(of_year(own), ratio), best_note(of_year(best))),
         ("Best by chance", or_none(chance, ratio), format!("of {} without skill", tried.len())),
-        ("Deflated Sharpe ratio", or_none(deflated, percent), "0.95 is usually asked".into()),
+        ("Deflated Sharpe ratio", or_none(deflated, percent), "95% is usually asked".into()),
     ];
     let page = Page {
         line: &line,
