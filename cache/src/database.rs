@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
+use crate::Digest;
+
 /// Rises with the tables; a database of another form is begun anew.
 const FORM: i64 = 2;
+
+/// The file is written anew when more than one page in so many is empty.
+const WASTE: i64 = 8;
 
 /// Rows that a transaction of a rebuild holds, and what each table has.
 const TABLES: &str = "
@@ -51,6 +56,36 @@ impl Database {
     /// No database.
     pub(crate) fn none() -> Database {
         Database { path: PathBuf::new(), connection: Mutex::new(None) }
+    }
+
+    /// Deletes rows whose column of digests does not hold, and writes the rest anew where the file has
+    /// more room than it needs.
+    pub(crate) fn shrink(&self, tables: &[(&str, &str, &dyn Fn(&Digest) -> bool)]) {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            for (table, column, keep) in tables {
+                let rows: Vec<Vec<u8>> = transaction
+                    .prepare(&format!("SELECT {column} FROM {table}"))?
+                    .query_map([], |row| row.get(0))?
+                    .collect::<rusqlite::Result<_>>()?;
+                let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
+                for row in rows {
+                    let digest = <[u8; 32]>::try_from(row.as_slice()).map(Digest::from);
+                    if !digest.is_ok_and(|digest| keep(&digest)) {
+                        transaction.prepare_cached(&delete)?.execute([&row])?;
+                    }
+                }
+            }
+            transaction.commit()?;
+            let pages = |name: &str| -> rusqlite::Result<i64> {
+                connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+            };
+            if pages("freelist_count")? * WASTE > pages("page_count")? {
+                connection.execute_batch("VACUUM")?;
+            }
+            // What was written anew lies in the log still.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
     }
 
     /// Asks the database, or tells it something; `None` where it does not answer.

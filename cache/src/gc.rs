@@ -4,7 +4,8 @@
 //! Beside a run it is careful: a result that is being made has its blobs in place before its record is
 //! there. So then it leaves every record and all that they name, and of the other blobs takes only
 //! those that are older than the oldest run; whoever keeps an old blob anew makes it younger, and a
-//! blob that was made younger at the last moment is put back.
+//! blob that was made younger at the last moment is put back. The database of the index is written anew
+//! only alone: a run would have to wait for that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -97,6 +98,9 @@ impl Garbage {
         let damaged = store.damaged();
         if damaged.is_dir() {
             fs_err::remove_dir_all(damaged)?;
+        }
+        if since.is_none() {
+            index.shrink()?;
         }
         Ok(freed)
     }

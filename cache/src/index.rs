@@ -255,6 +255,19 @@ impl Index {
         Ok(())
     }
 
+    /// Gives the room back that forgotten rows took, and forgets those whose record or tree is gone.
+    /// For when nobody else uses the index: it is written anew.
+    pub(crate) fn shrink(&self) -> crate::store::Result<()> {
+        self.flush_rows();
+        let kept: HashSet<Digest> =
+            records(&self.actions)?.into_iter().map(|(key, _)| key).collect();
+        self.database.shrink(&[
+            ("actions", "key", &|key| kept.contains(key)),
+            ("proofs", "tree", &|tree| self.store.has(tree, None)),
+        ]);
+        Ok(())
+    }
+
     /// Tells the database what it does not know yet.
     fn flush_rows(&self) {
         let rows = self.wait(|waiting| {

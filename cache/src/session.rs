@@ -8,7 +8,7 @@
 //! or more each time, and ext4 passes over those that were freed of late one by one: with thousands of
 //! actions that search took half of all processor time.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,10 @@ use std::time::SystemTime;
 
 /// The lock's name in a session's folder.
 const LOCK: &str = "lock";
+/// The name of the list of temporary files elsewhere, a path ended by a zero byte each.
+const ELSEWHERE: &str = "elsewhere";
+/// How the name of such a file begins.
+const PREFIX: &str = ".quantmill-";
 /// The folders in the folder of an action: for its outputs, and for whatever else.
 const PARTS: [&str; 2] = ["out", "tmp"];
 
@@ -48,6 +52,18 @@ impl Session {
     /// A path that nobody else uses.
     pub(crate) fn fresh(&self) -> PathBuf {
         self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// A path in another folder, on another file system, that nobody else uses. Whoever clears away
+    /// after a killed process removes what lies there.
+    pub(crate) fn fresh_in(&self, folder: &Path) -> io::Result<PathBuf> {
+        let session = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = std::path::absolute(folder)?.join(format!("{PREFIX}{session}-{number}"));
+        let mut line = path.as_os_str().as_encoded_bytes().to_vec();
+        line.push(0);
+        lock_file(&self.folder.join(ELSEWHERE))?.write_all(&line)?;
+        Ok(path)
     }
 
     /// Folders of actions that have ended, empty.
@@ -95,10 +111,23 @@ fn sweep(tmp: &Path) -> io::Result<usize> {
         let alive = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err());
         if !alive {
             orphans::end(&entry.path());
+            forget_elsewhere(&entry.path());
             swept += usize::from(std::fs::remove_dir_all(entry.path()).is_ok());
         }
     }
     Ok(swept)
+}
+
+/// Removes what a dead session had begun to write elsewhere.
+fn forget_elsewhere(session: &Path) {
+    let list = std::fs::read(session.join(ELSEWHERE)).unwrap_or_default();
+    for path in list.split(|byte| *byte == 0).filter_map(|path| std::str::from_utf8(path).ok()) {
+        let path = Path::new(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_absolute() && name.starts_with(PREFIX) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -256,6 +285,32 @@ mod tests {
         assert_eq!(oldest(dir.path()), Some(since));
         drop((living, other));
         assert_eq!(oldest(dir.path()), None);
+    }
+
+    #[test]
+    fn what_the_dead_began_elsewhere_goes_and_nothing_else() {
+        let (tmp, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let living = Session::begin(tmp.path(), SystemTime::now()).unwrap();
+        let dead = Session::begin(tmp.path(), SystemTime::now()).unwrap();
+        let paths = [&living, &dead, &dead].map(|s| s.fresh_in(dir.path()).unwrap());
+        let kept = dir.path().join("kept");
+        for path in paths.iter().chain([&kept]) {
+            fs_err::write(path, "half").unwrap();
+        }
+        // A list that was torn, or that somebody wrote into, removes nothing else.
+        let mut list = lock_file(&dead.folder.join(ELSEWHERE)).unwrap();
+        list.write_all(kept.as_os_str().as_encoded_bytes()).unwrap();
+        // As a kill leaves it: the folder is there, and its lock is free.
+        let folder = dead.folder.clone();
+        let copy = tmp.path().join("1-copy");
+        fs_err::create_dir(&copy).unwrap();
+        for name in [LOCK, ELSEWHERE] {
+            fs_err::copy(folder.join(name), copy.join(name)).unwrap();
+        }
+        drop(dead);
+        assert_eq!(clear(tmp.path()).unwrap(), 1);
+        assert_eq!(paths.map(|path| path.exists()), [true, false, false]);
+        assert!(kept.exists() && !copy.exists());
     }
 
     #[test]

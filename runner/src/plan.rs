@@ -246,6 +246,11 @@ impl Plan {
         self.sources.values().map(Arc::as_ref)
     }
 
+    /// The source files that a pattern means, where the plan reads them.
+    pub fn source(&self, pattern: &str) -> Option<&Given> {
+        self.sources.get(pattern).map(Arc::as_ref)
+    }
+
     /// Whether the node runs even where it is a hit.
     pub fn again(&self, index: usize) -> bool {
         self.again.contains(&index)

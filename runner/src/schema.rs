@@ -14,21 +14,19 @@ pub fn text(kinds: &[Kind]) -> String {
 /// The schema of pipelines of these kinds.
 pub fn schema(kinds: &[Kind]) -> Value {
     let mut defs = Map::new();
-    let conditions: Vec<Value> = kinds
-        .iter()
-        .map(|kind| {
-            let with = json!({ "$ref": format!("#/$defs/{}", kind.name) });
-            let mut then = json!({ "properties": { "with": with } });
-            let own = parameters(kind, &mut defs);
-            if own.get("required").is_some() {
-                then["required"] = json!(["with"]);
-            }
-            defs.insert(kind.name.to_owned(), own);
-            let uses =
-                json!({ "required": ["uses"], "properties": { "uses": { "const": kind.name } } });
-            json!({ "if": uses, "then": then })
-        })
-        .collect();
+    let (mut conditions, mut musts) = (Vec::new(), Vec::new());
+    for kind in kinds {
+        let with = json!({ "$ref": format!("#/$defs/{}", kind.name) });
+        let mut own = parameters(kind, &mut defs);
+        let required = own.as_object_mut().and_then(|own| own.remove("required"));
+        defs.insert(kind.name.to_owned(), own);
+        let uses = json!({ "uses": { "const": kind.name } });
+        let of_kind = json!({ "required": ["uses"], "properties": uses });
+        conditions.push(json!({ "if": of_kind, "then": { "properties": { "with": with } } }));
+        let required = required.as_ref().and_then(Value::as_array).into_iter().flatten();
+        musts.extend(required.filter_map(Value::as_str).map(|name| must(&of_kind, name)));
+    }
+    conditions.extend(musts);
     defs.insert("axes".to_owned(), axes());
     defs.insert("stage".to_owned(), stage(kinds, conditions));
     json!({
@@ -158,6 +156,16 @@ fn axes() -> Value {
             ],
         },
     })
+}
+
+/// A parameter that stages of a kind must have: in `with`, or as an axis. Axes that nest, or that a
+/// variable holds, may hide it.
+fn must(of_kind: &Value, name: &str) -> Value {
+    let flat = json!({ "additionalProperties": { "not": { "type": "object" } } });
+    let axis = json!([{ "required": [name] }, { "not": flat }, { "type": "string" }]);
+    let by_axis = json!({ "required": ["matrix"], "properties": { "matrix": { "anyOf": axis } } });
+    let given = json!({ "required": ["with"], "properties": { "with": { "required": [name] } } });
+    json!({ "if": { "allOf": [of_kind, { "not": by_axis }] }, "then": given })
 }
 
 fn foreach() -> Value {

@@ -29,7 +29,10 @@ pub fn apply(
         } else {
             // Spaces for the path, so that places in the value are places in the argument.
             let text = format!("{}{value}", " ".repeat(path.len() + 1));
-            match yaml::read(&text, source, problems) {
+            let told = problems.len();
+            let read = yaml::read(&text, source, problems);
+            problems[told..].iter_mut().for_each(|problem| in_a_shell(problem, path, value));
+            match read {
                 Some(value) => value,
                 None => continue,
             }
@@ -46,6 +49,13 @@ pub fn apply(
             problems.push(Problem::new("set::unknown", span, message).maybe_help(help));
         }
     }
+}
+
+/// A shell takes quotes away: the hint has those that reach us.
+fn in_a_shell(problem: &mut Problem, path: &str, value: &str) {
+    let quoted = format!("write \"{value}\" for the text");
+    let shell = format!("write `--set '{path}=\"{value}\"'` for the text");
+    problem.help = problem.help.take().map(|help| help.replace(&quoted, &shell));
 }
 
 /// What is wrong, and what may help.

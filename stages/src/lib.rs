@@ -25,11 +25,13 @@ mod stage;
 mod testing;
 #[cfg_attr(not(feature = "models"), allow(dead_code))]
 pub mod train;
+mod trial;
 
 pub use context::{Cancel, Context, Device, Job, Progress, Sandbox, Sink};
 pub use format::Format;
 pub use input::{Files, Input};
 pub use stage::{Invalid, Kind, Port, Result, Settled, Stage, StageError};
+pub use trial::{Judged, Tried};
 
 /// Every built-in kind of stage, in the order in which people meet them.
 pub const ALL: &[Kind] = &[

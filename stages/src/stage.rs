@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
-use crate::{Context, Format};
+use crate::{Context, Format, Judged, Tried};
 
 /// A stage: parameters, ports, and the function from the one to the other.
 pub trait Stage {
@@ -51,6 +51,11 @@ pub trait Stage {
     }
     /// Does the work: reads the inputs, writes every output.
     fn run(params: &Self::Params, ctx: &Context) -> Result<()>;
+    /// Of a [`Stage::TRIAL`]: what the one at `own`, or else the best, is worth among all
+    /// configurations that were tried on the same data. `None` where there is nothing to say.
+    fn judge(_tried: &[Tried], _own: Option<usize>) -> Result<Option<Judged>> {
+        Ok(None)
+    }
 }
 
 /// A named input or output.
@@ -238,6 +243,8 @@ pub struct Kind {
     pub outputs: fn(&Value) -> Vec<Port>,
     /// Runs it with resolved parameters.
     pub run: fn(&Value, &Context) -> Result<()>,
+    /// `Stage::judge`.
+    pub judge: fn(&[Tried], Option<usize>) -> Result<Option<Judged>>,
 }
 
 impl Kind {
@@ -261,6 +268,7 @@ impl Kind {
                 let params = read::<S>(params).map_err(|e| StageError::failed(e.message))?;
                 S::run(&params, ctx)
             },
+            judge: S::judge,
         }
     }
 }

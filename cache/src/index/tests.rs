@@ -193,3 +193,37 @@ fn outputs_are_remembered_as_they_were_written() {
     fs_err::write(&out, "BYTES").unwrap();
     assert_eq!(index.file(&out).unwrap().0.digest, Digest::of(b"BYTES"));
 }
+
+#[test]
+fn forgotten_rows_give_their_room_back() {
+    let (dir, store, index) = space();
+    let size = || fs_err::metadata(dir.path().join("index.sqlite")).unwrap().len();
+    let result = ActionResult { warnings: vec!["w".repeat(2000)], ..ActionResult::default() };
+    let keys: Vec<ActionKey> = (0..1500).map(|n| key(&n.to_string())).collect();
+    keys.iter().for_each(|key| index.put(key, &result).unwrap());
+    index.sync().unwrap();
+    let all: Vec<Digest> = keys.iter().map(ActionKey::digest).collect();
+    index.forget(&all[100..]).unwrap();
+    let tree = Digest::of(b"a tree that is gone");
+    index.database.with(|connection| {
+        let sql = "INSERT INTO proofs VALUES (?1, x'00')";
+        connection.execute(sql, [tree.as_bytes()])
+    });
+    // A row whose file somebody has removed.
+    fs_err::remove_file(index.path(&all[0])).unwrap();
+    index.shrink().unwrap();
+    assert!(size() < 600 << 10, "{}", size());
+    assert_eq!(fs_err::metadata(dir.path().join("index.sqlite-wal")).unwrap().len(), 0);
+    let rows = |table: &str| -> i64 {
+        let count = format!("SELECT COUNT(*) FROM {table}");
+        index.database.with(|c| c.query_row(&count, [], |row| row.get(0))).unwrap()
+    };
+    assert_eq!((rows("actions"), rows("proofs")), (99, 0));
+    drop(index);
+    let index = Index::open(&store).unwrap();
+    let known = |key: &&Digest| index.remembered(key).unwrap().is_some();
+    assert_eq!(
+        all.iter().filter(known).collect::<Vec<_>>(),
+        all[1..100].iter().collect::<Vec<_>>()
+    );
+}

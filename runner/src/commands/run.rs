@@ -17,7 +17,8 @@ use crate::diagnostic::Problems;
 use crate::event::{Event, Setting, Summary};
 use crate::exit::Failure;
 use crate::experiment::account;
-use crate::experiment::ledger::Ledger;
+use crate::experiment::ledger::{self, Ledger};
+use crate::experiment::trials;
 use crate::graph::Needs;
 use crate::interrupt;
 use crate::lock;
@@ -111,7 +112,8 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let mut record = Record::create(&state.home, &setting, &graph)?;
     let (lock_path, before) = (lock::path(&path), setting.clone());
     let file = setting.dir.join(setting.texts.first().map_or("", String::as_str));
-    let ledger = Ledger::new(&state.home, &setting.run, &file, kinds);
+    let sources = ledger::sources(&graph, &plan);
+    let ledger = Ledger::new(&state.home, &setting.run, &file, kinds, sources);
     let (home, publish) = (state.home.clone(), setting.sweep.is_none());
     let lock_written = lock_path.clone();
     let names: Vec<String> = graph.nodes.iter().map(|node| node.name.clone()).collect();
@@ -172,6 +174,10 @@ pub fn run(arguments: &Run, kinds: &[Kind]) -> Result<(), Failure> {
     let ran = ran?;
     let metrics = kept?;
     let summary = ran.summary;
+    match trials::pages(&ran, publish) {
+        Ok(told) => told.iter().for_each(|(stage, line)| eprintln!("{stage}: {line}")),
+        Err(failure) => eprintln!("warning: trials are not counted: {failure}"),
+    }
     if publish && summary.failed == 0 && !summary.interrupted {
         let again = Repeat { setting: before, metrics };
         // Without the note the next run takes the long way.
@@ -199,6 +205,10 @@ fn look(arguments: &Run, pipeline: &Path, question: &Digest) -> Option<Vec<Glanc
     let started = Instant::now();
     let dir = pipeline.parent().filter(|dir| !dir.as_os_str().is_empty());
     let home = state::locate(dir.unwrap_or(Path::new(".")));
+    // The pages that count trials beside the outputs are older than the last of them.
+    if ledger::grew_after(&home, &home.join("uptodate").join(question.to_string())) {
+        return Some(Vec::new());
+    }
     let (stages, again) = match uptodate::look(&home, question) {
         Look::UpToDate { stages, again } => (stages, again),
         Look::Changed(glances) => return Some(glances),

@@ -2,10 +2,13 @@
 //!
 //! Each trial is a run of its own in a process of its own. Trials share the store, so that what they
 //! have in common is done once; their outputs stay there, and the pipeline's lock stays as it is.
+//! [`share`] divides the machine between them.
+
+mod share;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use quantmill_stages::{Device, Kind};
@@ -20,7 +23,8 @@ use crate::experiment::grid::{self, Axis, Trial, Values};
 use crate::experiment::values::{Frame, read};
 use crate::record;
 use crate::report::table::{Side, Table, number};
-use crate::report::text::{Paint, colour, colour_out, columns, count, duration, paint};
+use crate::report::text::{Paint, colour_out, columns, count, duration, paint};
+use crate::run::machine;
 use crate::state;
 
 /// How many metrics are drawn where none is named.
@@ -32,6 +36,9 @@ const DRAWN: usize = 4;
 A value with commas is a list to go through: `--set lr=1e-4,3e-4`. A list as one
 value stands in brackets, a text with commas in quotes: `--set 'name=\"a, b\"'`.
 A range is drawn from: `--set lr=1e-5..1e-3:log`, `--set layers=1..8`.
+
+The first trial goes alone and makes what all have in common; then trials go side
+by side within `-j`, or one by one where a stage needs a GPU or memory.
 
 Examples:
   quantmill sweep --set lr=1e-4,3e-4 --set seed=1,2,3 --metric evaluate.sharpe
@@ -61,7 +68,7 @@ pub struct Sweep {
     /// The smallest metric is the best
     #[arg(long)]
     min: bool,
-    /// Actions at a time
+    /// Actions at a time, of all trials together [default: the number of processors]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
 }
@@ -123,29 +130,29 @@ pub fn sweep(arguments: &Sweep, kinds: &[Kind]) -> Result<(), Failure> {
     let dropped = planned - trials.len();
     let left = if dropped > 0 { format!(" of {planned}") } else { String::new() };
     eprintln!("sweep {id}: {}{left}", count(trials.len(), "trial"));
-    let started = Instant::now();
-    let mut runs: Vec<(Trial, Option<Account>)> = Vec::new();
-    let mut interrupted = false;
-    for (n, trial) in trials.iter().enumerate() {
-        if arguments.budget.is_some_and(|budget| started.elapsed() >= budget) {
-            eprintln!("the budget is spent: {} left out", count(trials.len() - n, "trial"));
-            break;
-        }
+    let jobs = arguments.jobs.map_or_else(|| machine::detect().cpu, u32::from);
+    let device = Device::from(which.device);
+    let (at_once, each) = share::shares(&graph, jobs, trials.len(), device);
+    let ids: Vec<String> = (0..trials.len()).map(|n| format!("{}-{n}", record::id())).collect();
+    let all = trials.iter().zip(&ids).enumerate().map(|(n, (trial, run))| {
         let head = format!("trial {}/{}  {}", n + 1, trials.len(), grid::label(trial));
-        eprintln!("{}", paint(colour(), Paint::Bold, &head));
-        let run = format!("{}-{n}", record::id());
-        let status = command(arguments, &file, &fixed, trial, (&id, &run))?.status()?;
-        runs.push((trial.clone(), account::read(&home, &run)));
-        if status.code() == Some(130) {
-            interrupted = true;
-            break;
-        }
+        let (file, fixed, id) = (&file, &fixed, &id);
+        let command = move |jobs| command(arguments, file, fixed, trial, (id, run), jobs);
+        share::Trial { head, command: Box::new(command) }
+    });
+    let all: Vec<share::Trial> = all.collect();
+    let done = share::run(&all, (at_once, each), jobs, arguments.budget)?;
+    if done.begun < trials.len() && !done.interrupted {
+        eprintln!("the budget is spent: {} left out", count(trials.len() - done.begun, "trial"));
     }
+    let begun = trials.iter().zip(&ids).take(done.begun);
+    let runs: Vec<(Trial, Option<Account>)> =
+        begun.map(|(trial, run)| (trial.clone(), account::read(&home, run))).collect();
     let folder = home.join("sweeps").join(&id);
     fs_err::create_dir_all(&folder)?;
     report(arguments, &axes, &fixed, &runs, (&id, &file, &folder))?;
     let failed = runs.iter().filter(|(_, run)| !matches!(run, Some(run) if ok(run))).count();
-    match (interrupted, failed) {
+    match (done.interrupted, failed) {
         (true, _) => Err(Failure::Interrupted),
         (false, 0) => Ok(()),
         (false, _) => Err(Failure::Told),
@@ -176,6 +183,7 @@ fn command(
     fixed: &[(String, String)],
     trial: &Trial,
     (sweep, run): (&str, &str),
+    jobs: u32,
 ) -> std::io::Result<Command> {
     let wish = arguments.which.wish();
     let mut command = Command::new(std::env::current_exe()?);
@@ -189,9 +197,7 @@ fn command(
     for stage in &arguments.which.force {
         command.arg(format!("--force={stage}"));
     }
-    if let Some(jobs) = arguments.jobs {
-        command.args(["-j", &jobs.to_string()]);
-    }
+    command.args(["-j", &jobs.to_string()]);
     command.args(["--device", Device::from(arguments.which.device).name()]);
     command.args(["--sweep", sweep, "--run-id", run]);
     Ok(command)

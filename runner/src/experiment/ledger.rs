@@ -3,17 +3,19 @@
 //! question honestly: how many configurations were tried on the same data?
 //!
 //! What a model was made of is part of the configuration, so that ten models judged on one data set
-//! are ten trials. Which kinds of stages count is said by `Stage::TRIAL`.
+//! are ten trials. Which kinds of stages count is said by `Stage::TRIAL`; [`super::trials`] counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
-use quantmill_stages::{Format, Kind};
+use quantmill_stages::{Format, Kind, Port};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Finished, Outcome};
+use crate::graph::{From, Graph};
+use crate::plan::{self, Plan};
 
 /// The BLAKE3 `derive_key` context of a configuration.
 const CONTEXT: &str = "quantmill 2026 trial configuration v1";
@@ -35,6 +37,9 @@ pub struct Trial {
     pub config: Digest,
     /// The data that went in, by port.
     pub data: BTreeMap<String, Artifact>,
+    /// The source files that these data were made from, by path.
+    #[serde(default)]
+    pub sources: Sources,
     /// The models that went in, by port.
     pub given: BTreeMap<String, Artifact>,
     /// The models that came out, by port.
@@ -43,12 +48,16 @@ pub struct Trial {
     pub metrics: BTreeMap<String, f64>,
 }
 
+/// Source files by absolute path or glob.
+pub type Sources = BTreeMap<String, Artifact>;
+
 /// Writes trials down as they happen.
 pub struct Ledger {
     place: PathBuf,
     run: String,
     pipeline: PathBuf,
     kinds: Vec<Kind>,
+    sources: BTreeMap<String, Sources>,
 }
 
 /// Where the ledger lies.
@@ -56,11 +65,23 @@ pub fn place(home: &Path) -> PathBuf {
     home.join("ledger.jsonl")
 }
 
+/// Whether a trial was added after a file was written.
+pub fn grew_after(home: &Path, file: &Path) -> bool {
+    let written = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    written(&place(home)).zip(written(file)).is_some_and(|(ledger, file)| ledger > file)
+}
+
 impl Ledger {
-    /// The ledger of a run.
-    pub fn new(home: &Path, run: &str, pipeline: &Path, kinds: &[Kind]) -> Ledger {
+    /// The ledger of a run. `sources` are those of each stage that is a trial.
+    pub fn new(
+        home: &Path,
+        run: &str,
+        pipeline: &Path,
+        kinds: &[Kind],
+        sources: BTreeMap<String, Sources>,
+    ) -> Ledger {
         let kinds = kinds.iter().filter(|kind| kind.trial).copied().collect();
-        Ledger { place: place(home), run: run.into(), pipeline: pipeline.into(), kinds }
+        Ledger { place: place(home), run: run.into(), pipeline: pipeline.into(), kinds, sources }
     }
 
     /// Appends a line where the event is a trial. A line is one write, so that runs at the same time
@@ -76,35 +97,82 @@ impl Ledger {
     }
 
     fn trial(&self, kind: &Kind, done: &Finished) -> Trial {
-        let key = &done.key;
-        let formats = |ports: Vec<quantmill_stages::Port>| -> BTreeMap<String, Format> {
-            ports.into_iter().map(|port| (port.name.into_owned(), port.format)).collect()
-        };
-        let (inputs, outputs) =
-            (formats((kind.inputs)(&key.params)), formats((kind.outputs)(&key.params)));
-        let pick = |all: &BTreeMap<String, Artifact>, fits: &dyn Fn(&String) -> bool| {
-            let fitting = all.iter().filter(|(port, _)| fits(port));
-            fitting.map(|(port, artifact)| (port.clone(), *artifact)).collect::<BTreeMap<_, _>>()
-        };
-        let given = pick(&key.inputs, &|port| inputs.get(port) == Some(&Format::Model));
-        let made = pick(&done.outputs, &|port| outputs.get(port) == Some(&Format::Model));
-        // A training log goes with its model, and is no data.
-        let about = [Some(&Format::Model), Some(&Format::Log)];
-        let data = pick(&key.inputs, &|port| !about.contains(&inputs.get(port)));
-        let config = ActionKey { inputs: given.clone(), item: None, ..key.clone() };
+        let outputs = formats((kind.outputs)(&done.key.params));
+        let made = done.outputs.iter().filter(|(p, _)| outputs.get(*p) == Some(&Format::Model));
+        let (config, given, data) = identity(kind, &done.key);
         Trial {
             at: chrono::Utc::now().timestamp_millis(),
             run: self.run.clone(),
             pipeline: self.pipeline.clone(),
             stage: done.stage.clone(),
             kind: kind.name.into(),
-            config: Digest::derive(CONTEXT, config.json().as_bytes()),
+            config,
             data,
+            sources: self.sources.get(&done.stage).cloned().unwrap_or_default(),
             given,
-            made,
+            made: made.map(|(port, artifact)| (port.clone(), *artifact)).collect(),
             metrics: done.metrics.clone(),
         }
     }
+}
+
+fn formats(ports: Vec<Port>) -> BTreeMap<String, Format> {
+    ports.into_iter().map(|port| (port.name.into_owned(), port.format)).collect()
+}
+
+/// Whether what has this format is judged, and not a model or the log of its training.
+fn is_data(format: Option<&Format>) -> bool {
+    !matches!(format, Some(Format::Model | Format::Log))
+}
+
+/// What a trial is: the digest of its configuration, the models that go in, and the data.
+pub fn identity(
+    kind: &Kind,
+    key: &ActionKey,
+) -> (Digest, BTreeMap<String, Artifact>, BTreeMap<String, Artifact>) {
+    let formats = formats((kind.inputs)(&key.params));
+    let pick = |fits: &dyn Fn(Option<&Format>) -> bool| {
+        let fitting = key.inputs.iter().filter(|(port, _)| fits(formats.get(*port)));
+        fitting.map(|(port, artifact)| (port.clone(), *artifact)).collect::<BTreeMap<_, _>>()
+    };
+    let (given, data) = (pick(&|format| format == Some(&Format::Model)), pick(&is_data));
+    let config = ActionKey { inputs: given.clone(), item: None, ..key.clone() };
+    (Digest::derive(CONTEXT, config.json().as_bytes()), given, data)
+}
+
+/// The source files behind the data of each stage that is a trial: what feeds it directly or through
+/// other stages, but not through a model.
+pub fn sources(graph: &Graph, plan: &Plan) -> BTreeMap<String, Sources> {
+    let mut all = BTreeMap::new();
+    let trials = graph.nodes.iter().enumerate().filter(|(_, node)| node.kind.trial);
+    for (index, node) in trials.filter(|(index, _)| plan.steps[*index].is_some()) {
+        let (mut found, mut open, mut seen) = (Sources::new(), vec![index], vec![index]);
+        while let Some(at) = open.pop() {
+            let node = &graph.nodes[at];
+            let formats = formats((node.kind.inputs)(&node.params));
+            for (port, from) in &node.inputs {
+                if !is_data(formats.get(port)) {
+                    continue;
+                }
+                found.extend(source(graph, plan, at, from));
+                for before in
+                    from.nodes().filter(|before| !seen.contains(before)).collect::<Vec<_>>()
+                {
+                    seen.push(before);
+                    open.push(before);
+                }
+            }
+        }
+        all.insert(node.name.clone(), found);
+    }
+    all
+}
+
+fn source(graph: &Graph, plan: &Plan, at: usize, from: &From) -> Option<(String, Artifact)> {
+    let (pattern, _) = plan::pattern(graph, &graph.nodes[at], from)?;
+    let artifact = plan.source(pattern)?.artifact;
+    let path = std::path::absolute(graph.dir.join(pattern)).ok()?;
+    Some((path.display().to_string(), artifact))
 }
 
 /// All trials, in the order in which they ended. A line that a crash cut off is left out.
@@ -116,44 +184,4 @@ pub fn read(home: &Path) -> io::Result<Vec<Trial>> {
     };
     let lines = io::BufReader::new(file).lines();
     Ok(lines.map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()).collect())
-}
-
-/// The trials on the same data by the same kind of stage.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
-    /// The kind.
-    pub kind: String,
-    /// The data, by port.
-    pub data: BTreeMap<String, Artifact>,
-    /// Distinct configurations.
-    pub trials: usize,
-    /// How often one ran.
-    pub ran: usize,
-    /// Its stages.
-    pub stages: BTreeSet<String>,
-}
-
-/// Counts distinct configurations for each data, in the order in which the data first came.
-pub fn count(trials: &[Trial]) -> Vec<Group> {
-    let mut groups: Vec<(Group, BTreeSet<Digest>)> = Vec::new();
-    for trial in trials {
-        let fits =
-            |(group, _): &&mut (Group, _)| (&group.kind, &group.data) == (&trial.kind, &trial.data);
-        let found = groups.iter_mut().find(fits);
-        let (group, configs) = match found {
-            Some(found) => found,
-            None => {
-                let (kind, data) = (trial.kind.clone(), trial.data.clone());
-                let group = Group { kind, data, trials: 0, ran: 0, stages: BTreeSet::new() };
-                groups.push((group, BTreeSet::new()));
-                let Some(last) = groups.last_mut() else { continue };
-                last
-            }
-        };
-        configs.insert(trial.config);
-        group.trials = configs.len();
-        group.ran += 1;
-        group.stages.insert(trial.stage.clone());
-    }
-    groups.into_iter().map(|(group, _)| group).collect()
 }

@@ -16,4 +16,5 @@ pub mod repository;
 pub mod reproduce;
 pub mod restore;
 pub mod sources;
+pub mod trials;
 pub mod values;

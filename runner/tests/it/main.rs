@@ -30,5 +30,6 @@ mod semantics;
 mod space;
 mod sweep;
 mod toy;
+mod trials;
 mod verbs;
 mod watch;

@@ -1,10 +1,5 @@
 //! What is written down of runs, and how people read it.
 
-use std::collections::BTreeMap;
-
-use quantmill::event::{Event, Finished, Outcome};
-use quantmill::experiment::ledger::{self, Ledger};
-use quantmill_cache::{ActionKey, Artifact, Digest};
 use serde_json::Value;
 
 use crate::space::{Ended, Space};
@@ -163,73 +158,4 @@ fn a_run_that_was_killed_is_told_apart() {
     let shown = json(space.quantmill(&["runs", "show", "--json"]));
     assert_eq!(shown["status"], "unfinished");
     assert_eq!(shown["stages"]["report"]["outcome"], "ran");
-}
-
-#[test]
-fn the_ledger_counts_configurations_on_the_same_data() {
-    let home = tempfile::tempdir().unwrap();
-    let artifact = |name: &str| Artifact::Tree(Digest::of(name.as_bytes()));
-    let train = |rate: f64, corpus: &str, base: Option<&str>, outcome: Outcome| {
-        let mut inputs = BTreeMap::from([("corpus".to_owned(), artifact(corpus))]);
-        inputs.extend(base.map(|base| ("base".to_owned(), artifact(base))));
-        let params = serde_json::json!({ "method": "sft", "learning_rate": rate, "lora": null });
-        Event::StageFinished(Box::new(Finished {
-            stage: "model".into(),
-            outcome,
-            key: ActionKey {
-                stage: "train".into(),
-                version: 1,
-                params,
-                inputs,
-                ..ActionKey::default()
-            },
-            outputs: BTreeMap::from([
-                ("model".into(), artifact(&rate.to_string())),
-                ("log".into(), artifact("log")),
-            ]),
-            metrics: BTreeMap::from([("loss".into(), rate)]),
-            ran: usize::from(outcome == Outcome::Ran),
-            cached: 0,
-            millis: 5,
-        }))
-    };
-    let note = |run: &str, events: &[Event]| {
-        let pipeline = std::path::Path::new("/p/pipeline.yaml");
-        let ledger = Ledger::new(home.path(), run, pipeline, crate::toy::KINDS);
-        events.iter().for_each(|event| ledger.note(event).unwrap());
-    };
-    note(
-        "1",
-        &[
-            train(0.1, "a", None, Outcome::Ran),
-            train(0.1, "a", None, Outcome::Hit),
-            train(0.2, "a", None, Outcome::Ran),
-        ],
-    );
-    note(
-        "2",
-        &[
-            train(0.2, "a", None, Outcome::Ran),
-            train(0.2, "a", Some("m"), Outcome::Ran),
-            train(0.2, "b", None, Outcome::Ran),
-        ],
-    );
-    // A kind that tries nothing out.
-    let chunk = ActionKey { stage: "chunk".into(), version: 1, ..ActionKey::default() };
-    let Event::StageFinished(mut done) = train(0.1, "a", None, Outcome::Ran) else { panic!() };
-    done.key = chunk;
-    note("2", &[Event::StageFinished(done)]);
-    // A line that a crash cut off.
-    let mut text = fs_err::read_to_string(ledger::place(home.path())).unwrap();
-    text.push_str("{\"at\":1");
-    fs_err::write(ledger::place(home.path()), text).unwrap();
-    let trials = ledger::read(home.path()).unwrap();
-    assert_eq!(trials.len(), 5);
-    assert_eq!(trials[0].data, BTreeMap::from([("corpus".to_owned(), artifact("a"))]));
-    assert_eq!(trials[0].made, BTreeMap::from([("model".to_owned(), artifact("0.1"))]));
-    assert_eq!(trials[3].given, BTreeMap::from([("base".to_owned(), artifact("m"))]));
-    assert_eq!((trials[0].run.as_str(), trials[4].run.as_str()), ("1", "2"));
-    let counts: Vec<(usize, usize)> =
-        ledger::count(&trials).iter().map(|group| (group.trials, group.ran)).collect();
-    assert_eq!(counts, [(3, 4), (1, 1)], "0.1, 0.2, and 0.2 upon another model; then other data");
 }

@@ -185,3 +185,48 @@ fn metrics_of_a_command_have_to_be_json_of_an_output() {
     let ended = space.run();
     assert!(ended.code == 1 && ended.err.contains("its output `m` is no JSON"), "{}", ended.err);
 }
+
+/// Trials but the first go on only once three more have begun.
+const MEETING: &str = r#"
+version: 1
+vars: { n: 0 }
+stages:
+  data: { uses: command, with: { run: "echo data >> log; echo 1 > {out.d}", outputs: { d: out/d } } }
+  meet:
+    uses: command
+    from: { d: data }
+    timeout: 60s
+    with:
+      run: "touch began${n}; test ${n} = 1 || until test -e began2 -a -e began3 -a -e began4; do sleep 0.02; done; echo ${n} > {out.m}"
+      outputs: { m: out/m }
+"#;
+
+#[test]
+fn trials_go_side_by_side_and_make_what_they_share_once() {
+    let space = Space::new(MEETING);
+    let ended = space.quantmill(&["sweep", "-j3", "--set", "n=1,2,3,4"]).ok();
+    assert_eq!(space.log(), ["data"]);
+    let heads: Vec<&str> = ended.err.lines().filter(|line| line.starts_with("trial ")).collect();
+    assert_eq!(heads.len(), 4, "{}", ended.err);
+    assert!(heads[0].starts_with("trial 1/4"), "{}", ended.err);
+    // What each says stands below its head, whole.
+    let after = |head: &str| ended.err.split(head).nth(1).unwrap().to_owned();
+    assert!(after(heads[1]).contains("finished: 1 ran, 1 cached"), "{}", ended.err);
+    let values =
+        trials(&space).iter().map(|trial| trial["values"][0][1].clone()).collect::<Vec<_>>();
+    assert_eq!(values, ["1", "2", "3", "4"], "told in their order, however they ended");
+}
+
+#[test]
+fn trials_of_what_cannot_be_divided_follow_each_other() {
+    // A second one at the same time would find the folder there.
+    let work = "mkdir busy; sleep 0.05; rmdir busy; echo ${n} > {out.m}";
+    for (needs, jobs) in [("memory: 1MiB", "4"), ("cpu: 2", "3"), ("cpu: 1", "1")] {
+        let space = Space::new(&format!(
+            "version: 1\nvars: {{ n: 0 }}\nstages:\n  one:\n    uses: command\n    needs: {{ {needs} }}\n    \
+             with: {{ run: \"set -e; {work}\", outputs: {{ m: out/m }} }}\n"
+        ));
+        let ended = space.quantmill(&["sweep", "-j", jobs, "--set", "n=1,2,3,4"]).ok();
+        assert_eq!(ended.err.matches("finished: 1 ran").count(), 4, "{}", ended.err);
+    }
+}

@@ -96,12 +96,56 @@ fn the_schema_knows_the_parameters_of_each_kind() {
     let stage = &schema["$defs"]["stage"];
     assert_eq!(stage["allOf"][1]["if"]["properties"]["uses"]["const"], "chunk");
     assert_eq!(stage["allOf"][1]["then"]["properties"]["with"]["$ref"], "#/$defs/chunk");
+    // What must be given is asked for apart, since an axis of a matrix may give it.
+    assert!(schema["$defs"]["pairs"]["required"].is_null());
+    let given = &stage["allOf"][KINDS.len()]["then"]["properties"]["with"];
+    assert_eq!(given["required"], serde_json::json!(["ticker"]));
     let references = references(&schema);
     assert!(references.len() >= 9);
     for reference in references {
         let place = reference.strip_prefix('#').unwrap();
         assert!(schema.pointer(place).is_some(), "{reference} leads nowhere");
     }
+}
+
+/// What Python's `jsonschema` says of stages whose parameters an axis gives, or does not.
+#[test]
+fn a_parameter_may_come_from_an_axis_alone() {
+    if std::env::var_os("QUANTMILL_TEST_JSONSCHEMA").is_none() {
+        return crate::space::skip("QUANTMILL_TEST_JSONSCHEMA=1 needs Python's `jsonschema`");
+    }
+    let space = Space::new("");
+    space.write("schema.json", &schema::text(KINDS));
+    let right = [
+        r#"{ "uses": "pairs", "with": { "ticker": "A" } }"#,
+        r#"{ "uses": "pairs", "matrix": { "ticker": ["A", "B"] } }"#,
+        r#"{ "uses": "pairs", "with": { "weights": { "a": 1 } }, "matrix": { "ticker": ["A", "B"] } }"#,
+        r#"{ "uses": "pairs", "matrix": { "market": { "us": { "ticker": ["A", "B"] } } } }"#,
+        r#"{ "uses": "pairs", "matrix": "${axes}" }"#,
+        r#"{ "uses": "train" }"#,
+    ];
+    let wrong = [
+        r#"{ "uses": "pairs" }"#,
+        r#"{ "uses": "pairs", "with": {} }"#,
+        r#"{ "uses": "pairs", "with": null }"#,
+        r#"{ "uses": "pairs", "matrix": { "seed": [1, 2] } }"#,
+        r#"{ "uses": "pairs", "with": { "ticker": 1, "wieghts": {} } }"#,
+        r#"{ "uses": "command", "with": { "run": "x" } }"#,
+    ];
+    let program = "import json, sys, jsonschema\n\
+        schema = json.load(open('schema.json'))\n\
+        for stage in sys.argv[1:]:\n    \
+            file = {'version': 1, 'stages': {'a': json.loads(stage)}}\n    \
+            print(jsonschema.Draft202012Validator(schema).is_valid(file))\n";
+    let judge = |stages: &[&str]| -> Vec<String> {
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", program]).args(stages).current_dir(space.path(""));
+        let out = python.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+    };
+    assert_eq!(judge(&right), ["True"; 6]);
+    assert_eq!(judge(&wrong), ["False"; 6]);
 }
 
 fn references(schema: &serde_json::Value) -> Vec<&str> {

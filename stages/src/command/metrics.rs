@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Params;
+use super::item::Pattern;
 use crate::{Context, Invalid, Result, StageError};
 
 /// `metrics` must name an output that is a file.
@@ -15,6 +16,14 @@ pub fn check(params: &Params) -> std::result::Result<(), Invalid> {
             let outputs: Vec<String> = params.outputs.keys().map(|o| format!("`{o}`")).collect();
             let invalid = Invalid::new("metrics", format!("no output `{name}`"));
             Err(invalid.help(format!("name one of the outputs: {}", outputs.join(", "))))
+        }
+        Some(path) if Pattern::of(path).is_some() => {
+            let message = format!("each item writes an output `{name}` of its own");
+            // A sum or a mean of them means something only to who knows what they are.
+            Err(Invalid::new("metrics", message).help(format!(
+                "let a stage that reads them all (`from: STAGE.{name}`) write one JSON file, and \
+                 give `metrics` to that one"
+            )))
         }
         Some(path) if path.ends_with('/') || path.contains(['{', '}']) => {
             Err(Invalid::new("metrics", format!("output `{name}` is a folder"))

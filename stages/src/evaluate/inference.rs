@@ -4,7 +4,7 @@
 //! nor the order of work changes a bit. Statistics of several series are taken from the same
 //! draws, which keeps their dependence: a difference of two Sharpe ratios is tested pairwise.
 //!
-//! Not here: corrections for having tried many models. They need a record of every trial.
+//! Not here: corrections for having tried many models, which are those of `selection`.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,22 +19,42 @@ pub fn phi(z: f64) -> f64 {
     Normal::standard().cdf(z)
 }
 
-/// Probability that the true Sharpe ratio of a bar exceeds `against`, given the length, skewness
-/// and kurtosis of the sample (Bailey and Lopez de Prado 2012, eq. 11).
-pub fn psr(returns: &[f64], against: f64) -> Option<f64> {
-    let sr = sharpe_per_bar(returns)?;
-    let m = mean(returns)?;
-    let moment =
-        |p: i32| returns.iter().map(|r| (r - m).powi(p)).sum::<f64>() / returns.len() as f64;
-    let m2 = moment(2);
-    let (skew, kurtosis) = (moment(3) / m2.powf(1.5), moment(4) / (m2 * m2));
-    Some(psr_of(sr, against, returns.len(), skew, kurtosis)).filter(|p| p.is_finite())
+/// What the error of a Sharpe ratio depends on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    /// Sharpe ratio of a bar.
+    pub sharpe: f64,
+    /// Bars.
+    pub bars: usize,
+    /// Third standardised moment, with n and not n - 1.
+    pub skewness: f64,
+    /// Fourth standardised moment, likewise; 3 of a normal distribution.
+    pub kurtosis: f64,
 }
 
-/// [`psr`] from the moments of `n` returns; `sr` and `against` per bar.
-pub fn psr_of(sr: f64, against: f64, n: usize, skew: f64, kurtosis: f64) -> f64 {
-    let spread = (1.0 - skew * sr + (kurtosis - 1.0) / 4.0 * sr * sr).sqrt();
-    phi((sr - against) * (n as f64 - 1.0).sqrt() / spread)
+impl Moments {
+    /// Of returns; `None` where they do not vary.
+    pub fn of(returns: &[f64]) -> Option<Moments> {
+        let (sharpe, m) = (sharpe_per_bar(returns)?, mean(returns)?);
+        let moment =
+            |p: i32| returns.iter().map(|r| (r - m).powi(p)).sum::<f64>() / returns.len() as f64;
+        let m2 = moment(2);
+        let (skewness, kurtosis) = (moment(3) / m2.powf(1.5), moment(4) / (m2 * m2));
+        Some(Moments { sharpe, bars: returns.len(), skewness, kurtosis })
+    }
+
+    /// Probability that the true Sharpe ratio of a bar exceeds `against` (Bailey and Lopez de Prado
+    /// 2012, eq. 11).
+    pub fn psr(&self, against: f64) -> f64 {
+        let (sr, kurtosis) = (self.sharpe, self.kurtosis);
+        let spread = (1.0 - self.skewness * sr + (kurtosis - 1.0) / 4.0 * sr * sr).sqrt();
+        phi((sr - against) * (self.bars as f64 - 1.0).sqrt() / spread)
+    }
+}
+
+/// [`Moments::psr`] of returns; `None` where they do not vary.
+pub fn psr(returns: &[f64], against: f64) -> Option<f64> {
+    Moments::of(returns).map(|m| m.psr(against)).filter(|p| p.is_finite())
 }
 
 /// The mean block length of a stationary bootstrap that minimises the error of the mean's variance
@@ -177,8 +197,9 @@ mod tests {
         let (returns, _) = boot();
         close(psr(&returns, 0.0), 0.9826303403956227, 1e-9);
         // Bailey and Lopez de Prado 2014: annual Sharpe ratio 2.5, 1,250 days, threshold 0.1132.
-        let sr = 2.5 / 250f64.sqrt();
-        close(psr_of(sr, 0.11317200186513214, 1250, -3.0, 10.0), 0.9003968344493903, 1e-9);
+        let paper =
+            Moments { sharpe: 2.5 / 250f64.sqrt(), bars: 1250, skewness: -3.0, kurtosis: 10.0 };
+        close(paper.psr(0.11317200186513214), 0.9003968344493903, 1e-9);
         assert_eq!(psr(&[0.0; 20], 0.0), None);
     }
 

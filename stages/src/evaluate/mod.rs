@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod numbers;
 pub mod params;
 pub mod report;
+pub mod selection;
 pub mod sensitivity;
 #[cfg(feature = "models")]
 pub mod stage;

@@ -17,6 +17,7 @@ use super::verdict::show;
 use crate::{Result, StageError};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
+const STYLE: &str = include_str!("style.css");
 
 /// A row of a table: what it is, and a cell for each column.
 #[derive(Debug, Serialize)]
@@ -52,15 +53,6 @@ pub fn render(a: &Assessment) -> Result<String> {
     let failed = |e: String| StageError::failed(format!("cannot write the report: {e}"));
     let figures = charts::figures(a).map_err(|e| failed(e.to_string()))?;
     let figures: Vec<Figure> = figures.into_iter().map(embed).collect();
-    let mut env = Environment::new();
-    env.set_auto_escape_callback(|_| AutoEscape::Html);
-    env.add_filter("percent", |x: Option<f64>| or_none(x, percent));
-    env.add_filter("signed", |x: Option<f64>| or_none(x, signed_percent));
-    env.add_filter("ratio", |x: Option<f64>| or_none(x, ratio));
-    env.add_filter("count", |n: usize| count(n));
-    env.add_filter("visible", |text: &str| visible(text));
-    env.add_template("report", TEMPLATE).map_err(|e| failed(format!("{e:#}")))?;
-    let template = env.get_template("report").map_err(|e| failed(format!("{e:#}")))?;
     let named = |names: &[&str]| figures.iter().filter(|f| names.contains(&f.name)).collect();
     let shown = [MODEL, HOLD, BASE].into_iter().filter(|name| a.strategy(name).is_some());
     let page = Page {
@@ -79,7 +71,27 @@ pub fn render(a: &Assessment) -> Result<String> {
         shown: shown.collect(),
         limits: limits(a),
     };
-    template.render(Serde(&page)).map_err(|e| failed(format!("{e:#}")))
+    fill(TEMPLATE, &page)
+}
+
+/// Fills a page in, with the style that all pages share.
+///
+/// # Errors
+/// The template does not fit the page.
+pub fn fill(template: &str, page: &impl Serialize) -> Result<String> {
+    let filled = || -> std::result::Result<String, minijinja::Error> {
+        let mut env = Environment::new();
+        env.set_auto_escape_callback(|_| AutoEscape::Html);
+        env.add_filter("percent", |x: Option<f64>| or_none(x, percent));
+        env.add_filter("signed", |x: Option<f64>| or_none(x, signed_percent));
+        env.add_filter("ratio", |x: Option<f64>| or_none(x, ratio));
+        env.add_filter("count", |n: usize| count(n));
+        env.add_filter("visible", |text: &str| visible(text));
+        env.add_template("style", STYLE)?;
+        env.add_template("page", template)?;
+        env.get_template("page")?.render(Serde(page))
+    };
+    filled().map_err(|e| StageError::failed(format!("cannot write the page: {e:#}")))
 }
 
 /// A figure for a page: it scales, and says what it shows.
@@ -283,7 +295,7 @@ fn random(a: &Assessment) -> String {
 
 /// What trying often does to the best result.
 fn selection(a: &Assessment) -> String {
-    let mut text = "Selection is not corrected. How many models, prompts and settings were tried before this one is not recorded here, so that there is no deflated Sharpe ratio and no probability of overfitting. The best of many tries looks good by chance".to_string();
+    let mut text = "Selection is not corrected on this page. Its bytes follow from the model and the data alone, while the number of models, prompts and settings that were tried on the same data grows: each run counts them anew on the page “trials” beside this one, with the deflated Sharpe ratio, and “quantmill runs ledger” prints them. Tries that no ledger has seen are in neither, and there is no probability of overfitting, which needs the returns of every try. The best of many tries looks good by chance".to_string();
     match a.random.best_of.filter(|_| !a.random.degenerate) {
         Some([ten, hundred]) => {
             text += &format!(

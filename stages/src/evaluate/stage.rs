@@ -3,15 +3,16 @@
 use super::answers::FAILURE;
 use super::assess::{Given, assess};
 use super::decide::{Count, decide};
-use super::{Params, input, write};
-use crate::{Context, Format, Invalid, Port, Result, Stage};
+use super::inference::Moments;
+use super::{Params, input, selection, write};
+use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
 
 /// The stage `evaluate`.
 pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
@@ -73,12 +74,17 @@ impl Stage for Evaluate {
         say(&found, ctx);
         write(&found, ctx.output("report")?, ctx.output("metrics")?, ctx.output("decisions")?)
     }
+
+    fn judge(tried: &[Tried], own: Option<usize>) -> Result<Option<Judged>> {
+        selection::judge(tried, own).map(Some)
+    }
 }
 
 /// Keeps the numbers that a run is compared by, and warns of answers that are no decision.
 fn say(found: &super::Assessment, ctx: &Context) {
     let Some(model) = found.strategies.first() else { return };
     let m = &model.metrics;
+    let moments = Moments::of(&model.path.returns());
     let numbers = [
         ("sharpe", m.sharpe),
         ("sharpe_low", model.sampled.sharpe.map(|i| i.low)),
@@ -88,6 +94,11 @@ fn say(found: &super::Assessment, ctx: &Context) {
         ("hit_rate", m.hits.map(|h| h.rate)),
         ("trades", Some(m.trades as f64)),
         ("turnover", Some(m.turnover)),
+        // What deflates the Sharpe ratio once more is tried on the same data.
+        (selection::SHARPE, moments.map(|m| m.sharpe)),
+        (selection::RETURNS, moments.map(|m| m.bars as f64)),
+        (selection::SKEWNESS, moments.map(|m| m.skewness)),
+        (selection::KURTOSIS, moments.map(|m| m.kurtosis)),
         ("percentile_random", found.random.percentile_sharpe),
         ("parse_failure_rate", found.answers.first().map(|t| t.failure_rate)),
         ("parse_failure_rate_base", found.answers.get(1).map(|t| t.failure_rate)),

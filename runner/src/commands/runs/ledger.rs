@@ -1,10 +1,14 @@
 //! `quantmill runs ledger`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
+use quantmill_stages::Kind;
 
 use super::{Of, clock, print, print_json};
 use crate::exit::Failure;
-use crate::experiment::ledger::{self, Group, Trial};
+use crate::experiment::ledger::{self, Trial};
+use crate::experiment::trials::{self, Group};
 use crate::report::table::{Side, Table, number};
 use crate::report::text::{Paint, colour_out, columns, count, paint};
 
@@ -12,8 +16,10 @@ use crate::report::text::{Paint, colour_out, columns, count, paint};
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 A trial is an action that tries a model out (train, evaluate) and really ran.
-Trials with the same parameters, seed, device and models that go in count once.
-The more configurations the same data has seen, the less the best one means.
+Trials with the same parameters, seed, device, models and data count once. They
+are on the same data where what they were judged on comes from the same source
+file, by path or by content. The more configurations the same data has seen, the
+less the best one means: of evaluations the last lines say how much is left.
 
 Examples:
   quantmill runs ledger
@@ -27,19 +33,39 @@ pub struct LedgerArgs {
 }
 
 #[derive(serde::Serialize)]
-struct Whole {
-    trials: Vec<Trial>,
-    groups: Vec<Group>,
+struct Whole<'a> {
+    trials: &'a [&'a Trial],
+    groups: Vec<Counted<'a>>,
+}
+
+#[derive(serde::Serialize)]
+struct Counted<'a> {
+    #[serde(flatten)]
+    group: Group<'a>,
+    /// What the best of them is worth.
+    best: BTreeMap<String, f64>,
+}
+
+impl<'a> Counted<'a> {
+    fn of(group: Group<'a>, kinds: &[Kind]) -> Result<Counted<'a>, Failure> {
+        let best = group.judge(kinds, None)?.map(|judged| judged.numbers);
+        Ok(Counted { group, best: best.unwrap_or_default() })
+    }
 }
 
 /// Prints every trial, and the counts.
-pub fn ledger(arguments: &LedgerArgs) -> Result<(), Failure> {
+pub fn ledger(arguments: &LedgerArgs, kinds: &[Kind]) -> Result<(), Failure> {
     let (home, pipeline) = arguments.of.home()?;
-    let mut trials = ledger::read(&home)?;
-    trials.retain(|trial| pipeline.as_ref().is_none_or(|wanted| trial.pipeline == *wanted));
-    let groups = ledger::count(&trials);
+    let all = ledger::read(&home)?;
+    let mine = |trial: &Trial| pipeline.as_ref().is_none_or(|wanted| trial.pipeline == *wanted);
+    let trials: Vec<&Trial> = all.iter().filter(|trial| mine(trial)).collect();
+    // Another pipeline's trials on the same data count as well.
+    let mut groups = trials::groups(&all);
+    groups.retain(|group| group.configs.iter().any(|trial| mine(trial)));
     if arguments.json {
-        return print_json(&Whole { trials, groups });
+        let groups = groups.into_iter().map(|group| Counted::of(group, kinds));
+        let groups = groups.collect::<Result<_, _>>()?;
+        return print_json(&Whole { trials: &trials, groups });
     }
     if trials.is_empty() {
         eprintln!("no trial is recorded: no stage that trains or evaluates a model ran here");
@@ -57,11 +83,22 @@ pub fn ledger(arguments: &LedgerArgs) -> Result<(), Failure> {
     let (on, width) = (colour_out(), columns(&std::io::stdout(), 200));
     let mut out = table.draw(width, |head| paint(on, Paint::Bold, head), |_, line| line.into());
     for group in groups {
-        let data =
-            group.data.iter().map(|(port, data)| format!("{port} {}", data.digest().short()));
-        let data = data.collect::<Vec<_>>().join(", ");
         let (trials, ran) = (count(group.trials, "configuration"), count(group.ran, "run"));
-        out.push_str(&format!("{}: {trials} in {ran} on {data}\n", group.kind));
+        out.push_str(&format!("{}: {trials} in {ran} on {}\n", group.kind, data(&group)));
+        if let Some(judged) = group.judge(kinds, None)? {
+            out.push_str(&format!("  the best: {}\n", judged.line));
+        }
     }
     print(&out)
+}
+
+/// `features 1f2e3d, prompts 4c5b6a and 2 more`.
+fn data(group: &Group) -> String {
+    let port = |(port, data): (&&str, &std::collections::BTreeSet<quantmill_cache::Artifact>)| {
+        let first = data.first().map(|data| data.digest().short()).unwrap_or_default();
+        let more = data.len().saturating_sub(1);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{port} {first}{more}")
+    };
+    group.data.iter().map(port).collect::<Vec<_>>().join(", ")
 }

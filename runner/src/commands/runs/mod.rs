@@ -69,7 +69,7 @@ pub fn runs(arguments: &Runs, kinds: &[Kind]) -> Result<(), Failure> {
         Verb::Diff(arguments) => diff::diff(arguments),
         Verb::Note(arguments) => note::note(arguments),
         Verb::Rm(arguments) => rm::rm(arguments),
-        Verb::Ledger(arguments) => ledger::ledger(arguments),
+        Verb::Ledger(arguments) => ledger::ledger(arguments, kinds),
     }
 }
 
