@@ -246,11 +246,6 @@ impl Plan {
         self.sources.values().map(Arc::as_ref)
     }
 
-    /// The source files that a pattern means, where the plan reads them.
-    pub fn source(&self, pattern: &str) -> Option<&Given> {
-        self.sources.get(pattern).map(Arc::as_ref)
-    }
-
     /// Whether the node runs even where it is a hit.
     pub fn again(&self, index: usize) -> bool {
         self.again.contains(&index)
@@ -335,7 +330,8 @@ impl Plan {
         }
     }
 
-    fn source(&self, graph: &Graph, node: &Node, from: &From) -> Option<&Arc<Given>> {
+    /// The source files that feed a port, where no stage does and the plan reads them.
+    pub fn source(&self, graph: &Graph, node: &Node, from: &From) -> Option<&Arc<Given>> {
         self.sources.get(pattern(graph, node, from)?.0)
     }
 

@@ -149,7 +149,7 @@ pub fn sources(graph: &Graph, plan: &Plan) -> BTreeMap<String, Sources> {
         let (mut found, mut open, mut seen) = (Sources::new(), vec![index], vec![index]);
         while let Some(at) = open.pop() {
             let node = &graph.nodes[at];
-            let formats = formats((node.kind.inputs)(&node.params));
+            let formats = formats((node.kind.inputs)(&node.params()));
             for (port, from) in &node.inputs {
                 if !is_data(formats.get(port)) {
                     continue;
@@ -169,8 +169,9 @@ pub fn sources(graph: &Graph, plan: &Plan) -> BTreeMap<String, Sources> {
 }
 
 fn source(graph: &Graph, plan: &Plan, at: usize, from: &From) -> Option<(String, Artifact)> {
-    let (pattern, _) = plan::pattern(graph, &graph.nodes[at], from)?;
-    let artifact = plan.source(pattern)?.artifact;
+    let node = &graph.nodes[at];
+    let (pattern, _) = plan::pattern(graph, node, from)?;
+    let artifact = plan.source(graph, node, from)?.artifact;
     let path = std::path::absolute(graph.dir.join(pattern)).ok()?;
     Some((path.display().to_string(), artifact))
 }

@@ -132,11 +132,10 @@ pub fn pages(ran: &Ran, publish: bool) -> Result<Vec<(String, String)>, Failure>
     let groups = groups(&trials);
     for index in done {
         let node = &graph.nodes[index];
-        let Some(ready) = plan.steps[index].as_ref().filter(|_| !node.frozen) else { continue };
-        let key = match &ready.ready {
-            Some(ready) => ready.key.clone(),
-            None => plan.ready(graph, state, index)?.key,
-        };
+        if node.frozen {
+            continue;
+        }
+        let key = plan.key(graph, state, index)?;
         let (config, _, data) = ledger::identity(&node.kind, &key);
         let find = |group: &Group| {
             let is = |trial: &&Trial| trial.config == config && trial.data == data;
