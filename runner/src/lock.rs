@@ -119,12 +119,11 @@ impl Lockfile {
     fn is_in(&self, path: &Path) -> bool {
         let Ok(old) = std::fs::File::open(path) else { return false };
         let (mut old, mut part) = (io::BufReader::new(old), Vec::new());
-        let mut same = |piece: Cow<str>| {
+        let same = |piece: Cow<str>| {
             part.resize(piece.len(), 0);
             old.read_exact(&mut part).is_ok() && part == piece.as_bytes()
         };
-        text::file(&self.stages).all(|piece| same(piece))
-            && old.fill_buf().is_ok_and(|rest| rest.is_empty())
+        text::file(&self.stages).all(same) && old.fill_buf().is_ok_and(|rest| rest.is_empty())
     }
 
     /// Writes it, whole, where it differs from what is there.
