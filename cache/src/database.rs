@@ -58,25 +58,28 @@ impl Database {
         Database { path: PathBuf::new(), connection: Mutex::new(None) }
     }
 
-    /// Deletes rows whose column of digests does not hold, and writes the rest anew where the file has
-    /// more room than it needs.
-    pub(crate) fn shrink(&self, tables: &[(&str, &str, &dyn Fn(&Digest) -> bool)]) {
+    /// Deletes the rows of a table whose digest in a column is not to be kept.
+    pub(crate) fn retain(&self, table: &str, column: &str, keep: impl Fn(&Digest) -> bool) {
         self.with(|connection| {
             let transaction = connection.transaction()?;
-            for (table, column, keep) in tables {
-                let rows: Vec<Vec<u8>> = transaction
-                    .prepare(&format!("SELECT {column} FROM {table}"))?
-                    .query_map([], |row| row.get(0))?
-                    .collect::<rusqlite::Result<_>>()?;
-                let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
-                for row in rows {
-                    let digest = <[u8; 32]>::try_from(row.as_slice()).map(Digest::from);
-                    if !digest.is_ok_and(|digest| keep(&digest)) {
-                        transaction.prepare_cached(&delete)?.execute([&row])?;
-                    }
+            let rows: Vec<Vec<u8>> = transaction
+                .prepare(&format!("SELECT {column} FROM {table}"))?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
+            for row in rows {
+                let digest = <[u8; 32]>::try_from(row.as_slice()).map(Digest::from);
+                if !digest.is_ok_and(|digest| keep(&digest)) {
+                    transaction.prepare_cached(&delete)?.execute([&row])?;
                 }
             }
-            transaction.commit()?;
+            transaction.commit()
+        });
+    }
+
+    /// Writes the file anew where it has more room than it needs.
+    pub(crate) fn shrink(&self) {
+        self.with(|connection| {
             let pages = |name: &str| -> rusqlite::Result<i64> {
                 connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
             };

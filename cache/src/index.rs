@@ -261,10 +261,9 @@ impl Index {
         self.flush_rows();
         let kept: HashSet<Digest> =
             records(&self.actions)?.into_iter().map(|(key, _)| key).collect();
-        self.database.shrink(&[
-            ("actions", "key", &|key| kept.contains(key)),
-            ("proofs", "tree", &|tree| self.store.has(tree, None)),
-        ]);
+        self.database.retain("actions", "key", |key| kept.contains(key));
+        self.database.retain("proofs", "tree", |tree| self.store.has(tree, None));
+        self.database.shrink();
         Ok(())
     }
 

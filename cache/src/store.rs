@@ -523,27 +523,6 @@ mod tests {
         (dir, store)
     }
 
-    /// A kill on the way would leave a file beside `to`: whoever clears up has to know of it.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_blob_goes_to_another_file_system_by_way_of_a_file_that_is_listed() {
-        use std::os::unix::fs::MetadataExt;
-        let (dir, store) = store();
-        let Ok(other) = tempfile::tempdir_in("/dev/shm") else { return };
-        let device = |path: &Path| fs_err::metadata(path).unwrap().dev();
-        if device(dir.path()) == device(other.path()) {
-            return;
-        }
-        let digest = store.put(b"alpha").unwrap();
-        let to = other.path().join("deep/out");
-        store.write_file(&digest, false, &to).unwrap();
-        assert_eq!(fs_err::read(&to).unwrap(), b"alpha");
-        assert_eq!(fs_err::read_dir(to.parent().unwrap()).unwrap().count(), 1);
-        let list = store.fresh().unwrap().with_file_name("elsewhere");
-        let list = fs_err::read_to_string(list).unwrap();
-        assert!(list.starts_with(&*other.path().join("deep/.quantmill-").to_string_lossy()));
-    }
-
     #[test]
     fn a_file_goes_in_and_comes_out() {
         let (dir, store) = store();
