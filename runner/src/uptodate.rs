@@ -36,7 +36,8 @@ pub fn question(pipeline: &Path, set: &[(String, String)], wish: &Wish, kinds: &
     Digest::of(text.as_bytes())
 }
 
-fn place(home: &Path, question: &Digest) -> PathBuf {
+/// Where the note lies that answers a question.
+pub fn place(home: &Path, question: &Digest) -> PathBuf {
     home.join("uptodate").join(question.to_string())
 }
 

@@ -169,6 +169,8 @@ fn folder(bench: &mut Bench) -> Outcome<()> {
             for seat in &seats {
                 let file = seat.dir.join(format!("data/{:03}/007.txt", size / 2_000));
                 fs::write(file, format!("round {round}\n").repeat(100))?;
+                // Nobody edits and runs within a tick of the file system's clock.
+                std::thread::sleep(Duration::from_millis(50));
                 again(bench, (one, Unit::Files, size), seat)?;
             }
         }

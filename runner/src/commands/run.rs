@@ -206,7 +206,7 @@ fn look(arguments: &Run, pipeline: &Path, question: &Digest) -> Option<Vec<Glanc
     let dir = pipeline.parent().filter(|dir| !dir.as_os_str().is_empty());
     let home = state::locate(dir.unwrap_or(Path::new(".")));
     // The pages that count trials beside the outputs are older than the last of them.
-    if ledger::grew_after(&home, &home.join("uptodate").join(question.to_string())) {
+    if ledger::grew_after(&home, &uptodate::place(&home, question)) {
         return Some(Vec::new());
     }
     let (stages, again) = match uptodate::look(&home, question) {
