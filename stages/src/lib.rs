@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod command;
 mod context;
+pub mod curate;
 #[cfg(feature = "models")]
 pub mod device;
 pub mod encode;
@@ -33,6 +34,7 @@ pub use stage::{Invalid, Kind, Port, Result, Settled, Stage, StageError};
 pub const ALL: &[Kind] = &[
     Kind::of::<extract::Extract>(),
     Kind::of::<chunk::Chunking>(),
+    Kind::of::<curate::Curate>(),
     Kind::of::<featurize::Featurize>(),
     Kind::of::<encode::Encode>(),
     Kind::of::<pairs::Pairs>(),
