@@ -32,7 +32,7 @@ pub struct Given {
 fn main() {
     let folder = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/corpus/out/extracted")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/corpus/extracted")
     });
     let documents = judge::documents(&folder);
     if documents.is_empty() {

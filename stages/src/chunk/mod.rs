@@ -3,7 +3,7 @@
 //! A document is cut into as many chunks as its length asks for, of nearly equal length, at the best
 //! places near the even shares: before sections, between paragraphs, between sentences; never inside
 //! a formula, a table or code while that fits (`structure`, `divide`). Tokens are those of a tiktoken
-//! encoding, and the count of a chunk is that of its final text. A chunk is a verbatim part of the
+//! encoding or of a `tokenizer.json`, and the count of a chunk is that of its final text. A chunk is a verbatim part of the
 //! document, so that nothing is lost or made up between two chunks but white space.
 //!
 //! The second output, `index`, has a line for each chunk that says where it comes from: `line` (from
@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
+use quantmill_cache::Digest;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,6 @@ use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use divide::{Bounds, Chunk};
 pub use origin::{Origin, Place};
 use output::Writer;
-use quantmill_cache::Digest;
 use source::Sidecar;
 pub use structure::Level;
 use tokenizer::Tokenizer;

@@ -334,3 +334,68 @@ fn hostile_texts_are_divided_in_good_time() {
         assert!(blank || outside.is_empty(), "{unit:?}: {outside:?} of {}", chunks.len());
     }
 }
+
+/// With a tokenizer of a file, counts are its own and ranges hold all the same.
+#[cfg(feature = "tokenizers")]
+mod own_tokenizer {
+    use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+    use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+    use tokenizers::{ModelWrapper, Tokenizer, models::TrainerWrapper};
+
+    use super::*;
+
+    /// BPE trained on papers, words cut by the given rule.
+    fn trained(path: &std::path::Path, words: PreTokenizerWrapper) -> Tokenizer {
+        let mut tokenizer = Tokenizer::new(ModelWrapper::from(BPE::default()));
+        tokenizer.with_pre_tokenizer(Some(words));
+        let trainer = BpeTrainerBuilder::new()
+            .vocab_size(600)
+            .show_progress(false)
+            .special_tokens(vec![tokenizers::AddedToken::from("<|end|>", true)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let texts = [paper(12, 1), paper(7, 2)];
+        tokenizer.train(&mut TrainerWrapper::from(trainer), texts.iter()).unwrap();
+        tokenizer.save(path, false).unwrap();
+        tokenizer
+    }
+
+    #[test]
+    fn chunks_are_in_range_by_its_own_count() {
+        let bytes = PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true));
+        let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        for (words, overlap) in [(bytes, 0), (PreTokenizerWrapper::Metaspace(spaces), 50)] {
+            let text = format!("<|end|> {}é – x² {}", paper(12, 1), paper(5, 3));
+            let (_dir, folder) = space(&[("a.txt", &text)]);
+            let path = _dir.path().join("tokenizer.json");
+            let tokenizer = trained(&path, words);
+            let params = json!({ "encoding": "tokenizer", "min_tokens": 300, "max_tokens": 700, "overlap": overlap });
+            let inputs = [("text", folder.as_path()), ("tokenizer", path.as_path())];
+            let ran = testing::run::<Chunking>(params, &inputs).unwrap();
+            assert_eq!(ran.metrics["out_of_range"], 0.0);
+            assert_eq!(ran.metrics["share_well_ended"], 1.0);
+            let mut plain = tokenizer.clone();
+            plain.set_encode_special_tokens(true);
+            for (chunk, origin) in texts(&ran).iter().zip(lines(&ran, "index")) {
+                let own = plain.encode(chunk.as_str(), false).unwrap().len();
+                assert_eq!(origin["tokens"], own);
+                assert_eq!(origin["encoding"], "tokenizer");
+                assert!((300..=700).contains(&own), "{own}");
+            }
+            assert!(texts(&ran).len() > 5);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_tokenizer_is_named() {
+        let (_dir, folder) = space(&[("a.txt", "Text.")]);
+        let path = _dir.path().join("tokenizer.json");
+        fs_err::write(&path, "{}").unwrap();
+        let inputs = [("text", folder.as_path()), ("tokenizer", path.as_path())];
+        let error = testing::run::<Chunking>(json!({ "encoding": "tokenizer" }), &inputs);
+        let error = error.err().unwrap().to_string();
+        assert!(error.starts_with("tokenizer.json: this is no tokenizer"), "{error}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What becomes of each chunk: kept, or left out for the first reason that holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use quantmill_cache::Digest;
 use rayon::prelude::*;
@@ -67,7 +67,7 @@ pub struct Removal {
 pub struct Fates {
     /// Why each chunk is left out, if it is.
     pub removed: Vec<Option<Removal>>,
-    /// The language of each chunk, where it is certain.
+    /// The language of each document, where it is certain.
     pub languages: Vec<Option<whatlang::Lang>>,
     /// For each document the first one of its group.
     pub groups: Vec<usize>,
@@ -118,16 +118,16 @@ pub fn decide(
     }
 
     tell(1, "languages")?;
-    let languages: Vec<Option<whatlang::Lang>> = chunks.par_iter().map(language).collect();
-    remove(&mut removed, chunks, Reason::Language, |i, _| {
-        let code = languages[i]?.code();
+    let languages = languages(corpus);
+    remove(&mut removed, chunks, Reason::Language, |_, chunk| {
+        let code = languages[chunk.document]?.code();
         let wanted = params.languages.is_empty() || params.languages.iter().any(|own| own == code);
         (!wanted).then(|| code.into())
     });
 
     tell(2, "quality")?;
-    remove(&mut removed, chunks, Reason::Quality, |i, chunk| {
-        let english = languages[i].is_none_or(|found| found == whatlang::Lang::Eng);
+    remove(&mut removed, chunks, Reason::Quality, |_, chunk| {
+        let english = languages[chunk.document].is_none_or(|found| found == whatlang::Lang::Eng);
         let quality = params.quality.as_ref()?;
         let (rule, value) = quality.broken(&chunk.text, &chunk.normal, &chunk.words, english)?;
         Some(format!("{rule}: {value:.3}"))
@@ -194,8 +194,24 @@ fn named(chunk: usize) -> String {
     format!("chunk {chunk}")
 }
 
-/// The language of a chunk, where it is certain. Its beginning is enough.
-fn language(chunk: &Chunk) -> Option<whatlang::Lang> {
-    let text = &chunk.text[..chunk.text.floor_char_boundary(1 << 13)];
-    whatlang::detect(text).filter(|found| found.is_reliable()).map(|found| found.lang())
+/// The language of each document: that of most of its words in chunks whose language is certain.
+/// A chunk alone may be all formulas, and those look like any language.
+fn languages(corpus: &Corpus) -> Vec<Option<whatlang::Lang>> {
+    let certain = |chunk: &Chunk| {
+        // Its beginning is enough.
+        let text = &chunk.text[..chunk.text.floor_char_boundary(1 << 13)];
+        whatlang::detect(text).filter(|found| found.is_reliable()).map(|found| found.lang())
+    };
+    let found: Vec<Option<whatlang::Lang>> = corpus.chunks.par_iter().map(certain).collect();
+    let mut votes: Vec<BTreeMap<&str, usize>> = vec![BTreeMap::new(); corpus.documents.len()];
+    for (chunk, found) in corpus.chunks.iter().zip(found) {
+        if let Some(found) = found {
+            *votes[chunk.document].entry(found.code()).or_default() += chunk.words.len();
+        }
+    }
+    let most = |votes: BTreeMap<&str, usize>| {
+        let (code, _) = votes.into_iter().max_by_key(|(_, words)| *words)?;
+        whatlang::Lang::from_code(code)
+    };
+    votes.into_iter().map(most).collect()
 }

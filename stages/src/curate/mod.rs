@@ -44,8 +44,8 @@ pub struct Params {
     pub license: Option<String>,
     /// Whether of chunks with the same text (but for case and white space) only the first is kept.
     pub exact_duplicates: bool,
-    /// The languages to keep, as ISO 639-3 codes such as `eng`. None named: all are kept. A chunk
-    /// whose language is uncertain is kept.
+    /// The languages to keep, as ISO 639-3 codes such as `eng`. None named: all are kept. It is the
+    /// document that has a language; one whose language is uncertain is kept.
     pub languages: Vec<String>,
     /// Rules of thumb on form; `null` for none.
     pub quality: Option<Quality>,

@@ -27,7 +27,7 @@ pub struct Kept<'a> {
     pub line: u64,
     /// Its line in the chunks that came in.
     pub chunk: usize,
-    /// Its language, where it is certain.
+    /// The language of its document, where it is certain.
     pub language: Option<&'static str>,
     /// The first document of those that repeat each other.
     pub group: &'a str,
@@ -101,7 +101,7 @@ fn kept<'a>(corpus: &'a Corpus, fates: &'a Fates, sides: &[Split]) -> Vec<Kept<'
                     split,
                     line,
                     chunk: i,
-                    language: fates.languages[i].map(|found| found.code()),
+                    language: fates.languages[chunk.document].map(|found| found.code()),
                     group: &corpus.documents[fates.groups[chunk.document]],
                     place: &chunk.place,
                     text: &chunk.text,

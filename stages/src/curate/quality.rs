@@ -27,13 +27,14 @@ pub struct Quality {
     /// How many of "the", "be", "to", "of", "and", "that", "have", "with" there must be. Of texts
     /// in another language than English nothing is asked.
     pub min_stop_words: u32,
-    /// The most `#` and ellipses for each word.
+    /// The most `#` and ellipses for each word, a run of `#` as one. Gopher: 0.1.
     pub max_symbols: f64,
     /// The greatest share of lines that begin with a bullet.
     pub max_bullet_lines: f64,
     /// The greatest share of lines that end with an ellipsis or hold leaders, as tables of contents.
     pub max_ellipsis_lines: f64,
-    /// The greatest share of lines that were there before.
+    /// The greatest share of characters in lines that were there before. (Lines alone, as Gopher also
+    /// counts them, would be the scraps of formulas.)
     pub max_duplicate_lines: f64,
     /// The greatest share of the words that the most frequent run of four covers. Gopher: 0.16.
     pub max_top_gram: f64,
@@ -53,10 +54,10 @@ impl Default for Quality {
             max_word_length: 12.0,
             min_alphabetic: 0.5,
             min_stop_words: 2,
-            max_symbols: 0.1,
+            max_symbols: 0.2,
             max_bullet_lines: 0.9,
             max_ellipsis_lines: 0.3,
-            max_duplicate_lines: 0.3,
+            max_duplicate_lines: 0.2,
             max_top_gram: 0.2,
             max_duplicate_grams: 0.3,
             max_unknown: 0.01,
@@ -112,7 +113,12 @@ impl Quality {
         if english && known.len() < self.min_stop_words as usize {
             return Some(("min_stop_words", known.len() as f64));
         }
-        let symbols = text.matches(['#', '…']).count() + text.matches("...").count();
+        let mut last = ' ';
+        let hashes = text.chars().filter(|c| {
+            let before = std::mem::replace(&mut last, *c);
+            *c == '#' && before != '#'
+        });
+        let symbols = hashes.count() + text.matches('…').count() + text.matches("...").count();
         let symbols = symbols as f64 / count;
         if symbols > self.max_symbols {
             return Some(("max_symbols", symbols));
@@ -139,19 +145,32 @@ fn ellipsis(line: &str) -> bool {
         || line.contains(". . . .")
 }
 
+/// The share of the characters that are in lines that were there before.
 fn duplicate_lines(lines: &[&str]) -> f64 {
-    let unlike: HashSet<&str> = lines.iter().copied().collect();
-    1.0 - unlike.len() as f64 / lines.len().max(1) as f64
+    let mut seen = HashSet::new();
+    let (mut all, mut again) = (0, 0);
+    for line in lines {
+        all += line.len();
+        again += if seen.insert(*line) { 0 } else { line.len() };
+    }
+    again as f64 / all.max(1) as f64
 }
 
-/// The share of the words in the most frequent run of four, where it comes more than once.
+/// The share of the words that the most frequent run of four covers, where it comes more than once.
 fn top_gram(words: &[u64]) -> f64 {
     let mut counts: HashMap<u64, usize> = HashMap::new();
     for gram in grams(words, 4) {
         *counts.entry(gram).or_default() += 1;
     }
-    let most = counts.into_values().max().filter(|count| *count > 1).unwrap_or(0);
-    (4 * most) as f64 / words.len().max(1) as f64
+    // Of several the number decides, so that the answer does not hang on the order of the table.
+    let top = counts.into_iter().map(|(gram, count)| (count, gram)).max();
+    let Some((_, top)) = top.filter(|(count, _)| *count > 1) else { return 0.0 };
+    let (mut covered, mut end) = (0, 0);
+    for (at, _) in grams(words, 4).enumerate().filter(|(_, gram)| *gram == top) {
+        covered += at + 4 - end.max(at);
+        end = at + 4;
+    }
+    covered as f64 / words.len() as f64
 }
 
 fn duplicate_grams(words: &[u64]) -> f64 {
@@ -187,17 +206,26 @@ mod tests {
             ("abcdefghijklmnop ".repeat(99), "max_word_length"),
             (numbered(99, &|i| format!("12 of {i}.5 ")), "min_alphabetic"),
             (numbered(99, &|i| format!("word{i} next{i} ")), "min_stop_words"),
-            (numbered(99, &|i| format!("the # of b{i} ")), "max_symbols"),
+            (numbered(99, &|i| format!("the ## of … b{i} ")), "max_symbols"),
             (numbered(99, &|i| format!("• the end of b{i}\n")), "max_bullet_lines"),
             (numbered(99, &|i| format!("the end of some thing b{i} . . . . {i}\n")), "max_ellipsis_lines"),
             (prose(1, 5) + &"\nthe same of it".repeat(30), "max_duplicate_lines"),
             (prose(1, 5) + &" the same of it".repeat(30), "max_top_gram"),
-            (prose(1, 15) + &"and so we have it that all of them go on to be, or that they end where all else does. ".repeat(6), "max_duplicate_grams"),
+            (prose(1, 8) + &"and so we have it that all of them go on to be, or that they end where all else does. ".repeat(6), "max_duplicate_grams"),
             (prose(1, 20) + &"\u{fffd}\u{e012}".repeat(40), "max_unknown"),
             (prose(1, 20) + "Lorem  Ipsum", "placeholder"),
         ] {
             assert_eq!(broken(&text), Some(rule), "{text}");
         }
+    }
+
+    #[test]
+    fn runs_that_overlap_are_counted_once() {
+        let words = words::words("a b c d e a b c d e f");
+        assert_eq!(top_gram(&words), 8.0 / 11.0);
+        assert_eq!(top_gram(&[7; 10]), 1.0);
+        assert_eq!(top_gram(&words[..5]), 0.0);
+        assert_eq!(duplicate_lines(&["abc", "d", "abc", "d"]), 0.5);
     }
 
     #[test]
