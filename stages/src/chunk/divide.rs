@@ -50,9 +50,9 @@ fn cost(level: Level) -> f64 {
         Level::Section => 0.0,
         Level::Paragraph => 0.04,
         Level::Sentence | Level::Heading => 0.12,
-        Level::Break => 0.4,
-        Level::Word => 2.0,
-        Level::Block => 6.0,
+        Level::Break => 1.0,
+        Level::Word => 3.0,
+        Level::Block => 8.0,
         Level::Letter => 12.0,
     }
 }
