@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fills raw/<pillar>/ as pillars.tsv says: papers of Debian (fetch.sh) and the notes of the quickstart.
-# Usage: raw.sh [FOLDER]    where fetch.sh put them; default: it is run, and puts them here
+# Fills raw/<pillar>/ as pillars.tsv says with papers of Debian. The three links there are the notes of
+# the quickstart. Usage: raw.sh [FOLDER]    where fetch.sh put the papers; default: it is run, here
 set -eu
 cd "$(dirname "$0")"
 from=${1:-.}
@@ -8,9 +8,6 @@ from=${1:-.}
 tab=$(printf '\t')
 tail -n +2 pillars.tsv | while IFS=$tab read -r pillar paper; do
     mkdir -p "raw/$pillar"
-    case $paper in
-        */*) cp "$paper.pdf" "raw/$pillar/" ;;
-        *) cp "$from/papers/$paper.pdf" "raw/$pillar/" ;;
-    esac
+    cp "$from/papers/$paper.pdf" "raw/$pillar/"
 done
-echo "$(find raw -name '*.pdf' | wc -l) papers in raw"
+echo "$(find -L raw -name '*.pdf' | wc -l) papers in raw"
