@@ -3,7 +3,7 @@
 //! The head is what the Hugging Face Hub reads; it names the Parquet files beside the card, so that
 //! the folder loads as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::Params;
@@ -82,9 +82,9 @@ fn sizes(kept: &[Kept]) -> String {
 
 fn tokens(kept: &[Kept]) -> String {
     let mut out = String::from("## Tokens of a chunk\n\n");
-    let encodings: BTreeMap<String, ()> =
-        kept.iter().map(|chunk| (lower(&chunk.place.encoding), ())).collect();
-    let names: Vec<&str> = encodings.keys().map(String::as_str).collect();
+    let encodings: BTreeSet<String> =
+        kept.iter().map(|chunk| lower(&chunk.place.encoding)).collect();
+    let names: Vec<String> = encodings.into_iter().collect();
     let _ = writeln!(out, "Counted by `{}` on the text of each chunk.\n", names.join("`, `"));
     out += "| split | least | 5 % | 25 % | median | mean | 75 % | 95 % | most |\n";
     out += "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
