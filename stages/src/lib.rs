@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod command;
 mod context;
+pub mod curate;
 #[cfg(feature = "models")]
 pub mod device;
 pub mod encode;
@@ -37,6 +38,7 @@ pub use trial::{Judged, Tried};
 pub const ALL: &[Kind] = &[
     Kind::of::<extract::Extract>(),
     Kind::of::<chunk::Chunking>(),
+    Kind::of::<curate::Curate>(),
     Kind::of::<featurize::Featurize>(),
     Kind::of::<encode::Encode>(),
     Kind::of::<pairs::Pairs>(),

@@ -36,6 +36,8 @@ pub struct Chunk {
     pub range: Range<usize>,
     /// Its tokens, by a count of its text.
     pub tokens: u32,
+    /// What it ends at.
+    pub ends: Level,
 }
 
 /// The cost of a chunk that is out of bounds.
@@ -47,10 +49,10 @@ fn cost(level: Level) -> f64 {
     match level {
         Level::Section => 0.0,
         Level::Paragraph => 0.04,
-        Level::Sentence => 0.12,
-        Level::Break => 0.4,
-        Level::Word => 2.0,
-        Level::Block => 6.0,
+        Level::Sentence | Level::Heading => 0.12,
+        Level::Break => 1.0,
+        Level::Word => 3.0,
+        Level::Block => 8.0,
         Level::Letter => 12.0,
     }
 }
@@ -75,7 +77,7 @@ pub fn divide<E>(
     if all <= bounds.target || all < 2 * bounds.min {
         let tokens = counter.count(&text[whole.clone()]);
         if tokens <= bounds.max {
-            return Ok(vec![Chunk { range: whole, tokens }]);
+            return Ok(vec![Chunk { range: whole, tokens, ends: Level::Section }]);
         }
     }
     let long = bounds.max.saturating_sub(bounds.overlap);
@@ -99,7 +101,8 @@ pub fn divide<E>(
         }
     }
     if outside(&best, bounds) > 0 {
-        let one = vec![Chunk { tokens: counter.count(&text[whole.clone()]), range: whole }];
+        let tokens = counter.count(&text[whole.clone()]);
+        let one = vec![Chunk { range: whole, tokens, ends: Level::Section }];
         if outside(&one, bounds) == 0 {
             return Ok(one);
         }
@@ -117,6 +120,8 @@ struct Weights {
     sums: Vec<u32>,
     /// A longer piece is weighed in parts of so many bytes, so that it can be cut.
     part: usize,
+    /// The ends are those of tokens: pieces begin nowhere else.
+    aligned: bool,
     /// Where the last search ended: the next one is mostly a little further on.
     near: Cell<usize>,
 }
@@ -129,10 +134,18 @@ impl Weights {
         tick: &mut impl FnMut(u32) -> Result<(), E>,
     ) -> Result<Weights, E> {
         let part = (step as usize).max(16);
-        let mut weights =
-            Weights { ends: Vec::new(), sums: Vec::new(), part, near: Cell::default() };
-        weights.ends.reserve(text.len() / 4);
-        weights.sums.reserve(text.len() / 4);
+        let room = text.len() / 4;
+        let (ends, sums) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let near = Cell::default();
+        let mut weights = Weights { ends, sums, part, aligned: counter.knows_tokens(), near };
+        if weights.aligned {
+            for range in parts(text) {
+                counter.ends(text, range, &mut weights.ends);
+                tick(weights.ends.len() as u32)?;
+            }
+            weights.sums.extend(1..=weights.ends.len() as u32);
+            return Ok(weights);
+        }
         let mut sum = 0;
         for (i, (range, tokens)) in Pieces::new(text, 0, part, counter).enumerate() {
             sum += tokens;
@@ -177,7 +190,8 @@ impl Weights {
         let mut pieces = self.before(at);
         let mut extra = 0;
         let mut reached = at;
-        let mut own = Pieces::new(text, at, self.part, counter);
+        let limit = self.ends.get(pieces).filter(|_| self.aligned).copied().unwrap_or(text.len());
+        let mut own = Pieces::new(&text[..limit], at, self.part, counter);
         loop {
             while self.ends.get(pieces).is_some_and(|end| *end <= reached) {
                 pieces += 1;
@@ -191,6 +205,23 @@ impl Weights {
             reached = range.end;
         }
     }
+}
+
+/// A text in parts that a tokenizer can keep in memory, cut between paragraphs where there are some.
+fn parts(text: &str) -> impl Iterator<Item = Range<usize>> {
+    const LONGEST: usize = 1 << 18;
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = &text[at..];
+        let most = rest.floor_char_boundary(LONGEST);
+        let length = match rest.len() <= LONGEST {
+            true => rest.len(),
+            false => rest[..most].rfind("\n\n").filter(|length| *length > 0).unwrap_or(most),
+        };
+        let range = at..at + length;
+        at += length;
+        (length > 0).then_some(range)
+    })
 }
 
 /// The pieces of a text from a place on with their tokens, long ones in parts.
@@ -329,7 +360,8 @@ fn choose(
     while j > 0 {
         let i = best[j].1;
         let range = starts[i].0..cuts[j].end;
-        chunks.push(Chunk { tokens: counter.count(&text[range.clone()]), range });
+        let tokens = counter.count(&text[range.clone()]);
+        chunks.push(Chunk { range, tokens, ends: cuts[j].level });
         j = i;
     }
     chunks.reverse();

@@ -3,39 +3,46 @@
 //! A document is cut into as many chunks as its length asks for, of nearly equal length, at the best
 //! places near the even shares: before sections, between paragraphs, between sentences; never inside
 //! a formula, a table or code while that fits (`structure`, `divide`). Tokens are those of a tiktoken
-//! encoding, and the count of a chunk is that of its final text. A chunk is a verbatim part of the
+//! encoding or of a `tokenizer.json`, and the count of a chunk is that of its final text. A chunk is a verbatim part of the
 //! document, so that nothing is lost or made up between two chunks but white space.
 //!
 //! The second output, `index`, has a line for each chunk that says where it comes from: `line` (from
-//! 0), `document`, `start` and `end` (characters), `pages` (first and last), `section` (titles from
-//! the outermost), `tokens`. The chunks themselves stay bare, because that is what trainers load.
+//! 0), `document`, `source` (the file it was extracted from) and `extractor` (its version) where they
+//! are known, `digest` (BLAKE3 of the text file), `start` and `end` (characters), `pages` (first and
+//! last), `section` (titles from the outermost), `tokens` and their `encoding`, and what the chunk
+//! `ends` at. The chunks themselves stay bare, because that is what trainers load.
 //!
-//! Chunks with the same words are written once. It does not look for near duplicates, judge quality
-//! or guess languages.
+//! It leaves nothing out: duplicates, quality and languages are for `curate`.
 
 mod divide;
+mod origin;
 mod output;
 mod sentence;
 mod source;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 
+use quantmill_cache::Digest;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use divide::{Bounds, Chunk};
+pub use origin::{Origin, Place};
 use output::Writer;
 use source::Sidecar;
-use tokens::Counter;
+pub use structure::Level;
+use tokenizer::Tokenizer;
 pub use tokens::Encoding;
+use tokens::{Counter, Tokens};
 
 /// Cuts documents into chunks.
 pub struct Chunking;
@@ -92,12 +99,16 @@ impl Params {
 
 impl Stage for Chunking {
     const NAME: &'static str = "chunk";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "cut text into chunks of a range of tokens";
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("text", Format::Text)]
+    fn inputs(params: &Params) -> Vec<Port> {
+        let text = Port::input("text", Format::Text);
+        match params.encoding {
+            Encoding::Tokenizer => vec![text, Port::input("tokenizer", Format::Any)],
+            _ => vec![text],
+        }
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -135,7 +146,7 @@ impl Stage for Chunking {
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let documents = documents(ctx)?;
         let mut bytes_left: u64 = documents.iter().map(|document| document.bytes).sum();
-        let counters = Counters::new(params.encoding);
+        let counters = Counters { tokens: tokens(params, ctx)?, idle: Mutex::default() };
         let mut writer = Writer::new(params, ctx)?;
         for batch in batches(&documents) {
             let read: Vec<Result<Cut>> = batch
@@ -163,6 +174,7 @@ struct Document<'a> {
 /// A document that is read and cut.
 struct Cut {
     text: String,
+    digest: Digest,
     sidecar: Sidecar,
     chunks: Vec<Chunk>,
     warning: Option<String>,
@@ -186,6 +198,19 @@ fn documents<'a>(ctx: &'a Context) -> Result<Vec<Document<'a>>> {
     Ok(documents)
 }
 
+/// What counts: a built-in encoding, or the tokenizer of a file or of a model's folder.
+fn tokens(params: &Params, ctx: &Context) -> Result<Tokens> {
+    if let Some(built_in) = Tokens::built_in(params.encoding) {
+        return Ok(built_in);
+    }
+    let name = "tokenizer.json";
+    let path = match ctx.member("tokenizer", name) {
+        Some(path) => path,
+        None => ctx.file("tokenizer")?,
+    };
+    Tokenizer::read(path, name).map(Tokens::Own)
+}
+
 /// Cuts a list into parts that all cores can work on and that fit into memory.
 fn batches<'a>(documents: &'a [Document<'a>]) -> impl Iterator<Item = &'a [Document<'a>]> {
     let mut rest = documents;
@@ -205,6 +230,7 @@ fn batches<'a>(documents: &'a [Document<'a>]) -> impl Iterator<Item = &'a [Docum
 impl Document<'_> {
     fn cut(&self, params: &Params, counter: &mut Counter, ctx: &Context) -> Result<Cut> {
         let raw = fs_err::read(self.path)?;
+        let digest = Digest::of(&raw);
         let mut text = String::from_utf8(raw).map_err(|e| {
             let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
@@ -233,26 +259,26 @@ impl Document<'_> {
             false => Ok(()),
         };
         let chunks = divide::divide(&text, cuts, params.bounds(), counter, alive)?;
-        Ok(Cut { text, sidecar, chunks, warning })
+        if let Some(why) = counter.failure() {
+            let name = Path::new(self.stem);
+            return Err(StageError::bad(name, format!("the tokenizer gives no tokens: {why}")));
+        }
+        Ok(Cut { text, digest, sidecar, chunks, warning })
     }
 }
 
 /// Counters that remember across documents: one for each thread, since a shared one would wait.
 struct Counters {
-    encoding: Encoding,
+    tokens: Tokens,
     idle: Mutex<Vec<Counter>>,
 }
 
 impl Counters {
-    fn new(encoding: Encoding) -> Counters {
-        Counters { encoding, idle: Mutex::default() }
-    }
-
     fn with<T>(&self, work: impl FnOnce(&mut Counter) -> T) -> T {
         // A counter only remembers: one whose thread panicked is as good as any.
         let idle = || self.idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let waiting = idle().pop();
-        let mut counter = waiting.unwrap_or_else(|| Counter::new(self.encoding));
+        let mut counter = waiting.unwrap_or_else(|| Counter::new(self.tokens.clone()));
         let done = work(&mut counter);
         idle().push(counter);
         done

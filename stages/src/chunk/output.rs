@@ -1,13 +1,14 @@
 //! What `chunk` writes and tells: chunks, index, numbers and warnings.
 
-use std::collections::HashSet;
 use std::io::Write;
 
-use quantmill_cache::Digest;
 use serde::Serialize;
 
+use super::divide::Chunk;
+use super::origin::{Origin, Place};
 use super::source::Characters;
-use super::{Cut, Document, Params, Short, sentence};
+use super::structure::Level;
+use super::{Cut, Document, Params, Short};
 use crate::{Context, Result, StageError};
 
 /// A line of the chunks.
@@ -16,26 +17,12 @@ struct Line<'a> {
     text: &'a str,
 }
 
-/// A line of the index.
-#[derive(Serialize)]
-struct Origin<'a> {
-    line: u64,
-    document: &'a str,
-    start: usize,
-    end: usize,
-    pages: Option<[u32; 2]>,
-    section: Vec<&'a str>,
-    tokens: u32,
-}
-
 /// Writes both outputs, in the order of the documents, and keeps count.
 pub struct Writer<'a> {
     params: &'a Params,
     ctx: &'a Context<'a>,
     chunks: std::io::BufWriter<fs_err::File>,
     index: std::io::BufWriter<fs_err::File>,
-    seen: HashSet<Digest>,
-    words: String,
     totals: Totals,
 }
 
@@ -47,9 +34,10 @@ struct Totals {
     tokens: u64,
     least: Option<u32>,
     most: Option<u32>,
-    /// Chunks that end with a sentence or with their document.
-    at_sentence: u64,
-    duplicates: u64,
+    /// Chunks that end with a sentence, a section or their document.
+    well_ended: u64,
+    /// Chunks that end within a formula, a table or code, or between a heading and what follows it.
+    broken: u64,
     outside: u64,
     short: Vec<String>,
     empty: Vec<String>,
@@ -67,13 +55,11 @@ impl<'a> Writer<'a> {
             ctx,
             chunks: create("chunks")?,
             index: create("index")?,
-            seen: HashSet::new(),
-            words: String::new(),
             totals: Totals::default(),
         })
     }
 
-    /// Writes the chunks of a document, but those that were written before.
+    /// Writes the chunks of a document.
     pub fn document(&mut self, document: &Document, cut: &Cut) -> Result<()> {
         let stem = document.stem;
         if let Some(warning) = &cut.warning {
@@ -97,26 +83,25 @@ impl<'a> Writer<'a> {
         }
         let mut characters = Characters::of(&cut.text);
         for chunk in &cut.chunks {
-            let last = chunk.range.end == cut.text.trim_end().len();
-            let text = &cut.text[chunk.range.clone()];
-            if !self.seen.insert(words_of(text, &mut self.words)) {
-                self.totals.duplicates += 1;
-                continue;
-            }
             let start = characters.before(chunk.range.start);
             let end = characters.before(chunk.range.end);
-            let origin = Origin {
-                line: self.totals.chunks,
-                document: stem,
+            let place = Place {
+                document: stem.into(),
+                source: cut.sidecar.source.clone(),
+                extractor: cut.sidecar.extractor,
+                digest: cut.digest,
                 start,
                 end,
                 pages: cut.sidecar.pages(start, end),
                 section: cut.sidecar.section(start),
                 tokens: chunk.tokens,
+                encoding: self.params.encoding,
+                ends: chunk.ends,
             };
-            line(&mut self.chunks, &Line { text })?;
+            let origin = Origin { line: self.totals.chunks, place };
+            line(&mut self.chunks, &Line { text: &cut.text[chunk.range.clone()] })?;
             line(&mut self.index, &origin)?;
-            self.totals.add(chunk.tokens, last || sentence::ends(text));
+            self.totals.add(chunk);
         }
         Ok(())
     }
@@ -149,15 +134,15 @@ impl<'a> Writer<'a> {
             ("tokens", totals.tokens),
             ("tokens_min", totals.least.unwrap_or(0).into()),
             ("tokens_max", totals.most.unwrap_or(0).into()),
-            ("duplicates", totals.duplicates),
             ("documents_short", totals.short.len() as u64),
             ("documents_empty", totals.empty.len() as u64),
             ("out_of_range", totals.outside),
+            ("broken_blocks", totals.broken),
         ];
         for (name, value) in metrics {
             ctx.metric(name, value as f64);
         }
-        ctx.metric("share_at_sentence", totals.at_sentence as f64 / totals.chunks as f64);
+        ctx.metric("share_well_ended", totals.well_ended as f64 / totals.chunks as f64);
         if !totals.short.is_empty() {
             let what = match params.short {
                 Short::Keep => "were kept as one chunk each",
@@ -169,9 +154,6 @@ impl<'a> Writer<'a> {
         if !totals.empty.is_empty() {
             ctx.warn(format!("documents without text: {}", some(&totals.empty)));
         }
-        if totals.duplicates > 0 {
-            ctx.warn(format!("{} chunks repeat another and were left out", totals.duplicates));
-        }
         if totals.outside > 0 {
             ctx.warn(format!("{} chunks are out of range: nothing could cut them", totals.outside));
         }
@@ -180,23 +162,15 @@ impl<'a> Writer<'a> {
 }
 
 impl Totals {
-    fn add(&mut self, tokens: u32, at_sentence: bool) {
+    fn add(&mut self, chunk: &Chunk) {
+        let tokens = chunk.tokens;
         self.chunks += 1;
         self.tokens += u64::from(tokens);
         self.least = Some(self.least.map_or(tokens, |least| least.min(tokens)));
         self.most = Some(self.most.map_or(tokens, |most| most.max(tokens)));
-        self.at_sentence += u64::from(at_sentence);
+        self.well_ended += u64::from(chunk.ends <= Level::Heading);
+        self.broken += u64::from(chunk.ends == Level::Block);
     }
-}
-
-/// The digest of a text's words: white space does not tell texts apart.
-fn words_of(text: &str, buffer: &mut String) -> Digest {
-    buffer.clear();
-    for word in text.split_whitespace() {
-        buffer.push_str(word);
-        buffer.push(' ');
-    }
-    Digest::of(buffer.as_bytes())
 }
 
 /// How many, and the first few by name.

@@ -10,6 +10,10 @@ use serde::Deserialize;
 /// The fields of a sidecar that are read. Offsets count characters of the text, from 0.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Sidecar {
+    /// The file whose text it is.
+    pub source: Option<String>,
+    /// The version of what read it.
+    pub extractor: Option<u64>,
     /// Where pages begin, in order.
     #[serde(default)]
     pub pages: Vec<Page>,
@@ -85,7 +89,7 @@ impl Sidecar {
             at += line.len();
             apart = words.is_empty();
         }
-        Sidecar { pages: Vec::new(), sections }
+        Sidecar { sections, ..Sidecar::default() }
     }
 
     /// Byte offsets of the sections' headings.
@@ -108,14 +112,14 @@ impl Sidecar {
     }
 
     /// The titles of the sections around a character, the outermost first.
-    pub fn section(&self, at: usize) -> Vec<&str> {
+    pub fn section(&self, at: usize) -> Vec<String> {
         let before = self.sections.partition_point(|section| section.offset <= at);
         let mut titles = Vec::new();
         let mut level = u32::MAX;
         for section in self.sections[..before].iter().rev() {
             if section.level < level {
                 level = section.level;
-                titles.push(section.title.as_str());
+                titles.push(section.title.clone());
             }
             if level <= 1 {
                 break;

@@ -8,17 +8,23 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::sentence;
 
 /// How well a text is cut at a place, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Before a heading.
+    /// Before a heading, or at the end of the text.
     Section,
     /// Between paragraphs.
     Paragraph,
     /// Between sentences.
     Sentence,
+    /// Before a heading, behind what does not end as a sentence: a table or a formula, but perhaps
+    /// the heading is none.
+    Heading,
     /// Between blocks whose sentence goes on, or does not end as one.
     Break,
     /// Between words.
@@ -101,8 +107,7 @@ fn between(text: &str, before: &Block, after: &Block) -> Level {
     }
     let ends = sentence::ends(&text[before.range.clone()]);
     if after.shape == Shape::Heading {
-        // A table or formula may end a section, but a chunk ends better with a sentence.
-        return if ends { Level::Section } else { Level::Sentence };
+        return if ends { Level::Section } else { Level::Heading };
     }
     let words = matches!(after.shape, Shape::Prose | Shape::Item);
     let small = words && text[after.range.clone()].starts_with(char::is_lowercase);

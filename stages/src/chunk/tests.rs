@@ -73,7 +73,7 @@ fn chunks_are_in_range_and_end_at_sentences() {
     assert_eq!(ran.metrics["documents"], 2.0);
     assert_eq!(ran.metrics["chunks"], texts.len() as f64);
     assert_eq!(ran.metrics["tokens"], sum);
-    assert_eq!(ran.metrics["share_at_sentence"], 1.0);
+    assert_eq!(ran.metrics["share_well_ended"], 1.0);
     assert_eq!(ran.metrics["out_of_range"], 0.0);
     assert!(ran.metrics["tokens_min"] >= 800.0 && ran.metrics["tokens_max"] <= 2000.0);
     assert!(ran.warnings.is_empty(), "{:?}", ran.warnings);
@@ -88,7 +88,7 @@ fn the_bytes_of_this_version() {
     let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
     let ran = run(json!({ "overlap": 60 }), &files).unwrap();
     let digests = ["chunks", "index"].map(|name| Digest::of(ran.text(name).as_bytes()).short());
-    assert_eq!((Chunking::VERSION, digests), (1, ["4ec057eb", "9b5247bf"].map(String::from)));
+    assert_eq!((Chunking::VERSION, digests), (2, ["4ec057eb", "92d77228"].map(String::from)));
 }
 
 #[test]
@@ -107,6 +107,8 @@ fn the_index_says_where_a_chunk_comes_from() {
             { "title": "Inner", "level": 2, "offset": at(second) },
         ],
         "fonts": [],
+        "source": "a.pdf",
+        "extractor": 3,
     });
     let ran =
         run(json!({}), &[("sub/a.txt", &text), ("sub/a.json", &sidecar.to_string())]).unwrap();
@@ -118,15 +120,19 @@ fn the_index_says_where_a_chunk_comes_from() {
         let place = |key: &str| origin[key].as_u64().unwrap() as usize;
         assert_eq!(origin["line"], i);
         assert_eq!(origin["document"], "sub/a");
+        assert_eq!((&origin["source"], &origin["extractor"]), (&json!("a.pdf"), &json!(3)));
+        assert_eq!(origin["digest"], json!(Digest::of(text.as_bytes())));
+        assert_eq!(origin["encoding"], "o200k_base");
         let found: String = characters[place("start")..place("end")].iter().collect();
         assert_eq!(&found, chunk);
-        assert_eq!(place("tokens"), Counter::new(Encoding::O200kBase).count(chunk) as usize);
+        assert_eq!(place("tokens"), Counter::of(Encoding::O200kBase).count(chunk) as usize);
     }
     assert_eq!(index[0]["pages"][0], 1);
     assert_eq!(index[0]["section"], json!(["First"]));
     let last = index.last().unwrap();
     assert_eq!(last["pages"][1], 3);
     assert_eq!(last["section"], json!(["First", "Inner"]));
+    assert_eq!(last["ends"], "section");
 }
 
 #[test]
@@ -165,7 +171,7 @@ fn an_overlap_repeats_whole_sentences() {
     let text = paper(12, 1);
     let ran = run(json!({ "overlap": 100 }), &[("a.txt", &text)]).unwrap();
     let texts = texts(&ran);
-    let mut counter = Counter::new(Encoding::O200kBase);
+    let mut counter = Counter::of(Encoding::O200kBase);
     for pair in texts.windows(2) {
         let shared = (1..pair[1].len())
             .rev()
@@ -182,7 +188,7 @@ fn an_overlap_repeats_whole_sentences() {
 }
 
 #[test]
-fn short_empty_and_repeated_documents_are_told() {
+fn short_and_empty_documents_are_told() {
     let files = [
         ("a.txt", "Short one."),
         ("b.txt", " \n "),
@@ -190,15 +196,13 @@ fn short_empty_and_repeated_documents_are_told() {
         ("d.txt", "Other."),
     ];
     let ran = run(json!({}), &files).unwrap();
-    assert_eq!(texts(&ran), ["Short one.", "Other."]);
+    assert_eq!(texts(&ran), ["Short one.", "Short  one.", "Other."]);
     assert_eq!(ran.metrics["documents_short"], 3.0);
-    assert_eq!(ran.metrics["duplicates"], 1.0);
     assert_eq!(
         ran.warnings,
         [
             "documents shorter than 800 tokens were kept as one chunk each: 3 (a, c, d)",
             "documents without text: 1 (b)",
-            "1 chunks repeat another and were left out",
         ]
     );
     let long = paper(4, 1);
@@ -233,7 +237,7 @@ fn a_byte_order_mark_and_windows_lines_are_no_text() {
     let ran = run(json!({}), &[("a.txt", &text)]).unwrap();
     assert!(texts(&ran)[0].starts_with("# 0 Section"));
     assert_eq!(lines(&ran, "index")[0]["section"], json!(["0 Section of 1"]));
-    assert_eq!(ran.metrics["share_at_sentence"], 1.0);
+    assert_eq!(ran.metrics["share_well_ended"], 1.0);
 }
 
 #[test]
@@ -281,7 +285,7 @@ proptest! {
     ) {
         let max = 2 * min + overlap + room;
         let bounds = Bounds { min, max, target: max * 3 / 4, overlap };
-        let mut counter = Counter::new(Encoding::O200kBase);
+        let mut counter = Counter::of(Encoding::O200kBase);
         let mut go = || {
             let cuts = structure::cuts(&text, None);
             divide::<()>(&text, cuts, bounds, &mut counter, |_| Ok(())).unwrap()
@@ -312,7 +316,7 @@ proptest! {
 
 #[test]
 fn hostile_texts_are_divided_in_good_time() {
-    let mut counter = Counter::new(Encoding::O200kBase);
+    let mut counter = Counter::of(Encoding::O200kBase);
     let bounds = Bounds { min: 800, max: 2000, target: 1500, overlap: 0 };
     for unit in [
         "a", "a ", "=", " \n", ". A", "x. ", "[", "```\n", "$$\n\n", "- a\n", "é", "a.", "文", "0 ",
@@ -328,5 +332,70 @@ fn hostile_texts_are_divided_in_good_time() {
         // Of white space alone nothing is left to divide.
         let blank = unit.trim().is_empty();
         assert!(blank || outside.is_empty(), "{unit:?}: {outside:?} of {}", chunks.len());
+    }
+}
+
+/// With a tokenizer of a file, counts are its own and ranges hold all the same.
+#[cfg(feature = "tokenizers")]
+mod own_tokenizer {
+    use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+    use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+    use tokenizers::{ModelWrapper, Tokenizer, models::TrainerWrapper};
+
+    use super::*;
+
+    /// BPE trained on papers, words cut by the given rule.
+    fn trained(path: &std::path::Path, words: PreTokenizerWrapper) -> Tokenizer {
+        let mut tokenizer = Tokenizer::new(ModelWrapper::from(BPE::default()));
+        tokenizer.with_pre_tokenizer(Some(words));
+        let trainer = BpeTrainerBuilder::new()
+            .vocab_size(600)
+            .show_progress(false)
+            .special_tokens(vec![tokenizers::AddedToken::from("<|end|>", true)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let texts = [paper(12, 1), paper(7, 2)];
+        tokenizer.train(&mut TrainerWrapper::from(trainer), texts.iter()).unwrap();
+        tokenizer.save(path, false).unwrap();
+        tokenizer
+    }
+
+    #[test]
+    fn chunks_are_in_range_by_its_own_count() {
+        let bytes = PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true));
+        let spaces = Metaspace::new('\u{2581}', PrependScheme::Always, true);
+        for (words, overlap) in [(bytes, 0), (PreTokenizerWrapper::Metaspace(spaces), 50)] {
+            let text = format!("<|end|> {}é – x² {}", paper(12, 1), paper(5, 3));
+            let (_dir, folder) = space(&[("a.txt", &text)]);
+            let path = _dir.path().join("tokenizer.json");
+            let tokenizer = trained(&path, words);
+            let params = json!({ "encoding": "tokenizer", "min_tokens": 300, "max_tokens": 700, "overlap": overlap });
+            let inputs = [("text", folder.as_path()), ("tokenizer", path.as_path())];
+            let ran = testing::run::<Chunking>(params, &inputs).unwrap();
+            assert_eq!(ran.metrics["out_of_range"], 0.0);
+            assert_eq!(ran.metrics["share_well_ended"], 1.0);
+            let mut plain = tokenizer.clone();
+            plain.set_encode_special_tokens(true);
+            for (chunk, origin) in texts(&ran).iter().zip(lines(&ran, "index")) {
+                let own = plain.encode(chunk.as_str(), false).unwrap().len();
+                assert_eq!(origin["tokens"], own);
+                assert_eq!(origin["encoding"], "tokenizer");
+                assert!((300..=700).contains(&own), "{own}");
+            }
+            assert!(texts(&ran).len() > 5);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_tokenizer_is_named() {
+        let (_dir, folder) = space(&[("a.txt", "Text.")]);
+        let path = _dir.path().join("tokenizer.json");
+        fs_err::write(&path, "{}").unwrap();
+        let inputs = [("text", folder.as_path()), ("tokenizer", path.as_path())];
+        let error = testing::run::<Chunking>(json!({ "encoding": "tokenizer" }), &inputs);
+        let error = error.err().unwrap().to_string();
+        assert!(error.starts_with("tokenizer.json: this is no tokenizer"), "{error}");
     }
 }

@@ -5,8 +5,11 @@
 //! repeat: this module cuts them with a scanner of its own, which needs no regex engine, and asks
 //! tiktoken for each piece once. The pieces and the counts are tested to be tiktoken's.
 //!
+//! A tokenizer of a file may do anything to a text, so it is asked for the tokens of the whole.
+//!
 //! It knows no token numbers: a chunk is text, and its reader encodes it again.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
@@ -14,6 +17,8 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tiktoken_rs::CoreBPE;
+
+use super::tokenizer::Tokenizer;
 
 /// The encoding whose tokens are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,34 +37,47 @@ pub enum Encoding {
     P50kEdit,
     /// GPT-2 and GPT-3.
     R50kBase,
+    /// That of the `tokenizer.json` (Hugging Face) that feeds the port `tokenizer`.
+    Tokenizer,
 }
 
 /// How an encoding cuts pieces.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cut {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
     O200k,
     Cl100k,
     Gpt2,
 }
 
 impl Encoding {
-    fn bpe(self) -> &'static CoreBPE {
-        match self {
-            Encoding::O200kBase => tiktoken_rs::o200k_base_singleton(),
-            Encoding::O200kHarmony => tiktoken_rs::o200k_harmony_singleton(),
-            Encoding::Cl100kBase => tiktoken_rs::cl100k_base_singleton(),
-            Encoding::P50kBase => tiktoken_rs::p50k_base_singleton(),
-            Encoding::P50kEdit => tiktoken_rs::p50k_edit_singleton(),
-            Encoding::R50kBase => tiktoken_rs::r50k_base_singleton(),
-        }
+    /// The vocabulary and how it cuts pieces, of one that is built in.
+    fn built_in(self) -> Option<(&'static CoreBPE, Cut)> {
+        Some(match self {
+            Encoding::O200kBase => (tiktoken_rs::o200k_base_singleton(), Cut::O200k),
+            Encoding::O200kHarmony => (tiktoken_rs::o200k_harmony_singleton(), Cut::O200k),
+            Encoding::Cl100kBase => (tiktoken_rs::cl100k_base_singleton(), Cut::Cl100k),
+            Encoding::P50kBase => (tiktoken_rs::p50k_base_singleton(), Cut::Gpt2),
+            Encoding::P50kEdit => (tiktoken_rs::p50k_edit_singleton(), Cut::Gpt2),
+            Encoding::R50kBase => (tiktoken_rs::r50k_base_singleton(), Cut::Gpt2),
+            Encoding::Tokenizer => return None,
+        })
     }
+}
 
-    fn cut(self) -> Cut {
-        match self {
-            Encoding::O200kBase | Encoding::O200kHarmony => Cut::O200k,
-            Encoding::Cl100kBase => Cut::Cl100k,
-            Encoding::P50kBase | Encoding::P50kEdit | Encoding::R50kBase => Cut::Gpt2,
-        }
+/// What counts: the first use of a built-in one takes about 0.15 s in a process.
+#[derive(Clone)]
+pub enum Tokens {
+    /// A built-in encoding.
+    BuiltIn { bpe: &'static CoreBPE, cut: Cut, classes: &'static [u8] },
+    /// A tokenizer of a file.
+    Own(Tokenizer),
+}
+
+impl Tokens {
+    /// A built-in encoding, by name; `None` of [`Encoding::Tokenizer`].
+    pub fn built_in(encoding: Encoding) -> Option<Tokens> {
+        let (bpe, cut) = encoding.built_in()?;
+        Some(Tokens::BuiltIn { bpe, cut, classes: &CLASSES })
     }
 }
 
@@ -73,24 +91,17 @@ const MEMORY: usize = 1 << 20;
 
 /// Counts the tokens of texts, and remembers the pieces that it has seen.
 pub struct Counter {
-    cut: Cut,
-    classes: &'static [u8],
-    bpe: &'static CoreBPE,
+    tokens: Tokens,
     /// Counts of short pieces, which are nearly all, by their bytes; and of longer ones.
     short: FxHashMap<(u64, u64), u32>,
     long: FxHashMap<Box<[u8]>, u32>,
+    failure: Option<String>,
 }
 
 impl Counter {
-    /// A counter for an encoding. The first one of a process takes about 0.15 s.
-    pub fn new(encoding: Encoding) -> Counter {
-        Counter {
-            cut: encoding.cut(),
-            classes: &CLASSES,
-            bpe: encoding.bpe(),
-            short: FxHashMap::default(),
-            long: FxHashMap::default(),
-        }
+    /// A counter that has seen nothing.
+    pub fn new(tokens: Tokens) -> Counter {
+        Counter { tokens, short: FxHashMap::default(), long: FxHashMap::default(), failure: None }
     }
 
     /// The number of tokens of a text, special tokens read as plain text.
@@ -105,10 +116,31 @@ impl Counter {
         sum
     }
 
-    /// The end of the piece that begins at byte `at`, which must be the end of another or 0.
+    /// Whether it finds the tokens of a whole text ([`Counter::ends`]) rather than pieces.
+    pub fn knows_tokens(&self) -> bool {
+        matches!(self.tokens, Tokens::Own(_))
+    }
+
+    /// Adds the ends of the tokens of a part of a text, as offsets in the text.
+    pub fn ends(&mut self, text: &str, part: Range<usize>, ends: &mut Vec<usize>) {
+        if let Tokens::Own(tokenizer) = &self.tokens
+            && let Err(why) = tokenizer.ends(text, part, ends)
+        {
+            self.failure.get_or_insert(why);
+        }
+    }
+
+    /// Why a tokenizer could not encode a text since it was asked last.
+    pub fn failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// The end of the piece that begins at byte `at`, which must be the end of another or 0. A
+    /// tokenizer has but one.
     pub fn next(&self, text: &str, at: usize) -> usize {
-        let scan = Scan { text, classes: self.classes };
-        match self.cut {
+        let Tokens::BuiltIn { cut, classes, .. } = self.tokens else { return text.len() };
+        let scan = Scan { text, classes };
+        match cut {
             Cut::O200k => scan.o200k(at),
             Cut::Cl100k => scan.cl100k(at),
             Cut::Gpt2 => scan.gpt2(at),
@@ -117,8 +149,8 @@ impl Counter {
 
     /// The number of tokens of a text that is one piece.
     pub fn piece(&mut self, piece: &str) -> u32 {
-        // Every byte is a token of every encoding.
-        if piece.len() == 1 {
+        // Every byte is a token of every built-in encoding.
+        if piece.len() == 1 && !self.knows_tokens() {
             return 1;
         }
         let key = key(piece.as_bytes());
@@ -133,7 +165,13 @@ impl Counter {
         let mut rest = piece;
         while !rest.is_empty() {
             let (part, after) = rest.split_at(rest.floor_char_boundary(LONGEST));
-            sum += self.bpe.encode_ordinary(part).len() as u32;
+            sum += match &self.tokens {
+                Tokens::BuiltIn { bpe, .. } => bpe.encode_ordinary(part).len() as u32,
+                Tokens::Own(tokenizer) => tokenizer.count(part).unwrap_or_else(|why| {
+                    self.failure.get_or_insert(why);
+                    0
+                }),
+            };
             rest = after;
         }
         match key {
@@ -400,6 +438,13 @@ mod tests {
 
     use super::*;
 
+    impl Counter {
+        /// Of a built-in encoding.
+        pub fn of(encoding: Encoding) -> Counter {
+            Counter::new(Tokens::built_in(encoding).unwrap())
+        }
+    }
+
     const ALL: [Encoding; 6] = [
         Encoding::O200kBase,
         Encoding::O200kHarmony,
@@ -411,8 +456,9 @@ mod tests {
 
     fn agrees(text: &str) {
         for encoding in ALL {
-            let ours = Counter::new(encoding).count(text);
-            let theirs = encoding.bpe().encode_ordinary(text).len() as u32;
+            let ours = Counter::of(encoding).count(text);
+            let (bpe, _) = encoding.built_in().unwrap();
+            let theirs = bpe.encode_ordinary(text).len() as u32;
             assert_eq!(ours, theirs, "{encoding:?} on {text:?}");
         }
     }
@@ -453,7 +499,7 @@ mod tests {
 
     #[test]
     fn a_piece_of_any_length_is_counted() {
-        let mut counter = Counter::new(Encoding::O200kBase);
+        let mut counter = Counter::of(Encoding::O200kBase);
         for unit in ["a", " ", "=", "é", "A"] {
             let text = unit.repeat(400_000 / unit.len());
             assert!(counter.count(&text) > 1_000, "{unit:?}");
