@@ -252,6 +252,7 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         _ => {}
     }
     // Bitmap fonts of TeX name their glyphs by code: read them in TeX's layout.
+    names.retain(|_, name| name != ".notdef");
     let coded = kind == "Type3"
         && !names.is_empty()
         && names.values().all(|name| glyphs::code_of(name).is_some());
@@ -288,7 +289,9 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
             (None, Some(own)) => own.get(&code).cloned(),
             (None, None) => chars[at].map(String::from),
         };
-        if shown.is_none() || named_better(shown.as_deref(), own_text.as_deref(), &names, code) {
+        let better = named_better(shown.as_deref(), own_text.as_deref(), &names, code)
+            || coded && shown.as_deref().is_some_and(is_dingbat);
+        if shown.is_none() || better && own_text.is_some() {
             shown = own_text.or(shown);
         }
         if style.drawing {
@@ -339,6 +342,12 @@ fn named_better(
     let private = |text: &str| text.chars().any(glyphs::private);
     private(mapped) && !private(own)
         || names.contains_key(&code) && upper_latin(mapped) && foreign(own)
+}
+
+/// Ghostscript reads TeX's glyph names by code (`a101`) as those of Zapf Dingbats, which have the
+/// same form, and writes maps that say so.
+fn is_dingbat(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2460}'..='\u{27bf}'))
 }
 
 /// Text without private characters: those of Symbol, moved up, and Adobe's.
