@@ -44,7 +44,8 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Ran> {
     let said = tempfile::NamedTempFile::new()?;
     let start = Instant::now();
     #[allow(clippy::zombie_processes)] // `wait4` below waits for it and tells its cost.
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.reopen()?).spawn()?;
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.reopen()?).spawn()?;
     let pid = child.id() as libc::pid_t;
     let mut status = 0;
     let mut late = false;
@@ -100,10 +101,10 @@ impl Sink for Silent {
 }
 
 /// Runs the stage `extract` on one file; the text goes to `out`.
-pub fn one(pdf: &Path, out: &Path) -> Result<(), StageError> {
+pub fn one(pdf: &Path, out: &Path, headers: &str) -> Result<(), StageError> {
     let kind = ALL.iter().find(|kind| kind.name == "extract");
     let kind = kind.ok_or_else(|| StageError::failed("there is no stage `extract`"))?;
-    let params = (kind.resolve)(&serde_json::json!({}))
+    let params = (kind.resolve)(&serde_json::json!({ "headers": headers }))
         .map_err(|error| StageError::failed(error.to_string()))?;
     let name = pdf.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let input = Input { files: BTreeMap::from([(name, pdf.to_owned())]), tree: false };

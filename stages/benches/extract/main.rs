@@ -12,16 +12,20 @@
 //! | `--keep DIR` | leave the texts there |
 //! | `--hostile` | damaged files in place of whole ones: [`hostile`] |
 //!
-//! pdftotext is taken from `PATH`. An engine that is not there has no row. References for F1 and
-//! for signs are pdftotext, PyMuPDF and pypdf; an engine is never its own reference for F1. The
-//! measures are defined in [`measure`], what counts as prose of a source in [`source`].
+//! pdftotext is taken from `PATH`. An engine that is not there has no row. The measures are defined
+//! in [`measure`], what counts as prose of a source in [`source`].
+//!
+//! References for F1 and for signs are pdftotext, PyMuPDF and pypdf. An engine is never its own
+//! reference for F1, and one that recalls less than half of a document's source is none for that
+//! document. The references keep running heads and page numbers, so for F1 and for signs our text
+//! is that with `headers: keep`; all else is measured on what the stage gives by itself.
 
 mod engines;
 mod hostile;
 mod measure;
 mod source;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,7 +38,10 @@ type Failure = Box<dyn std::error::Error>;
 struct Paper {
     name: String,
     columns: u32,
+    /// Runs of the source's prose.
     source: Option<Vec<Vec<String>>>,
+    /// All words of the source, of code and commands too.
+    words: HashSet<String>,
     pages: usize,
 }
 
@@ -42,6 +49,8 @@ struct Paper {
 struct Engine {
     name: &'static str,
     texts: BTreeMap<String, String>,
+    /// With running heads, where `texts` is without.
+    whole: BTreeMap<String, String>,
     cpu: f64,
     failed: Vec<String>,
     memory: u64,
@@ -90,7 +99,8 @@ fn main() -> ExitCode {
     let first = words.next();
     if first.as_deref() == Some(engines::ONE) {
         let (Some(pdf), Some(out)) = (words.next(), words.next()) else { return ExitCode::FAILURE };
-        return match engines::one(Path::new(&pdf), Path::new(&out)) {
+        let headers = words.next().unwrap_or("remove".into());
+        return match engines::one(Path::new(&pdf), Path::new(&out), &headers) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}\n  hint: {}", error.help().unwrap_or_default());
@@ -123,16 +133,24 @@ fn papers(options: &Options) -> Result<Vec<Paper>, Failure> {
         }
         let pdf = options.papers.join("papers").join(format!("{name}.pdf"));
         if !pdf.exists() {
-            return Err(format!("{}: not there; run pipelines/corpus/fetch.sh", pdf.display()).into());
+            return Err(
+                format!("{}: not there; run pipelines/corpus/fetch.sh", pdf.display()).into()
+            );
         }
         let kind = source.trim_end_matches(".gz").rsplit('.').next().unwrap_or_default();
         let source = (!source.is_empty()).then(|| {
             let path = options.papers.join("sources").join(format!("{name}.{kind}"));
-            fs_err::read(path).map(|bytes| source::prose(&String::from_utf8_lossy(&bytes)))
+            fs_err::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         });
         let pages = lopdf::Document::load(&pdf)?.page_iter().count();
         let source = source.transpose()?;
-        out.push(Paper { name: name.into(), columns: columns.parse()?, source, pages });
+        out.push(Paper {
+            name: name.into(),
+            columns: columns.parse()?,
+            words: source.as_deref().map(measure::words).unwrap_or_default().into_iter().collect(),
+            source: source.as_deref().map(source::prose),
+            pages,
+        });
     }
     Ok(out)
 }
@@ -145,8 +163,14 @@ fn run_all(options: &Options, papers: &[Paper], out: &Path) -> Result<Vec<Engine
     for name in ["quantmill", "pdftotext", "pymupdf", "pypdf"] {
         let out = out.join(name);
         fs_err::create_dir_all(&out)?;
-        let mut engine =
-            Engine { name, texts: BTreeMap::new(), cpu: 0.0, failed: Vec::new(), memory: 0 };
+        let mut engine = Engine {
+            name,
+            texts: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            cpu: 0.0,
+            failed: Vec::new(),
+            memory: 0,
+        };
         let mut costs = BTreeMap::new();
         if matches!(name, "quantmill" | "pdftotext") {
             for paper in papers {
@@ -162,6 +186,12 @@ fn run_all(options: &Options, papers: &[Paper], out: &Path) -> Result<Vec<Engine
                 }
                 costs.insert(paper.name.clone(), fine.then_some(ran.cost.cpu));
                 engine.memory = engine.memory.max(ran.cost.memory);
+                if name == "quantmill" {
+                    let to = out.join(format!("{}.whole", paper.name));
+                    engines::run(engines::quantmill(&pdf(&paper.name), &to)?.arg("keep"), limit)?;
+                    let text = fs_err::read_to_string(&to).unwrap_or_default();
+                    engine.whole.insert(paper.name.clone(), text);
+                }
             }
         } else {
             let names: Vec<&str> = papers.iter().map(|paper| paper.name.as_str()).collect();
@@ -229,26 +259,39 @@ fn measure(paper: &Paper, engine: &Engine, all: &[Engine]) -> Row {
     let text_of = |engine: &Engine| engine.texts.get(&paper.name).cloned().unwrap_or_default();
     let text = text_of(engine);
     let words = measure::words(&text);
-    let bag = measure::count(words.iter().cloned());
-    let references: Vec<&Engine> = all.iter().filter(|other| other.name != "quantmill").collect();
+    let whole = engine.whole.get(&paper.name).cloned().unwrap_or(text);
+    let bag = measure::count(measure::words(&whole).into_iter());
     let mut row = Row::default();
-    for other in references.iter().filter(|other| other.name != engine.name) {
-        let other = measure::count(measure::words(&text_of(other)).into_iter());
-        row.f1.add(Share { part: measure::f1(&bag, &other), whole: 1.0 });
+    let (mut greek, mut operators) = (Vec::new(), Vec::new());
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for other in all.iter().filter(|other| other.name != "quantmill") {
+        let text = text_of(other);
+        let words = measure::words(&text);
+        let bag_of_other = measure::count(words.iter().cloned());
+        bag_of_other.keys().for_each(|word| *seen.entry(word.clone()).or_default() += 1);
+        greek.push(measure::greek(&text));
+        operators.push(measure::operators(&text));
+        let recall = paper.source.as_ref().and_then(|s| measure::five_grams(s, &words).ratio());
+        if other.name != engine.name && recall.is_none_or(|recall| recall >= 0.5) {
+            row.f1.add(Share { part: measure::f1(&bag, &bag_of_other), whole: 1.0 });
+        }
     }
-    let signs = |of: fn(&str) -> HashMap<char, u32>| {
-        let counts: Vec<_> = references.iter().map(|other| of(&text_of(other))).collect();
-        if counts.len() < 2 { Share::default() } else { measure::kept(&measure::agreed(&counts), &of(&text)) }
-    };
-    row.greek = signs(measure::greek);
-    row.operators = signs(measure::operators);
+    if greek.len() > 1 {
+        row.greek = measure::kept(&measure::agreed(&greek), &measure::greek(&whole));
+        row.operators = measure::kept(&measure::agreed(&operators), &measure::operators(&whole));
+    }
     if let Some(source) = &paper.source {
         row.recall[usize::from(paper.columns > 1)] = measure::five_grams(source, &words);
-        row.ligatures = measure::ligatures(source, &bag);
-        let known = source.iter().flatten().cloned().collect();
-        row.glued = measure::glued(source, &known, &words);
+        row.ligatures = measure::ligatures(source, &measure::count(words.iter().cloned()));
+        row.glued = measure::glued(source, &known(paper, &seen), &words);
     }
     row
+}
+
+/// Words that are not taken for two glued ones.
+fn known(paper: &Paper, seen: &HashMap<String, u32>) -> HashSet<String> {
+    let said = seen.iter().filter(|(_, engines)| **engines > 1).map(|(word, _)| word.clone());
+    said.chain(paper.words.iter().cloned()).collect()
 }
 
 fn compare(options: &Options) -> Result<(), Failure> {
@@ -259,7 +302,10 @@ fn compare(options: &Options) -> Result<(), Failure> {
     let pages: usize = papers.iter().map(|paper| paper.pages).sum();
     let sources = papers.iter().filter(|paper| paper.source.is_some()).count();
     let two = papers.iter().filter(|paper| paper.columns > 1).count();
-    println!("{} papers, {pages} pages, {two} in two columns, {sources} with their source\n", papers.len());
+    println!(
+        "{} papers, {pages} pages, {two} in two columns, {sources} with their source\n",
+        papers.len()
+    );
     let head = "S5 one column | S5 two columns | F1 | Greek | operators | glued/1000 | fi, fl";
     let rule = " --- |".repeat(7);
     let mut totals = Vec::new();
@@ -280,7 +326,9 @@ fn compare(options: &Options) -> Result<(), Failure> {
         }
         println!();
     }
-    println!("| engine | pages/CPU s | failed | {head} | most MiB |\n| --- | --- | --- |{rule} --- |");
+    println!(
+        "| engine | pages/CPU s | failed | {head} | most MiB |\n| --- | --- | --- |{rule} --- |"
+    );
     for (engine, total) in engines.iter().zip(&totals) {
         let memory = match engine.memory {
             0 => "-".into(),
@@ -300,8 +348,17 @@ fn compare(options: &Options) -> Result<(), Failure> {
     if let Some(name) = &options.lost {
         let paper = papers.iter().find(|paper| paper.name == *name).ok_or("no such document")?;
         let text = engines[0].texts.get(name).map(String::as_str).unwrap_or_default();
-        for gram in measure::lost(paper.source.as_deref().unwrap_or_default(), &measure::words(text)) {
+        for gram in
+            measure::lost(paper.source.as_deref().unwrap_or_default(), &measure::words(text))
+        {
             println!("{}", gram.join(" "));
+        }
+        let known = known(paper, &HashMap::new());
+        let words = measure::words(text);
+        for word in
+            measure::glued_words(paper.source.as_deref().unwrap_or_default(), &known, &words)
+        {
+            println!("glued: {word}");
         }
     }
     Ok(())

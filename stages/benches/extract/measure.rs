@@ -3,15 +3,20 @@
 use std::collections::{HashMap, HashSet};
 
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
-/// Words of a text: runs of letters in lower case, after NFKC (so that ligatures are letters).
+/// Words of a text: runs of letters in lower case, after NFKD (so that ligatures are letters) and
+/// without accents (so that it makes no difference whether an engine puts them on their letters).
 ///
 /// Marks of scripts (`_{`, `^{`, `}`) are taken out, hyphens and apostrophes within a word too,
 /// and a hyphen with the line end after it, so that it makes no difference whether an engine joins
 /// words at line ends. Digits and all other signs only separate.
 pub fn words(text: &str) -> Vec<String> {
     let text = text.replace("_{", "").replace("^{", "").replace('}', "");
-    let chars: Vec<char> = text.nfkc().collect();
+    // A spacing accent decomposes into a space and its mark.
+    let accent = |c: &char| matches!(c, '´' | '¨' | '¯' | '¸' | 'ˆ' | 'ˇ' | '\u{2d8}'..='\u{2dd}');
+    let bare = text.chars().filter(|c| !accent(c)).nfkd();
+    let chars: Vec<char> = bare.filter(|c| !is_combining_mark(*c)).map(undotted).collect();
     let (mut out, mut word) = (Vec::new(), String::new());
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
@@ -31,8 +36,6 @@ pub fn words(text: &str) -> Vec<String> {
                     continue;
                 }
             }
-            // Combining marks that did not compose.
-            '\u{300}'..='\u{36f}' if inside => continue,
             _ => {}
         }
         if inside {
@@ -43,6 +46,14 @@ pub fn words(text: &str) -> Vec<String> {
         out.push(word);
     }
     out
+}
+
+fn undotted(c: char) -> char {
+    match c {
+        'ı' => 'i',
+        'ȷ' => 'j',
+        c => c,
+    }
 }
 
 /// How often each item occurs.
@@ -114,17 +125,29 @@ pub fn ligatures(runs: &[Vec<String>], text: &HashMap<String, u32>) -> Share {
     kept(&count(runs.iter().flatten().filter(has).cloned()), text)
 }
 
-/// Glued words: those that the source does not know and that are two words which follow one another
-/// in its prose. Out of all words of the text.
-pub fn glued(runs: &[Vec<String>], source: &HashSet<String>, text: &[String]) -> Share {
-    let pairs: HashSet<String> = runs.iter().flat_map(|run| run.windows(2)).map(|p| p.concat()).collect();
-    let part = text.iter().filter(|word| pairs.contains(*word) && !source.contains(*word)).count();
-    Share { part: part as f64, whole: text.len() as f64 }
+/// Glued words: those that are two words which follow one another in the source's prose, and that
+/// `known` lacks: the words of the whole source and those that the paper really has, because two of the
+/// references have them. Out of all words of the text.
+pub fn glued(runs: &[Vec<String>], known: &HashSet<String>, text: &[String]) -> Share {
+    Share { part: glued_words(runs, known, text).len() as f64, whole: text.len() as f64 }
+}
+
+/// The words that [`glued`] counts.
+pub fn glued_words<'a>(
+    runs: &[Vec<String>],
+    known: &HashSet<String>,
+    text: &'a [String],
+) -> Vec<&'a String> {
+    let pairs = runs.iter().flat_map(|run| run.windows(2));
+    let pairs: HashSet<String> = pairs.map(|pair| pair.concat()).collect();
+    text.iter().filter(|word| pairs.contains(*word) && !known.contains(*word)).collect()
 }
 
 /// Greek letters of a text by kind, after NFKC; look-alikes count as the letter.
 pub fn greek(text: &str) -> HashMap<char, u32> {
-    count(signs(text).filter(|c| matches!(c, 'α'..='ω' | 'Γ' | 'Δ' | 'Θ' | 'Λ' | 'Ξ' | 'Π' | 'Σ' | 'Φ' | 'Ψ' | 'Ω')))
+    count(signs(text).filter(|c| {
+        matches!(c, 'α'..='ω' | 'Γ' | 'Δ' | 'Θ' | 'Λ' | 'Ξ' | 'Π' | 'Σ' | 'Φ' | 'Ψ' | 'Ω')
+    }))
 }
 
 /// Operators and relations of a text by kind, other than Greek letters (∑ is Σ, ∏ is Π, ∆ is Δ).
@@ -154,7 +177,8 @@ fn signs(text: &str) -> impl Iterator<Item = char> {
 
 /// What at least two of the references have: for each sign the second largest count.
 pub fn agreed(references: &[HashMap<char, u32>]) -> HashMap<char, u32> {
-    let signs: HashSet<char> = references.iter().flat_map(|counts| counts.keys().copied()).collect();
+    let signs: HashSet<char> =
+        references.iter().flat_map(|counts| counts.keys().copied()).collect();
     let second = |sign: &char| {
         let mut counts: Vec<u32> =
             references.iter().map(|counts| counts.get(sign).copied().unwrap_or(0)).collect();

@@ -7,24 +7,99 @@
 
 /// Commands whose argument prints as it is, in the flow of the text.
 const INLINE: &[&str] = &[
-    "emph", "textit", "textbf", "textsf", "textrm", "textsl", "textup", "text", "mbox", "pkg",
-    "proglang", "class", "strong", "dfn", "underline", "textmd", "textnormal",
+    "emph",
+    "textit",
+    "textbf",
+    "textsf",
+    "textrm",
+    "textsl",
+    "textup",
+    "text",
+    "mbox",
+    "pkg",
+    "proglang",
+    "class",
+    "strong",
+    "dfn",
+    "underline",
+    "textmd",
+    "textnormal",
 ];
 /// Commands whose argument prints somewhere, apart from the text around it.
 const APART: &[&str] = &[
-    "chapter", "section", "subsection", "subsubsection", "paragraph", "subparagraph", "caption",
-    "footnote", "title", "section*", "subsection*", "subsubsection*", "chapter*", "paragraph*",
-    "abstract", "Abstract",
+    "chapter",
+    "section",
+    "subsection",
+    "subsubsection",
+    "paragraph",
+    "subparagraph",
+    "caption",
+    "footnote",
+    "title",
+    "section*",
+    "subsection*",
+    "subsubsection*",
+    "chapter*",
+    "paragraph*",
+    "abstract",
+    "Abstract",
 ];
 /// Environments that do not hold prose.
 const SKIPPED: &[&str] = &[
-    "equation", "align", "eqnarray", "gather", "multline", "displaymath", "math", "tabular",
-    "tabularx", "longtable", "array", "verbatim", "Verbatim", "lstlisting", "Sinput", "Soutput",
-    "Schunk", "Scode", "alltt", "Code", "CodeInput", "CodeOutput", "CodeChunk", "minted",
-    "filecontents", "comment", "CCSXML", "tikzpicture", "picture", "alignat", "flalign", "split",
-    "subequations", "table", "deluxetable", "tabu", "dmath", "IEEEeqnarray", "example", "VerbatimOut",
-    "semiverbatim", "thebibliography", "references", "lstcode", "LTXexample", "widetext", "algorithm",
-    "algorithmic", "pseudocode", "tabbing", "sidewaystable", "supertabular", "titlepage", "cases",
+    "equation",
+    "align",
+    "eqnarray",
+    "gather",
+    "multline",
+    "displaymath",
+    "math",
+    "tabular",
+    "tabularx",
+    "longtable",
+    "array",
+    "verbatim",
+    "Verbatim",
+    "lstlisting",
+    "Sinput",
+    "Soutput",
+    "Schunk",
+    "Scode",
+    "alltt",
+    "Code",
+    "CodeInput",
+    "CodeOutput",
+    "CodeChunk",
+    "minted",
+    "filecontents",
+    "comment",
+    "CCSXML",
+    "tikzpicture",
+    "picture",
+    "alignat",
+    "flalign",
+    "split",
+    "subequations",
+    "table",
+    "deluxetable",
+    "tabu",
+    "dmath",
+    "IEEEeqnarray",
+    "example",
+    "VerbatimOut",
+    "semiverbatim",
+    "thebibliography",
+    "references",
+    "lstcode",
+    "LTXexample",
+    "widetext",
+    "algorithm",
+    "algorithmic",
+    "pseudocode",
+    "tabbing",
+    "sidewaystable",
+    "supertabular",
+    "titlepage",
+    "cases",
 ];
 
 /// Runs of words, in order.
@@ -33,7 +108,8 @@ pub fn prose(source: &str) -> Vec<Vec<String>> {
     let start = text.find("\\begin{document}").map_or(0, |at| at + 16);
     let end = text.find("\\end{document}").unwrap_or(text.len());
     let body = without_chunks(text.get(start..end.max(start)).unwrap_or_default());
-    let mut reader = Reader { chars: body.chars().collect(), at: 0, out: Vec::new(), run: Run::default() };
+    let mut reader =
+        Reader { chars: body.chars().collect(), at: 0, out: Vec::new(), run: Run::default() };
     reader.read(0);
     reader.end_run(false);
     reader.out.retain(|run| !run.is_empty());
@@ -131,7 +207,11 @@ impl Reader {
                 '}' if depth > 0 => return,
                 '\n' => {
                     let blank = self.chars[self.at..].iter().take_while(|c| c.is_whitespace());
-                    if blank.into_iter().any(|c| *c == '\n') { self.end_run(false) } else { self.end_word() }
+                    if blank.into_iter().any(|c| *c == '\n') {
+                        self.end_run(false)
+                    } else {
+                        self.end_word()
+                    }
                 }
                 '~' => self.end_word(),
                 '-' if self.peek() == Some('-') => {
@@ -141,8 +221,12 @@ impl Reader {
                     }
                 }
                 '-' | '\'' | '\u{ad}' => {}
-                '{' | '}' | '&' | '|' | '<' | '>' | '=' | '+' | '*' | '@' | '#' | '^' | '_' => self.end_run(true),
-                c if c.is_alphabetic() => self.run.word.extend(c.to_lowercase()),
+                '{' | '}' | '&' | '|' | '<' | '>' | '=' | '+' | '*' | '@' | '#' | '^' | '_' => {
+                    self.end_run(true)
+                }
+                c if c.is_alphabetic() => {
+                    self.run.word.extend(super::measure::words(&c.to_string()))
+                }
                 _ => self.end_word(),
             }
         }
