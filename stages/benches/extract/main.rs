@@ -21,6 +21,7 @@
 //! is that with `headers: keep`; all else is measured on what the stage gives by itself.
 
 mod engines;
+mod hard;
 mod hostile;
 mod measure;
 mod source;

@@ -143,14 +143,14 @@ pub fn glued_words<'a>(
     text.iter().filter(|word| pairs.contains(*word) && !known.contains(*word)).collect()
 }
 
-/// Greek letters of a text by kind, after NFKC; look-alikes count as the letter.
+/// Greek letters of a text by kind, after NFKD; look-alikes count as the letter.
 pub fn greek(text: &str) -> HashMap<char, u32> {
     count(signs(text).filter(|c| {
         matches!(c, 'α'..='ω' | 'Γ' | 'Δ' | 'Θ' | 'Λ' | 'Ξ' | 'Π' | 'Σ' | 'Φ' | 'Ψ' | 'Ω')
     }))
 }
 
-/// Operators and relations of a text by kind, other than Greek letters (∑ is Σ, ∏ is Π, ∆ is Δ).
+/// Operators and relations of a text by kind (≠ is =, negated), other than Greek letters (∑ is Σ, ∏ is Π, ∆ is Δ).
 pub fn operators(text: &str) -> HashMap<char, u32> {
     count(signs(text).filter(|c| {
         matches!(c, '=' | '+' | '<' | '>' | '±' | '×' | '÷' | '¬' | '←'..='⇿' | '∀'..='⋿')
@@ -159,7 +159,7 @@ pub fn operators(text: &str) -> HashMap<char, u32> {
 }
 
 fn signs(text: &str) -> impl Iterator<Item = char> {
-    text.nfkc().map(|c| match c {
+    text.nfkd().map(|c| match c {
         'ϵ' => 'ε',
         'ϕ' => 'φ',
         'ϑ' => 'θ',

@@ -1,7 +1,7 @@
 //! `extract`: documents to text, one document at a time.
 //!
 //! ```text
-//! bytes -> document (lopdf: objects, decryption)
+//! bytes -> document (lopdf: objects, decryption)                  with repair
 //!       -> interpret (operators -> glyphs)  with content, font, cmap, glyphs, standard, program, type1
 //!       -> lines     (glyphs -> words and lines, scripts marked)   with unicode
 //!       -> layout    (drawing order, or column by column on evidence), furniture (heads, feet)
@@ -26,6 +26,7 @@ mod layout;
 mod lines;
 mod plain;
 mod program;
+mod repair;
 mod standard;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Context, Format, Port, Result, Stage, StageError};
 
 /// Rises whenever the text of a document may change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The stage.
 pub struct Extract;
