@@ -13,10 +13,7 @@ use unicode_normalization::char::is_combining_mark;
 /// words at line ends. Digits and all other signs only separate.
 pub fn words(text: &str) -> Vec<String> {
     let text = text.replace("_{", "").replace("^{", "").replace('}', "");
-    // A spacing accent decomposes into a space and its mark.
-    let accent = |c: &char| matches!(c, '´' | '¨' | '¯' | '¸' | 'ˆ' | 'ˇ' | '\u{2d8}'..='\u{2dd}');
-    let bare = text.chars().filter(|c| !accent(c)).nfkd();
-    let chars: Vec<char> = bare.filter(|c| !is_combining_mark(*c)).map(undotted).collect();
+    let chars: Vec<char> = without_accents(&text).collect();
     let (mut out, mut word) = (Vec::new(), String::new());
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
@@ -46,6 +43,14 @@ pub fn words(text: &str) -> Vec<String> {
         out.push(word);
     }
     out
+}
+
+/// The text in NFKD without marks and spacing accents.
+pub fn without_accents(text: &str) -> impl Iterator<Item = char> {
+    // A spacing accent decomposes into a space and its mark.
+    let accent = |c: &char| matches!(c, '´' | '¨' | '¯' | '¸' | 'ˆ' | 'ˇ' | '\u{2d8}'..='\u{2dd}');
+    let bare = text.chars().filter(move |c| !accent(c)).nfkd();
+    bare.filter(|c| !is_combining_mark(*c)).map(undotted)
 }
 
 fn undotted(c: char) -> char {

@@ -108,8 +108,12 @@ pub fn prose(source: &str) -> Vec<Vec<String>> {
     let start = text.find("\\begin{document}").map_or(0, |at| at + 16);
     let end = text.find("\\end{document}").unwrap_or(text.len());
     let body = without_chunks(text.get(start..end.max(start)).unwrap_or_default());
-    let mut reader =
-        Reader { chars: body.chars().collect(), at: 0, out: Vec::new(), run: Run::default() };
+    let mut reader = Reader {
+        chars: super::measure::without_accents(&body).collect(),
+        at: 0,
+        out: Vec::new(),
+        run: Run::default(),
+    };
     reader.read(0);
     reader.end_run(false);
     reader.out.retain(|run| !run.is_empty());
@@ -224,9 +228,7 @@ impl Reader {
                 '{' | '}' | '&' | '|' | '<' | '>' | '=' | '+' | '*' | '@' | '#' | '^' | '_' => {
                     self.end_run(true)
                 }
-                c if c.is_alphabetic() => {
-                    self.run.word.extend(super::measure::words(&c.to_string()))
-                }
+                c if c.is_alphabetic() => self.run.word.extend(c.to_lowercase()),
                 _ => self.end_word(),
             }
         }

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::aside::put_aside;
 use super::hyphen::Vocabulary;
 use super::layout::{Column, column_of, columns};
 use super::lines::Line;
@@ -34,8 +35,9 @@ pub struct Composed {
 
 /// What most of the document looks like.
 #[derive(Clone, Copy, Debug)]
-struct Body {
-    size: f32,
+pub struct Body {
+    /// Size of the type.
+    pub size: f32,
     /// Distance of baselines, in sizes.
     leading: f32,
     /// The largest size in use on the first page, where it is clearly larger than the rest.
@@ -70,13 +72,18 @@ impl Body {
     }
 }
 
+/// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub enum Kind {
+    /// Of this level.
     Heading(usize),
+    /// Displayed.
     Equation,
+    /// In fixed-width type.
     Code,
     /// A row of cells.
     Row,
+    /// Anything else.
     Prose,
 }
 
@@ -155,21 +162,34 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
 
 /// What stands between two lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Join {
+pub enum Join {
+    /// Nothing: the paragraph goes on.
     Flow,
+    /// A line end.
     NewLine,
+    /// A blank line.
     Paragraph,
 }
 
 /// A line in its place.
-struct Placed<'a> {
-    line: &'a Line,
-    column: Column,
-    kind: Kind,
-    page: usize,
+#[derive(Clone)]
+pub struct Placed<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// The column that it is in.
+    pub column: Column,
+    /// What it is.
+    pub kind: Kind,
+    /// Its page, from 0.
+    pub page: usize,
+    /// It is beside the page's columns: in the margin.
+    pub outside: bool,
+    /// What stands before it, whatever it looks like.
+    pub tie: Option<Join>,
 }
 
-fn ends_sentence(text: &str) -> bool {
+/// Whether a sentence may end here.
+pub fn ends_sentence(text: &str) -> bool {
     let text = text.trim_end_matches(['”', '’', '"', ')', ']', '}', '\'']);
     text.ends_with(['.', '?', '!', ':'])
 }
@@ -189,8 +209,8 @@ fn starts_item(text: &str) -> bool {
     marked && count && first.len() >= 2
 }
 
-/// `first`: `a` opened its paragraph. `next` follows `b`.
-fn join(
+/// What stands between `a` and `b`. `first`: `a` opened its paragraph. `next` follows `b`.
+pub fn join(
     a: &Placed<'_>,
     b: &Placed<'_>,
     next: Option<&Placed<'_>>,
@@ -306,7 +326,11 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
         let columns = columns(lines);
         placed.extend(lines.iter().map(|line| {
             let column = column_of(line, &columns);
-            Placed { line, column, kind: kind(line, column, body, page == 0), page }
+            let outside = line.turn == 0
+                && columns.iter().all(|c| line.right < c.left || line.left > c.right + 3.0)
+                && !columns.is_empty();
+            let kind = kind(line, column, body, page == 0);
+            Placed { line, column, kind, page, outside, tie: None }
         }));
     }
     // A brace on a line of its own may come from another font than the code around it.
@@ -327,11 +351,14 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             block.iter_mut().for_each(|placed| placed.column.left = left);
         }
     }
+    put_aside(&mut placed, body);
     let mut writer = Writer { out: Composed::default(), chars: 0, words };
     let mut first = true;
     for (at, here) in placed.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|at| placed.get(at));
-        let joint = before.map(|before| join(before, here, placed.get(at + 1), first, body));
+        let joint = before.map(|before| {
+            here.tie.unwrap_or_else(|| join(before, here, placed.get(at + 1), first, body))
+        });
         match joint {
             None | Some(Join::Flow) => {}
             Some(Join::NewLine) => writer.push("\n"),

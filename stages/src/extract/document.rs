@@ -12,6 +12,7 @@ use super::compose::{Composed, Section, compose};
 use super::furniture::{self, Sheet};
 use super::hyphen::Vocabulary;
 use super::interpret::{Budget, Fonts, Page, interpret};
+use super::language::language;
 use super::layout;
 use super::lines::{Line, lines};
 use super::{Headers, Hyphens, Params, repair};
@@ -34,6 +35,8 @@ pub struct Sidecar {
     pub source: String,
     /// Version of the extractor.
     pub extractor: u32,
+    /// ISO 639-3 code of the language, where it is sure.
+    pub language: Option<&'static str>,
     /// Characters (Unicode scalar values) of the text.
     pub characters: usize,
     /// Share of all glyphs whose character is known.
@@ -80,7 +83,7 @@ fn open(bytes: &[u8], name: &str, password: Option<&str>) -> Result<Opened> {
     let head = bytes.get(..1024.min(bytes.len())).unwrap_or_default();
     if !head.windows(5).any(|window| window == b"%PDF-") {
         return Err(StageError::bad(name, "not a PDF: it does not begin with `%PDF-`")
-            .hint("extract reads .pdf, .txt and .md files"));
+            .hint("extract reads .pdf, .txt, .md, .tex, .html and .ipynb files"));
     }
     let locked = || {
         StageError::bad(name, "the PDF is encrypted")
@@ -273,6 +276,11 @@ pub fn extract(
         info.offset = offset;
     }
     let understood = share(shown, unknown);
+    if !text.chars().any(char::is_alphanumeric) {
+        return Err(StageError::bad(name, "no glyph of the PDF has a known character").hint(
+            "its fonts lack what says so, or are lost; run an OCR program such as `ocrmypdf`",
+        ));
+    }
     if understood < 0.98 {
         let percent = (1.0 - understood) * 100.0;
         warnings.push(format!("{percent:.1} % of the glyphs have no known character (U+FFFD)"));
@@ -280,6 +288,7 @@ pub fn extract(
     let sidecar = Sidecar {
         source: name.into(),
         extractor: super::VERSION,
+        language: language(&text),
         characters: text.chars().count(),
         understood,
         pages: infos,

@@ -11,6 +11,8 @@ use super::unicode::{combining, composed, push_clean};
 /// A gap of this share of an em separates words. Justified lines go down to 0.18 and kerns up to
 /// 0.08.
 const WORD_GAP: f32 = 0.13;
+/// Glyphs of a numerator in the size of the text.
+const LONGEST_NUMERATOR: usize = 48;
 /// A gap this wide separates cells or columns.
 const CELL_GAP: f32 = 1.5;
 
@@ -145,6 +147,12 @@ impl Open {
         if g.size > 1.15 * size {
             let all_small = (self.end - self.glyphs[0].x) < 4.0 * em;
             return all_small && near && dy.abs() <= 0.65 * g.size;
+        }
+        // Below a long text that stands above a label in the margin is that text's next line.
+        let raised = |q: &Glyph| q.y - y > 0.3 * em;
+        let long = self.glyphs.len() > LONGEST_NUMERATOR;
+        if dy < -0.3 * em && long && self.glyphs.iter().rev().take(LONGEST_NUMERATOR).all(raised) {
+            return false;
         }
         // A short numerator stands in the middle of its bar.
         let centred = dy > 0.4 * em && g.x > self.end && g.x <= self.end + 4.0 * em;

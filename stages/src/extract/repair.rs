@@ -131,7 +131,7 @@ mod tests {
     fn objects_are_found_and_the_later_one_counts() {
         let found =
             scan(b"x 1 0 obj<<>>endobj\n12 0  obj endobj 1 0 obj 7 endobj a3 0 obj obj 0 obj");
-        let want = [((1, 0), 37), ((3, 0), 53), ((12, 0), 20)];
+        let want = [((1, 0), 37), ((3, 0), 55), ((12, 0), 20)];
         assert_eq!(found.into_iter().collect::<Vec<_>>(), want);
     }
 }
