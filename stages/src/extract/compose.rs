@@ -113,7 +113,8 @@ fn customary(text: &str) -> bool {
     names.iter().chain(&more).chain(&most).any(|name| *name == text)
 }
 
-fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
+/// `front`: the line stands before the first section, where names are large too.
+fn kind(line: &Line, column: Column, body: Body, front: bool, first_page: bool) -> Kind {
     let letters = line.text.chars().filter(|c| c.is_alphabetic()).count();
     let length = line.text.chars().count();
     if line.fixed > 0.7 {
@@ -140,7 +141,7 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
         if (large || bold || small_capitals) && customary(&line.text) {
             return Kind::Heading(2);
         }
-        if large && letters >= 4 {
+        if large && letters >= 4 && !front {
             return Kind::Heading(if line.size > 1.35 * body.size { 2 } else { 3 });
         }
     }
@@ -282,9 +283,36 @@ pub fn join(
     Join::Flow
 }
 
+/// The second line of a heading looks like the first but has no number.
+fn lengthen_headings(placed: &mut [Placed<'_>], body: Body) {
+    for at in 1..placed.len() {
+        let (Kind::Heading(level), Kind::Prose) = (placed[at - 1].kind, placed[at].kind) else {
+            continue;
+        };
+        let (a, b) = (placed[at - 1].line, placed[at].line);
+        let size = a.size.max(b.size);
+        let below = (0.5 * size..1.5 * body.leading.max(1.0) * size).contains(&(a.y - b.y));
+        let marked = a.bold > 0.9 && b.bold > 0.9 || size > 1.13 * body.size;
+        if placed[at - 1].page == placed[at].page
+            && (a.size - b.size).abs() < 0.05 * size
+            && below
+            && marked
+            && a.bold.round() == b.bold.round()
+            && !placed[at - 1].line.text.ends_with(['.', ':'])
+            && level > 1
+            && numbered(&b.text).is_none()
+            && b.text.chars().count() < 120
+        {
+            placed[at].kind = Kind::Heading(level);
+        }
+    }
+}
+
 struct Writer<'a> {
     out: Composed,
     chars: usize,
+    /// Where the text of the last heading begins, in bytes.
+    heading: usize,
     words: Option<&'a Vocabulary>,
 }
 
@@ -324,12 +352,17 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
     let mut placed: Vec<Placed<'_>> = Vec::new();
     for (page, lines) in pages.iter().enumerate() {
         let columns = columns(lines);
-        placed.extend(lines.iter().map(|line| {
+        let opens = |line: &Line| {
+            let bold = line.bold > 0.9 || line.size > 1.13 * body.size;
+            customary(&line.text) || bold && numbered(&line.text).is_some()
+        };
+        let front = if page == 0 { lines.iter().position(opens).unwrap_or(lines.len()) } else { 0 };
+        placed.extend(lines.iter().enumerate().map(|(at, line)| {
             let column = column_of(line, &columns);
             let outside = line.turn == 0
                 && columns.iter().all(|c| line.right < c.left || line.left > c.right + 3.0)
                 && !columns.is_empty();
-            let kind = kind(line, column, body, page == 0);
+            let kind = kind(line, column, body, at < front, page == 0);
             Placed { line, column, kind, page, outside, tie: None }
         }));
     }
@@ -351,8 +384,9 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             block.iter_mut().for_each(|placed| placed.column.left = left);
         }
     }
+    lengthen_headings(&mut placed, body);
     put_aside(&mut placed, body);
-    let mut writer = Writer { out: Composed::default(), chars: 0, words };
+    let mut writer = Writer { out: Composed::default(), chars: 0, heading: 0, words };
     let mut first = true;
     for (at, here) in placed.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|at| placed.get(at));
@@ -369,12 +403,9 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
         }
         first = joint != Some(Join::Flow);
         if joint == Some(Join::Flow) {
+            writer.flow(&here.line.text);
             if let (Kind::Heading(_), Some(section)) = (here.kind, writer.out.sections.last_mut()) {
-                section.title = format!("{} {}", section.title, here.line.text);
-                writer.push(" ");
-                writer.push(&here.line.text);
-            } else {
-                writer.flow(&here.line.text);
+                section.title = writer.out.text[writer.heading..].to_owned();
             }
             continue;
         }
@@ -383,6 +414,7 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             writer.out.sections.push(Section { title, level, offset });
             let marks = format!("{} ", "#".repeat(level));
             writer.push(&marks);
+            writer.heading = writer.out.text.len();
         }
         match here.kind {
             Kind::Heading(_) => {}

@@ -124,7 +124,11 @@ impl Open {
         }
         let size = self.anchor.map_or(last.size, |(_, size)| size);
         let em = size.max(g.size);
-        let near = g.x >= self.main_end - 1.2 * em && g.x <= self.end + em;
+        // A limit wider than its sum begins left of it.
+        let sign = |q: &Glyph| operator_base(page, q).is_some();
+        let limit = g.size < 0.88 * size && self.glyphs.iter().rev().take(12).any(sign);
+        let reach = if limit { 2.6 } else { 1.2 };
+        let near = g.x >= self.main_end - reach * em && g.x <= self.end + em;
         let hangs = extension(page, g);
         let Some((y, size)) = self.anchor else {
             return near && (g.y - last.y).abs() <= 3.0 * em;
