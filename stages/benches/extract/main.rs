@@ -188,7 +188,7 @@ fn run_all(options: &Options, papers: &[Paper], out: &Path) -> Result<Vec<Engine
                 costs.insert(paper.name.clone(), fine.then_some(ran.cost.cpu));
                 engine.memory = engine.memory.max(ran.cost.memory);
                 if name == "quantmill" {
-                    let to = out.join(format!("{}.whole", paper.name));
+                    let to = out.join(format!("{}-whole.txt", paper.name));
                     engines::run(engines::quantmill(&pdf(&paper.name), &to)?.arg("keep"), limit)?;
                     let text = fs_err::read_to_string(&to).unwrap_or_default();
                     engine.whole.insert(paper.name.clone(), text);
