@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::aside::put_aside;
 use super::hyphen::Vocabulary;
 use super::layout::{Column, column_of, columns};
 use super::lines::Line;
@@ -34,8 +35,9 @@ pub struct Composed {
 
 /// What most of the document looks like.
 #[derive(Clone, Copy, Debug)]
-struct Body {
-    size: f32,
+pub struct Body {
+    /// Size of the type.
+    pub size: f32,
     /// Distance of baselines, in sizes.
     leading: f32,
     /// The largest size in use on the first page, where it is clearly larger than the rest.
@@ -70,13 +72,18 @@ impl Body {
     }
 }
 
+/// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub enum Kind {
+    /// Of this level.
     Heading(usize),
+    /// Displayed.
     Equation,
+    /// In fixed-width type.
     Code,
     /// A row of cells.
     Row,
+    /// Anything else.
     Prose,
 }
 
@@ -106,7 +113,8 @@ fn customary(text: &str) -> bool {
     names.iter().chain(&more).chain(&most).any(|name| *name == text)
 }
 
-fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
+/// `front`: the line stands before the first section, where names are large too.
+fn kind(line: &Line, column: Column, body: Body, front: bool, first_page: bool) -> Kind {
     let letters = line.text.chars().filter(|c| c.is_alphabetic()).count();
     let length = line.text.chars().count();
     if line.fixed > 0.7 {
@@ -133,7 +141,7 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
         if (large || bold || small_capitals) && customary(&line.text) {
             return Kind::Heading(2);
         }
-        if large && letters >= 4 {
+        if large && letters >= 4 && !front {
             return Kind::Heading(if line.size > 1.35 * body.size { 2 } else { 3 });
         }
     }
@@ -155,21 +163,34 @@ fn kind(line: &Line, column: Column, body: Body, first_page: bool) -> Kind {
 
 /// What stands between two lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Join {
+pub enum Join {
+    /// Nothing: the paragraph goes on.
     Flow,
+    /// A line end.
     NewLine,
+    /// A blank line.
     Paragraph,
 }
 
 /// A line in its place.
-struct Placed<'a> {
-    line: &'a Line,
-    column: Column,
-    kind: Kind,
-    page: usize,
+#[derive(Clone)]
+pub struct Placed<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// The column that it is in.
+    pub column: Column,
+    /// What it is.
+    pub kind: Kind,
+    /// Its page, from 0.
+    pub page: usize,
+    /// It is beside the page's columns: in the margin.
+    pub outside: bool,
+    /// What stands before it, whatever it looks like.
+    pub tie: Option<Join>,
 }
 
-fn ends_sentence(text: &str) -> bool {
+/// Whether a sentence may end here.
+pub fn ends_sentence(text: &str) -> bool {
     let text = text.trim_end_matches(['”', '’', '"', ')', ']', '}', '\'']);
     text.ends_with(['.', '?', '!', ':'])
 }
@@ -189,8 +210,8 @@ fn starts_item(text: &str) -> bool {
     marked && count && first.len() >= 2
 }
 
-/// `first`: `a` opened its paragraph. `next` follows `b`.
-fn join(
+/// What stands between `a` and `b`. `first`: `a` opened its paragraph. `next` follows `b`.
+pub fn join(
     a: &Placed<'_>,
     b: &Placed<'_>,
     next: Option<&Placed<'_>>,
@@ -262,9 +283,36 @@ fn join(
     Join::Flow
 }
 
+/// The second line of a heading looks like the first but has no number.
+fn lengthen_headings(placed: &mut [Placed<'_>], body: Body) {
+    for at in 1..placed.len() {
+        let (Kind::Heading(level), Kind::Prose) = (placed[at - 1].kind, placed[at].kind) else {
+            continue;
+        };
+        let (a, b) = (placed[at - 1].line, placed[at].line);
+        let size = a.size.max(b.size);
+        let below = (0.5 * size..1.5 * body.leading.max(1.0) * size).contains(&(a.y - b.y));
+        let marked = a.bold > 0.9 && b.bold > 0.9 || size > 1.13 * body.size;
+        if placed[at - 1].page == placed[at].page
+            && (a.size - b.size).abs() < 0.05 * size
+            && below
+            && marked
+            && a.bold.round() == b.bold.round()
+            && !placed[at - 1].line.text.ends_with(['.', ':'])
+            && level > 1
+            && numbered(&b.text).is_none()
+            && b.text.chars().count() < 120
+        {
+            placed[at].kind = Kind::Heading(level);
+        }
+    }
+}
+
 struct Writer<'a> {
     out: Composed,
     chars: usize,
+    /// Where the text of the last heading begins, in bytes.
+    heading: usize,
     words: Option<&'a Vocabulary>,
 }
 
@@ -304,9 +352,18 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
     let mut placed: Vec<Placed<'_>> = Vec::new();
     for (page, lines) in pages.iter().enumerate() {
         let columns = columns(lines);
-        placed.extend(lines.iter().map(|line| {
+        let opens = |line: &Line| {
+            let bold = line.bold > 0.9 || line.size > 1.13 * body.size;
+            customary(&line.text) || bold && numbered(&line.text).is_some()
+        };
+        let front = if page == 0 { lines.iter().position(opens).unwrap_or(lines.len()) } else { 0 };
+        placed.extend(lines.iter().enumerate().map(|(at, line)| {
             let column = column_of(line, &columns);
-            Placed { line, column, kind: kind(line, column, body, page == 0), page }
+            let outside = line.turn == 0
+                && columns.iter().all(|c| line.right < c.left || line.left > c.right + 3.0)
+                && !columns.is_empty();
+            let kind = kind(line, column, body, at < front, page == 0);
+            Placed { line, column, kind, page, outside, tie: None }
         }));
     }
     // A brace on a line of its own may come from another font than the code around it.
@@ -327,11 +384,15 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             block.iter_mut().for_each(|placed| placed.column.left = left);
         }
     }
-    let mut writer = Writer { out: Composed::default(), chars: 0, words };
+    lengthen_headings(&mut placed, body);
+    put_aside(&mut placed, body);
+    let mut writer = Writer { out: Composed::default(), chars: 0, heading: 0, words };
     let mut first = true;
     for (at, here) in placed.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|at| placed.get(at));
-        let joint = before.map(|before| join(before, here, placed.get(at + 1), first, body));
+        let joint = before.map(|before| {
+            here.tie.unwrap_or_else(|| join(before, here, placed.get(at + 1), first, body))
+        });
         match joint {
             None | Some(Join::Flow) => {}
             Some(Join::NewLine) => writer.push("\n"),
@@ -342,12 +403,9 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
         }
         first = joint != Some(Join::Flow);
         if joint == Some(Join::Flow) {
+            writer.flow(&here.line.text);
             if let (Kind::Heading(_), Some(section)) = (here.kind, writer.out.sections.last_mut()) {
-                section.title = format!("{} {}", section.title, here.line.text);
-                writer.push(" ");
-                writer.push(&here.line.text);
-            } else {
-                writer.flow(&here.line.text);
+                section.title = writer.out.text[writer.heading..].to_owned();
             }
             continue;
         }
@@ -356,6 +414,7 @@ pub fn compose(pages: &[Vec<Line>], words: Option<&Vocabulary>) -> Composed {
             writer.out.sections.push(Section { title, level, offset });
             let marks = format!("{} ", "#".repeat(level));
             writer.push(&marks);
+            writer.heading = writer.out.text.len();
         }
         match here.kind {
             Kind::Heading(_) => {}

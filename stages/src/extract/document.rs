@@ -5,22 +5,25 @@
 
 use std::collections::BTreeMap;
 
-use lopdf::{Document, LoadOptions};
+use lopdf::{Document, LoadOptions, ObjectId};
 use serde::Serialize;
 
 use super::compose::{Composed, Section, compose};
 use super::furniture::{self, Sheet};
 use super::hyphen::Vocabulary;
 use super::interpret::{Budget, Fonts, Page, interpret};
+use super::language::language;
 use super::layout;
 use super::lines::{Line, lines};
-use super::{Headers, Hyphens, Params};
+use super::{Headers, Hyphens, Params, repair};
 use crate::{Context, Result, StageError};
 
 /// Pages beyond this are not read.
 const MOST_PAGES: usize = 20_000;
 /// A page's content, and each stream, may inflate to this.
 const MOST_BYTES: u64 = 64 << 20;
+/// An object stream or cross-reference stream may inflate to this; several are open at once.
+const MOST_OBJECTS: usize = 16 << 20;
 /// What all pages may cost together; a page gets its share, and no more than a page may have.
 const ALL: Budget = Budget { operators: 200_000_000, bytes: 4 << 30, glyphs: 20_000_000 };
 const ONE: Budget = Budget { operators: 8_000_000, bytes: MOST_BYTES, glyphs: 1_000_000 };
@@ -32,6 +35,8 @@ pub struct Sidecar {
     pub source: String,
     /// Version of the extractor.
     pub extractor: u32,
+    /// ISO 639-3 code of the language, where it is sure.
+    pub language: Option<&'static str>,
     /// Characters (Unicode scalar values) of the text.
     pub characters: usize,
     /// Share of all glyphs whose character is known.
@@ -72,22 +77,14 @@ pub struct FontInfo {
     pub to_unicode: bool,
 }
 
-/// Opens a PDF. `name` stands for it in errors.
-fn open(bytes: &[u8], name: &str, password: Option<&str>) -> Result<Document> {
+/// Opens a PDF and lists its pages. `name` stands for it in errors. Where the file is damaged, so that
+/// pages may be missing, a warning says so.
+fn open(bytes: &[u8], name: &str, password: Option<&str>) -> Result<Opened> {
     let head = bytes.get(..1024.min(bytes.len())).unwrap_or_default();
     if !head.windows(5).any(|window| window == b"%PDF-") {
         return Err(StageError::bad(name, "not a PDF: it does not begin with `%PDF-`")
-            .hint("extract reads .pdf, .txt and .md files"));
+            .hint("extract reads .pdf, .txt, .md, .tex, .html and .ipynb files"));
     }
-    let options = LoadOptions {
-        password: password.map(str::to_owned),
-        max_decompressed_size: Some(MOST_BYTES as usize * 4),
-        ..LoadOptions::default()
-    };
-    let damaged = |error: &dyn std::fmt::Display| {
-        StageError::bad(name, format!("the PDF cannot be read: {error}"))
-            .hint("it may be truncated or damaged; download it again, or repair it with `qpdf`")
-    };
     let locked = || {
         StageError::bad(name, "the PDF is encrypted")
             .hint("give its password as `with: { password: ... }`, or decrypt the file first")
@@ -96,15 +93,74 @@ fn open(bytes: &[u8], name: &str, password: Option<&str>) -> Result<Document> {
         StageError::bad(name, "the password does not open the PDF")
             .hint("check `password`; both the user and the owner password work")
     };
-    match Document::load_mem_with_options(bytes, options) {
-        Ok(document) if document.is_encrypted() && document.objects.len() <= 1 => Err(locked()),
-        Ok(document) if document.is_encrypted() && !document.was_encrypted() => Err(locked()),
-        Ok(document) => Ok(document),
-        Err(lopdf::Error::InvalidPassword | lopdf::Error::Decryption(_)) => {
-            Err(if password.is_some() { wrong() } else { locked() })
+    let options = LoadOptions {
+        password: password.map(str::to_owned),
+        max_decompressed_size: Some(MOST_OBJECTS),
+        ..LoadOptions::default()
+    };
+    let read = Document::load_mem_with_options(bytes, options);
+    match &read {
+        Ok(document)
+            if document.is_encrypted()
+                && (document.objects.len() <= 1 || !document.was_encrypted()) =>
+        {
+            return Err(locked());
         }
-        Err(error) => Err(damaged(&error)),
+        Err(lopdf::Error::InvalidPassword | lopdf::Error::Decryption(_)) => {
+            return Err(if password.is_some() { wrong() } else { locked() });
+        }
+        _ => {}
     }
+    let listed = |document: &Document| document.page_iter().take(MOST_PAGES).collect::<Vec<_>>();
+    let mut best = match read {
+        Ok(document) if document.xref_recovery.is_none() && !short_of_pages(&document) => {
+            let pages = listed(&document);
+            return Ok(Opened { document, pages, damaged: None });
+        }
+        Ok(document) => {
+            let mut pages = repair::pages(&document);
+            if pages.is_empty() {
+                pages = listed(&document);
+            }
+            let damaged = Some("its cross-reference table or page tree is damaged".to_owned());
+            Opened { document, pages, damaged }
+        }
+        Err(error) => Opened {
+            document: Document::new(),
+            pages: Vec::new(),
+            damaged: Some(error.to_string()),
+        },
+    };
+    if let Some(document) = repair::rebuilt(bytes, MOST_OBJECTS) {
+        let pages = repair::pages(&document);
+        if pages.len() > best.pages.len() {
+            best = Opened { document, pages, ..best };
+        }
+    }
+    best.pages.truncate(MOST_PAGES);
+    if best.pages.is_empty() {
+        let why = best.damaged.filter(|_| best.document.objects.is_empty());
+        let why = why.map(|why| format!("the PDF cannot be read: {why}"));
+        return Err(StageError::bad(name, why.unwrap_or("the PDF has no pages".into()))
+            .hint("it may be truncated or damaged; download it again, or repair it with `qpdf`"));
+    }
+    Ok(best)
+}
+
+/// A PDF that could be opened.
+struct Opened {
+    document: Document,
+    pages: Vec<ObjectId>,
+    /// How it is damaged.
+    damaged: Option<String>,
+}
+
+/// Whether the page tree leads to no page, or to fewer than it says.
+fn short_of_pages(document: &Document) -> bool {
+    let tree = document.catalog().and_then(|c| c.get_deref(b"Pages", document)?.as_dict());
+    let count = tree.and_then(|tree| tree.get_deref(b"Count", document)?.as_i64()).unwrap_or(1);
+    let want = usize::try_from(count).unwrap_or(1).clamp(1, MOST_PAGES);
+    document.page_iter().take(want).count() < want
 }
 
 /// What is kept of a page after its glyphs are lines.
@@ -163,12 +219,7 @@ pub fn extract(
     params: &Params,
     ctx: &Context,
 ) -> Result<(String, Sidecar)> {
-    let document = open(bytes, name, params.password.as_deref())?;
-    let ids: Vec<_> = document.page_iter().take(MOST_PAGES).collect();
-    if ids.is_empty() {
-        return Err(StageError::bad(name, "the PDF has no pages")
-            .hint("it may be truncated or damaged; download it again, or repair it with `qpdf`"));
-    }
+    let Opened { document, pages: ids, damaged } = open(bytes, name, params.password.as_deref())?;
     let count = ids.len() as u64;
     let budget = Budget {
         operators: ONE.operators.min(ALL.operators / count),
@@ -184,13 +235,16 @@ pub fn extract(
     ctx.progress(count, count, "pages", name)?;
 
     let mut warnings = Vec::new();
+    if let Some(why) = damaged {
+        warnings.push(format!("the file is damaged ({why}); pages may be missing"));
+    }
     for (at, read) in reads.iter().enumerate() {
         warnings.extend(read.warnings.iter().map(|what| format!("page {}: {what}", at + 1)));
     }
     if reads.iter().all(|read| read.lines.is_empty()) {
         return Err(match reads.iter().map(|read| read.images).sum::<u64>() {
             0 => StageError::bad(name, "the PDF has no text")
-                .hint(warnings.first().cloned().unwrap_or("its pages are empty".into())),
+                .hint(warnings.last().cloned().unwrap_or("its pages are empty".into())),
             images => StageError::bad(name, format!("no text, only {images} images: it needs OCR"))
                 .hint("run an OCR program such as `ocrmypdf` on it first"),
         });
@@ -222,6 +276,11 @@ pub fn extract(
         info.offset = offset;
     }
     let understood = share(shown, unknown);
+    if !text.chars().any(char::is_alphanumeric) {
+        return Err(StageError::bad(name, "no glyph of the PDF has a known character").hint(
+            "its fonts lack what says so, or are lost; run an OCR program such as `ocrmypdf`",
+        ));
+    }
     if understood < 0.98 {
         let percent = (1.0 - understood) * 100.0;
         warnings.push(format!("{percent:.1} % of the glyphs have no known character (U+FFFD)"));
@@ -229,6 +288,7 @@ pub fn extract(
     let sidecar = Sidecar {
         source: name.into(),
         extractor: super::VERSION,
+        language: language(&text),
         characters: text.chars().count(),
         understood,
         pages: infos,

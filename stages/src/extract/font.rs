@@ -252,6 +252,7 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         _ => {}
     }
     // Bitmap fonts of TeX name their glyphs by code: read them in TeX's layout.
+    names.retain(|_, name| name != ".notdef");
     let coded = kind == "Type3"
         && !names.is_empty()
         && names.values().all(|name| glyphs::code_of(name).is_some());
@@ -269,6 +270,7 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
         if base_encoding.is_none() { program.as_ref().and_then(program::builtin) } else { None };
     let fallback = base_encoding.unwrap_or(match base.to_ascii_lowercase() {
         low if low.starts_with("symbol") => Encoding::Symbol,
+        low if low.contains("dingbats") => Encoding::Dingbats,
         _ if kind == "TrueType" => Encoding::WinAnsi,
         _ => Encoding::Standard,
     });
@@ -288,7 +290,9 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
             (None, Some(own)) => own.get(&code).cloned(),
             (None, None) => chars[at].map(String::from),
         };
-        if shown.is_none() || named_better(shown.as_deref(), own_text.as_deref(), &names, code) {
+        let better = named_better(shown.as_deref(), own_text.as_deref(), &names, code)
+            || coded && shown.as_deref().is_some_and(is_dingbat);
+        if shown.is_none() || better && own_text.is_some() {
             shown = own_text.or(shown);
         }
         if style.drawing {
@@ -318,9 +322,14 @@ fn simple(doc: &Document, font: &Dictionary, kind: String) -> Font {
 }
 
 /// Which of TeX's layouts a bitmap font of text is in, by the codes that it uses: the ligatures of
-/// `fi` and its kin, the dashes and the accented letters are at places of their own.
+/// `fi` and its kin, the dashes and the accented letters are at places of their own, and a font of
+/// signs has no letters.
 fn tex_layout(codes: &[u8]) -> Encoding {
     let any = |from: u8, to: u8| codes.iter().any(|code| (from..=to).contains(code));
+    let letters = any(65, 90) || any(97, 122) || any(192, 213) || any(215, 245) || any(247, 255);
+    if !letters && any(128, 255) {
+        return Encoding::Ts1;
+    }
     let cork = any(128, 255) || (any(27, 31) || any(21, 22)) && !any(11, 15);
     if cork { Encoding::T1 } else { Encoding::Ot1 }
 }
@@ -339,6 +348,12 @@ fn named_better(
     let private = |text: &str| text.chars().any(glyphs::private);
     private(mapped) && !private(own)
         || names.contains_key(&code) && upper_latin(mapped) && foreign(own)
+}
+
+/// Ghostscript reads TeX's glyph names by code (`a101`) as those of Zapf Dingbats, which have the
+/// same form, and writes maps that say so.
+fn is_dingbat(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '\u{2190}'..='\u{21ff}' | '\u{2460}'..='\u{27bf}'))
 }
 
 /// Text without private characters: those of Symbol, moved up, and Adobe's.
@@ -533,6 +548,7 @@ mod tests {
         assert_eq!(tex_layout(&[28, 65, 200]), Encoding::T1);
         assert_eq!(tex_layout(&[28, 62, 65]), Encoding::T1);
         assert_eq!(tex_layout(&[12, 16, 62, 123]), Encoding::Ot1);
+        assert_eq!(tex_layout(&[136, 169]), Encoding::Ts1);
         assert!((font.next(b"\x0b", &mut String::new()).width - 0.58).abs() < 1e-6);
     }
 

@@ -11,6 +11,8 @@ use super::unicode::{combining, composed, push_clean};
 /// A gap of this share of an em separates words. Justified lines go down to 0.18 and kerns up to
 /// 0.08.
 const WORD_GAP: f32 = 0.13;
+/// Glyphs of a numerator in the size of the text.
+const LONGEST_NUMERATOR: usize = 48;
 /// A gap this wide separates cells or columns.
 const CELL_GAP: f32 = 1.5;
 
@@ -122,7 +124,11 @@ impl Open {
         }
         let size = self.anchor.map_or(last.size, |(_, size)| size);
         let em = size.max(g.size);
-        let near = g.x >= self.main_end - 1.2 * em && g.x <= self.end + em;
+        // A limit wider than its sum begins left of it.
+        let sign = |q: &Glyph| operator_base(page, q).is_some();
+        let limit = g.size < 0.88 * size && self.glyphs.iter().rev().take(12).any(sign);
+        let reach = if limit { 2.6 } else { 1.2 };
+        let near = g.x >= self.main_end - reach * em && g.x <= self.end + em;
         let hangs = extension(page, g);
         let Some((y, size)) = self.anchor else {
             return near && (g.y - last.y).abs() <= 3.0 * em;
@@ -145,6 +151,12 @@ impl Open {
         if g.size > 1.15 * size {
             let all_small = (self.end - self.glyphs[0].x) < 4.0 * em;
             return all_small && near && dy.abs() <= 0.65 * g.size;
+        }
+        // Below a long text that stands above a label in the margin is that text's next line.
+        let raised = |q: &Glyph| q.y - y > 0.3 * em;
+        let long = self.glyphs.len() > LONGEST_NUMERATOR;
+        if dy < -0.3 * em && long && self.glyphs.iter().rev().take(LONGEST_NUMERATOR).all(raised) {
+            return false;
         }
         // A short numerator stands in the middle of its bar.
         let centred = dy > 0.4 * em && g.x > self.end && g.x <= self.end + 4.0 * em;

@@ -1,18 +1,19 @@
 //! `extract`: documents to text, one document at a time.
 //!
 //! ```text
-//! bytes -> document (lopdf: objects, decryption)
+//! bytes -> document (lopdf: objects, decryption)                  with repair
 //!       -> interpret (operators -> glyphs)  with content, font, cmap, glyphs, standard, program, type1
 //!       -> lines     (glyphs -> words and lines, scripts marked)   with unicode
 //!       -> layout    (drawing order, or column by column on evidence), furniture (heads, feet)
-//!       -> compose   (paragraphs, headings, equations)             with hyphen
+//!       -> compose   (paragraphs, headings, equations)             with aside, hyphen
 //! ```
 //!
 //! Each document gives `<stem>.txt` (paragraphs apart by a blank line, headings as `# `) and
 //! `<stem>.json` (where pages and sections begin, fonts, warnings, the share of glyphs understood).
-//! Text and Markdown files are normalised and passed on. It does not read pictures of text: such a
-//! file is an error that asks for OCR.
+//! Text and Markdown files are normalised and passed on; LaTeX, HTML and Jupyter notebooks become
+//! Markdown first. It does not read pictures of text: such a file is an error that asks for OCR.
 
+mod aside;
 mod cmap;
 mod compose;
 mod content;
@@ -20,15 +21,20 @@ mod document;
 mod font;
 mod furniture;
 mod glyphs;
+mod html;
 mod hyphen;
 mod interpret;
+mod language;
 mod layout;
 mod lines;
+mod notebook;
 mod plain;
 mod program;
+mod repair;
 mod standard;
 #[cfg(test)]
 mod tests;
+mod tex;
 mod type1;
 mod unicode;
 
@@ -40,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Context, Format, Port, Result, Stage, StageError};
 
 /// Rises whenever the text of a document may change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The stage.
 pub struct Extract;
@@ -84,7 +90,8 @@ pub struct Params {
 impl Stage for Extract {
     const NAME: &'static str = "extract";
     const VERSION: u32 = VERSION;
-    const ABOUT: &'static str = "turn papers (PDF, text, Markdown) into clean text";
+    const ABOUT: &'static str =
+        "turn papers (PDF, LaTeX, HTML, Markdown, notebooks, text) into clean text";
     const ITEMS: Option<&'static str> = Some("documents");
     type Params = Params;
 
@@ -106,6 +113,20 @@ impl Stage for Extract {
             let (text, sidecar) = match kind.as_deref().and_then(|kind| kind.to_str()) {
                 Some("txt" | "text") => plain::extract(&bytes, name, false)?,
                 Some("md" | "markdown") => plain::extract(&bytes, name, true)?,
+                Some("html" | "htm" | "xhtml") => plain::extract(
+                    html::markdown(plain::utf8(&bytes, name)?).as_bytes(),
+                    name,
+                    true,
+                )?,
+                Some("ipynb") => {
+                    plain::extract(notebook::markdown(&bytes, name)?.as_bytes(), name, true)?
+                }
+                Some("tex" | "ltx" | "rnw") => {
+                    let (markdown, missing) = tex::markdown(plain::utf8(&bytes, name)?);
+                    let (text, mut sidecar) = plain::extract(markdown.as_bytes(), name, true)?;
+                    sidecar.warnings.extend(missing);
+                    (text, sidecar)
+                }
                 _ => document::extract(&bytes, name, params, ctx)?,
             };
             for warning in &sidecar.warnings {

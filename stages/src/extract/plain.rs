@@ -2,19 +2,25 @@
 
 use super::compose::Section;
 use super::document::{PageInfo, Sidecar};
+use super::language::language;
 use super::unicode::{composed, push_clean};
 use crate::{Result, StageError};
 
-/// The text of a `.txt` or `.md` file and its sidecar. `markdown`: lines that begin with `#` are
-/// headings.
-pub fn extract(bytes: &[u8], name: &str, markdown: bool) -> Result<(String, Sidecar)> {
+/// The bytes as text, without a byte-order mark. `name` stands for them in errors.
+pub fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let source = std::str::from_utf8(bytes).map_err(|error| {
+    std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
         StageError::bad(name, "not UTF-8 text")
             .at(line as u64)
             .hint("save it as UTF-8, for instance with `iconv -f latin1 -t utf-8`")
-    })?;
+    })
+}
+
+/// The text of a `.txt` or `.md` file and its sidecar. `markdown`: lines that begin with `#` are
+/// headings.
+pub fn extract(bytes: &[u8], name: &str, markdown: bool) -> Result<(String, Sidecar)> {
+    let source = utf8(bytes, name)?;
     let (mut text, mut sections) = (String::with_capacity(source.len()), Vec::new());
     let (mut chars, mut blank, mut fenced) = (0, 0, false);
     for line in source.lines() {
@@ -36,12 +42,17 @@ pub fn extract(bytes: &[u8], name: &str, markdown: bool) -> Result<(String, Side
         text.push('\n');
         chars += clean.chars().count() + 1;
     }
+    if text.ends_with("\n\n") {
+        text.pop();
+        chars -= 1;
+    }
     if text.trim().is_empty() {
         return Err(StageError::bad(name, "the file has no text").hint("remove it from the inputs"));
     }
     let sidecar = Sidecar {
         source: name.into(),
         extractor: super::VERSION,
+        language: language(&text),
         characters: chars,
         understood: 1.0,
         pages: vec![PageInfo { number: 1, offset: 0, glyphs: chars as u64, understood: 1.0 }],

@@ -2,7 +2,7 @@
 //! fonts that a file need not embed.
 //!
 //! Encodings map codes to characters, not to names: only the text is wanted. Beside PDF's own
-//! there are TeX's OT1 and T1 layouts, for bitmap fonts that name their glyphs by code. Widths
+//! there are TeX's OT1, T1 and TS1 layouts, for bitmap fonts that name their glyphs by code. Widths
 //! cover the printable ASCII range; an accented letter takes its base letter's.
 
 /// Text of the codes of a simple font; `None` where the encoding has nothing.
@@ -20,6 +20,10 @@ pub enum Encoding {
     Ot1,
     /// TeX's eight-bit text layout (Cork).
     T1,
+    /// TeX's signs beside the text (text companion).
+    Ts1,
+    /// Zapf Dingbats' own: bullets, marks and numbers in circles.
+    Dingbats,
 }
 
 const STANDARD_HIGH: &str = "¡¢£⁄¥ƒ§¤'“«‹›\u{fb01}\u{fb02}\0–†‡·\0¶•‚„”»…‰\0¿\
@@ -35,6 +39,7 @@ const OT1_LOW: &str = "ΓΔΘΛΞΠΣΥΦΨΩ\u{fb00}\u{fb01}\u{fb02}\u{fb03}\u{
 const T1_LOW: &str = "`´ˆ˜¨˝˚ˇ˘¯˙¸˛‚‹›“”„«»–—\u{200b}\0ıȷ\u{fb00}\u{fb01}\u{fb02}\u{fb03}\u{fb04}";
 const T1_HIGH: &str = "ĂĄĆČĎĚĘĞĹĽŁŃŇŊŐŔŘŚŠŞŤŢŰŮŸŹŽŻĲİđ§ăąćčďěęğĺľłńňŋőŕřśšşťţűůÿźžżĳ¡¿£\
 ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖŒØÙÚÛÜÝÞ\0àáâãäåæçèéêëìíîïðñòóôõöœøùúûüýþß";
+const TS1_HIGH: &str = "˘ˇ˝\0†‡‖‰•℃$¢ƒ₡₩₦₲₱₤℞‽⸘₫™‱¶฿№⁒℮◦℠⁅⁆¢£¤¥¦§¨©ª\0¬℗®¯°±²³´µ¶·※¹º√¼½¾€";
 
 impl Encoding {
     /// The encoding that a PDF calls `name`.
@@ -95,6 +100,26 @@ impl Encoding {
                 fill(96, "‘");
                 fill(127, "-");
                 fill(128, T1_HIGH);
+            }
+            Encoding::Ts1 => {
+                fill(48, &ascii[16..26]);
+                fill(42, "∗");
+                fill(128, TS1_HIGH);
+                fill(214, "×");
+                fill(246, "÷");
+            }
+            Encoding::Dingbats => {
+                fill(33, &('\u{2701}'..='\u{275e}').collect::<String>());
+                fill(161, &('\u{2761}'..='\u{2767}').collect::<String>());
+                fill(172, &('①'..='⑩').collect::<String>());
+                fill(182, &('\u{2776}'..='\u{27be}').collect::<String>());
+                let elsewhere =
+                    [(37, "☎"), (42, "☛☞"), (72, "★"), (108, "●"), (110, "■"), (115, "▲▼◆")];
+                for (code, c) in
+                    elsewhere.into_iter().chain([(119, "◗"), (168, "♣♦♥♠"), (213, "→↔↕")])
+                {
+                    fill(code, c);
+                }
             }
         }
         table
