@@ -46,15 +46,9 @@ struct Cell {
 }
 
 /// One string, or its lines.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(from = "serde_json::Value")]
 struct Source(String);
-
-impl Default for Source {
-    fn default() -> Source {
-        Source(String::new())
-    }
-}
 
 impl From<serde_json::Value> for Source {
     fn from(value: serde_json::Value) -> Source {
