@@ -44,7 +44,7 @@ pub fn run(folder: &Path, scratch: &Path) -> Given {
 }
 
 fn input(folder: &Path) -> Input {
-    let mut input = Input { tree: true, ..Input::default() };
+    let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(from) = folders.pop() {
         for entry in std::fs::read_dir(from).unwrap() {
@@ -53,11 +53,11 @@ fn input(folder: &Path) -> Input {
                 folders.push(path);
             } else {
                 let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
-                input.files.insert(name, path);
+                files.insert(name, path);
             }
         }
     }
-    input
+    Input { files: files.into(), tree: true }
 }
 
 /// The CPU time of this process, all threads.

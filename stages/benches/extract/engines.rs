@@ -107,7 +107,7 @@ pub fn one(pdf: &Path, out: &Path, headers: &str) -> Result<(), StageError> {
     let params = (kind.resolve)(&serde_json::json!({ "headers": headers }))
         .map_err(|error| StageError::failed(error.to_string()))?;
     let name = pdf.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let input = Input { files: BTreeMap::from([(name, pdf.to_owned())]), tree: false };
+    let input = Input { files: [(name, pdf.to_owned())].into_iter().collect(), tree: false };
     let folder = tempfile::tempdir()?;
     let text = folder.path().join("text");
     fs_err::create_dir(&text)?;
