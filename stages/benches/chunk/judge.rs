@@ -59,7 +59,7 @@ impl Verdict {
         | --- | ---: | ---: | ---: | ---: | ---: | ---: |";
 
     /// Documents of fewer than 800 tokens are left out: none of their chunks can be in range.
-    pub fn of(documents: &[Document], given: &Given) -> Verdict {
+    pub(super) fn of(documents: &[Document], given: &Given) -> Verdict {
         let count = |text: &str| tiktoken_rs::o200k_base_singleton().encode_ordinary(text).len();
         let mut verdict = Verdict { seconds: given.seconds, ..Verdict::default() };
         for document in documents.iter().filter(|document| count(document.text.trim()) >= 800) {

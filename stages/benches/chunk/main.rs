@@ -23,10 +23,12 @@ use std::process::Command;
 
 use judge::Verdict;
 
-/// What a chunker gave: seconds of CPU time, and chunks as document and text.
-pub struct Given {
-    pub seconds: f64,
-    pub chunks: Vec<(String, String)>,
+/// What a chunker gave.
+struct Given {
+    /// Seconds of CPU time.
+    seconds: f64,
+    /// The chunks, each as its document's name and its text.
+    chunks: Vec<(String, String)>,
 }
 
 fn main() {

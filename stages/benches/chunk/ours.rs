@@ -18,7 +18,7 @@ impl Sink for Silent {
 }
 
 /// Cuts every text of a folder, four times: the first loads the vocabulary.
-pub fn run(folder: &Path, scratch: &Path) -> Given {
+pub(super) fn run(folder: &Path, scratch: &Path) -> Given {
     let kind = ALL.iter().find(|kind| kind.name == "chunk").unwrap();
     let params = (kind.resolve)(&json!({})).unwrap();
     let outputs: BTreeMap<String, PathBuf> =

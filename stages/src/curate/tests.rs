@@ -87,7 +87,7 @@ fn mixed() -> Vec<(&'static str, String)> {
         ("a", prose(1, 40)),
         ("b", prose(2, 40)),
         ("b", format!("  {}\n", prose(1, 40).to_uppercase())),
-        ("c", german.repeat(1) + &prose(3, 1).replace(' ', "") + german),
+        ("c", german.to_owned() + &prose(3, 1).replace(' ', "") + german),
         ("d", "7 ".repeat(80)),
         ("e", prose(4, 40) + "And so it ends."),
         ("f", prose(4, 40) + "And so it goes on."),
