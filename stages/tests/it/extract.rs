@@ -30,7 +30,7 @@ fn extract(bytes: &[u8]) -> Result<String, StageError> {
     let (pdf, text) = (folder.path().join("a.pdf"), folder.path().join("text"));
     fs_err::write(&pdf, bytes)?;
     fs_err::create_dir(&text)?;
-    let input = Input { files: BTreeMap::from([("a.pdf".into(), pdf)]), tree: false };
+    let input = Input { files: [("a.pdf".to_owned(), pdf)].into_iter().collect(), tree: false };
     let job = Job {
         kind: kind.name.into(),
         params,
