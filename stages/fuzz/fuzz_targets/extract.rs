@@ -81,7 +81,7 @@ fuzz_target!(|data: &[u8]| {
     if std::fs::write(&file, bytes).is_err() || std::fs::create_dir(&text).is_err() {
         return;
     }
-    let input = Input { files: BTreeMap::from([(name.to_owned(), file)]), tree: false };
+    let input = Input { files: [(name.to_owned(), file)].into_iter().collect(), tree: false };
     let job = Job {
         kind: kind.name.into(),
         params: serde_json::json!({ "headers": "remove", "hyphens": "join" }),
