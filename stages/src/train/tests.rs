@@ -58,8 +58,8 @@ fn base(dir: &Path) -> Ran {
 fn bytes(ran: &Ran) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for path in ran.outputs.values() {
-        for (name, place) in testing::input(path).files {
-            all.insert(name, fs_err::read(place).unwrap());
+        for (name, place) in &testing::input(path).files {
+            all.insert(name.clone(), fs_err::read(place).unwrap());
         }
     }
     all
