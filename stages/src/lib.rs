@@ -16,6 +16,7 @@ pub mod extract;
 pub mod featurize;
 mod format;
 mod input;
+pub mod market;
 #[cfg(feature = "models")]
 pub mod model;
 pub mod pairs;
