@@ -16,14 +16,14 @@ use crate::{Context, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It is a chunk that was there before.
-    ExactDuplicate,
     /// It is in a language that is not wanted.
     Language,
     /// It breaks a rule of quality.
     Quality,
     /// Its document repeats an earlier one.
     NearDuplicateDocument,
+    /// It is an earlier chunk once more.
+    ExactDuplicate,
     /// It repeats an earlier chunk.
     NearDuplicate,
     /// It shares a run of words with the evaluation.
@@ -33,10 +33,10 @@ pub enum Reason {
 impl Reason {
     /// All of them.
     pub const ALL: [Reason; 6] = [
-        Reason::ExactDuplicate,
         Reason::Language,
         Reason::Quality,
         Reason::NearDuplicateDocument,
+        Reason::ExactDuplicate,
         Reason::NearDuplicate,
         Reason::Contamination,
     ];
@@ -105,19 +105,7 @@ pub fn decide(
     let mut removed: Vec<Option<Removal>> = vec![None; chunks.len()];
     let mut pairs = Vec::new();
 
-    tell(0, "exact duplicates")?;
-    let mut first: HashMap<Digest, usize> = HashMap::new();
-    let digests: Vec<Digest> =
-        chunks.par_iter().map(|chunk| Digest::of(chunk.normal.as_bytes())).collect();
-    for (i, digest) in digests.into_iter().enumerate().filter(|_| params.exact_duplicates) {
-        let of = *first.entry(digest).or_insert(i);
-        if of != i {
-            pairs.push((chunks[i].document, chunks[of].document));
-            removed[i] = Some(Removal { reason: Reason::ExactDuplicate, detail: named(of) });
-        }
-    }
-
-    tell(1, "languages")?;
+    tell(0, "languages")?;
     let languages = languages(corpus);
     remove(&mut removed, chunks, Reason::Language, |_, chunk| {
         let code = languages[chunk.document]?.code();
@@ -125,7 +113,7 @@ pub fn decide(
         (!wanted).then(|| code.into())
     });
 
-    tell(2, "quality")?;
+    tell(1, "quality")?;
     remove(&mut removed, chunks, Reason::Quality, |_, chunk| {
         let english = languages[chunk.document].is_none_or(|found| found == whatlang::Lang::Eng);
         let quality = params.quality.as_ref()?;
@@ -133,8 +121,8 @@ pub fn decide(
         Some(format!("{rule}: {value:.3}"))
     });
 
-    tell(3, "documents alike")?;
     if let Some(near) = &params.near_duplicates {
+        tell(2, "documents alike")?;
         let mut texts = vec![Vec::new(); corpus.documents.len()];
         for (chunk, _) in chunks.iter().zip(&removed).filter(|(_, removed)| removed.is_none()) {
             texts[chunk.document].extend_from_slice(&chunk.words);
@@ -146,7 +134,24 @@ pub fn decide(
             let (_, of, share) = of(chunk.document)?;
             Some(format!("{} ({share:.3})", corpus.documents[of]))
         });
+    }
 
+    if params.exact_duplicates {
+        tell(3, "exact duplicates")?;
+        let digests: Vec<Digest> =
+            chunks.par_iter().map(|chunk| Digest::of(chunk.normal.as_bytes())).collect();
+        // The first of those that are still there is kept, or all of them would go.
+        let mut first: HashMap<Digest, usize> = HashMap::new();
+        for (i, digest) in digests.into_iter().enumerate().filter(|(i, _)| removed[*i].is_none()) {
+            let of = *first.entry(digest).or_insert(i);
+            if of != i {
+                pairs.push((chunks[i].document, chunks[of].document));
+                removed[i] = Some(Removal { reason: Reason::ExactDuplicate, detail: named(of) });
+            }
+        }
+    }
+
+    if let Some(near) = &params.near_duplicates {
         tell(4, "chunks alike")?;
         // What is left out already has no words, and so is like nothing.
         let words = |(chunk, removed): (&Chunk, &Option<Removal>)| match removed {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chunks, index -> corpus  (read, words)
-//!               -> fate    exact duplicates, languages, quality, near duplicates, contamination
+//!               -> fate    languages, quality, duplicates, contamination
 //!               -> split   (by document, those that repeat each other together)
 //!               -> output  (JSONL, index, removed), parquet, card
 //! ```
@@ -74,7 +74,7 @@ impl Default for Params {
 
 impl Stage for Curate {
     const NAME: &'static str = "curate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "chunks to a data set: duplicates, quality, language, split, card";
     const SEEDED: bool = true;
     type Params = Params;

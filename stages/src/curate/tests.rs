@@ -145,6 +145,23 @@ fn each_reason_takes_what_it_is_for() {
     assert_eq!(side("a").1, "a");
 }
 
+/// A document in German whose one chunk in English stands in another document too: the language
+/// takes the first, so the second stays.
+#[test]
+fn of_the_same_text_twice_one_is_left() {
+    let german = "Die Rendite der Anleihe hängt von dem Zins und von der Laufzeit ab, und der Markt \
+                  preist das Risiko nicht immer richtig ein, weil die Händler unsicher sind. ";
+    let chunks =
+        [("a", german.repeat(20)), ("a", prose(1, 10)), ("b", prose(1, 10)), ("b", prose(1, 10))];
+    let params = json!({
+        "languages": ["eng"], "validation": 0, "quality": null, "near_duplicates": null
+    });
+    let ran = run(params, &chunks, None).unwrap();
+    assert_eq!(texts(&ran, "train"), [prose(1, 10)]);
+    assert_eq!(ran.metrics["removed_exact_duplicate"], 1.0);
+    assert_eq!(ran.metrics["removed_language"], 2.0);
+}
+
 #[test]
 fn without_rules_all_is_kept_in_order() {
     let params = json!({
