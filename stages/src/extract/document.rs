@@ -235,13 +235,17 @@ pub fn extract(
     ctx.progress(count, count, "pages", name)?;
 
     let mut warnings = Vec::new();
-    if let Some(why) = damaged {
+    if let Some(why) = &damaged {
         warnings.push(format!("the file is damaged ({why}); pages may be missing"));
     }
     for (at, read) in reads.iter().enumerate() {
         warnings.extend(read.warnings.iter().map(|what| format!("page {}: {what}", at + 1)));
     }
     if reads.iter().all(|read| read.lines.is_empty()) {
+        if let Some(why) = damaged {
+            let why = format!("the file is damaged ({why}), and no text of it can be found");
+            return Err(StageError::bad(name, why).hint("fetch it again, or find another copy"));
+        }
         return Err(match reads.iter().map(|read| read.images).sum::<u64>() {
             0 => StageError::bad(name, "the PDF has no text")
                 .hint(warnings.last().cloned().unwrap_or("its pages are empty".into())),
