@@ -142,11 +142,14 @@ pub fn decide(
             chunks.par_iter().map(|chunk| Digest::of(chunk.normal.as_bytes())).collect();
         // The first of those that are still there is kept, or all of them would go.
         let mut first: HashMap<Digest, usize> = HashMap::new();
-        for (i, digest) in digests.into_iter().enumerate().filter(|(i, _)| removed[*i].is_none()) {
+        for (i, (digest, removed)) in digests.into_iter().zip(&mut removed).enumerate() {
+            if removed.is_some() {
+                continue;
+            }
             let of = *first.entry(digest).or_insert(i);
             if of != i {
                 pairs.push((chunks[i].document, chunks[of].document));
-                removed[i] = Some(Removal { reason: Reason::ExactDuplicate, detail: named(of) });
+                *removed = Some(Removal { reason: Reason::ExactDuplicate, detail: named(of) });
             }
         }
     }
