@@ -41,6 +41,8 @@ pub mod bars;
 pub mod date;
 pub mod fit;
 pub mod flow;
+pub mod folds;
+pub mod labels;
 pub mod regime;
 pub mod rolling;
 pub mod split;
