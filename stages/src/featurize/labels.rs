@@ -115,7 +115,9 @@ impl Label {
             _ => {}
         }
         match *self {
-            Label::Direction { flat_below_bps, .. } if !(flat_below_bps >= 0.0) => {
+            Label::Direction { flat_below_bps, .. }
+                if flat_below_bps.is_nan() || flat_below_bps < 0.0 =>
+            {
                 wrong("direction.flat_below_bps", "must be 0 or more")
             }
             Label::TripleBarrier { take, stop, .. }
