@@ -23,7 +23,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,13 +4,14 @@
 //! ninety-ninth percentile, and no cut moves for it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::featurize::fit::short;
-use crate::featurize::split::Split;
-use crate::featurize::state::FEATURES;
-use crate::featurize::table::Row;
+use crate::featurize::split::{Split, evenly};
+use crate::featurize::table::{Extent, Rows};
 
 /// The cuts of every feature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,21 +24,42 @@ pub struct Bins {
     pub percentiles: BTreeMap<String, Vec<f64>>,
 }
 
+/// Training rows that determine percentiles well enough.
+const ROWS: usize = 262_144;
+
 impl Bins {
-    /// Reads the cuts off the training rows. `None` where there is none.
-    pub fn fit(rows: &[Row]) -> Option<Bins> {
-        let train: Vec<&Row> = rows.iter().filter(|row| row.split == Split::Train).collect();
-        let (first, last) = (train.first()?, train.last()?);
-        let mut percentiles = BTreeMap::new();
-        for (i, name) in FEATURES.iter().enumerate() {
-            let mut values: Vec<f64> =
-                train.iter().filter_map(|row| row.features.get(i).copied()).collect();
-            values.sort_by(f64::total_cmp);
-            let cuts = (1..100).map(|p| short(quantile(&values, f64::from(p) / 100.0))).collect();
-            percentiles.insert(name.to_string(), cuts);
+    /// Reads the cuts off the training rows of a file; of a long span off [`ROWS`] of them, spread
+    /// evenly.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn fit(path: &Path, extent: Extent) -> Result<Bins> {
+        let rows = Rows::open(path)?;
+        let names = rows.names().to_vec();
+        let mut columns = vec![Vec::new(); names.len()];
+        let mut chosen = evenly(extent.train, ROWS).peekable();
+        let mut dates: Option<(String, String)> = None;
+        let mut number = 0;
+        for row in rows.take(extent.train_end) {
+            let row = row?;
+            if row.split != Split::Train {
+                continue;
+            }
+            let date = row.bar.date;
+            dates = Some((dates.map_or_else(|| date.clone(), |(first, _)| first), date));
+            if chosen.next_if_eq(&number).is_some() {
+                for (column, value) in columns.iter_mut().zip(row.features) {
+                    column.push(value);
+                }
+            }
+            number += 1;
         }
-        let train_dates = (first.bar.date.clone(), last.bar.date.clone());
-        Some(Bins { train: train_dates, rows: train.len(), percentiles })
+        let cuts = |mut values: Vec<f64>| -> Vec<f64> {
+            values.sort_by(f64::total_cmp);
+            (1..100).map(|p| short(quantile(&values, f64::from(p) / 100.0))).collect()
+        };
+        let percentiles = names.into_iter().zip(columns.into_iter().map(cuts)).collect();
+        Ok(Bins { train: dates.unwrap_or_default(), rows: extent.train, percentiles })
     }
 
     /// The percentile of a value among the training rows, 1 to 99.
@@ -66,6 +88,7 @@ pub fn level(name: &str, value: f64, percentile: usize) -> &'static str {
         "spread_bps" => ranked(["very narrow", "narrow", "typical", "wide", "very wide"]),
         "depth" => ranked(["very thin", "thin", "typical", "deep", "very deep"]),
         "imbalance" => signed(0.1, 0.6),
+        "microprice_dev_bps" => ranked(SIGN),
         "order_flow_imbalance" => signed(0.02, 0.2),
         "momentum_1" | "momentum_5" | "momentum_30" => signed(0.25, 1.5),
         "momentum_12_1" => signed(0.02, 0.3),

@@ -6,16 +6,25 @@
 //! a line `Decision:`, after which a completion goes on with a space.
 //!
 //! A template knows each feature by its name, as an object of `value`, `percentile` (1 to 99, among
-//! the training rows) and `level` (a word); `features`, the list of all with their `name`;
-//! `returns`, the last `context_bars` returns as texts, and `bars_back`, how many they are, in
-//! words; `bar`, `date`, `open`, `high`, `low`, `close` and `volume`. Filters: `fixed(n)` and
-//! `signed(n)` decimals, `digits(n)` significant digits, `ordinal`.
+//! the training rows) and `level` (a word); `features`, the list of all with their `name`; `past`,
+//! the features of the `context_states` rows before; `returns`, the last `context_bars` returns as
+//! texts, and `bars_back`, how many they are, in words; `account` (`position`, `pnl_bps`,
+//! `decisions`) and `news`, where those ports are fed; `bar`, `date`, `open`, `high`, `low`, `close`
+//! and `volume`. Filters: `fixed(n)` and `signed(n)` decimals, `digits(n)` significant digits,
+//! `plain(n)` decimals but two significant digits at least, `number` (as short as it is exact),
+//! `ordinal`.
 //!
 //! The built-in styles name neither date nor price nor ticker: a pretrained model may remember what
 //! followed a date, and a number that only one year has is a date too.
 //!
-//! It reads nothing past the row that it writes, except the bins, which are of the training span.
+//! A text of more than `max_tokens` is told shorter: without past states, then with less news, then
+//! without returns. One that is still too long is kept, and counted in a warning.
+//!
+//! It reads nothing past the row that it writes, except the bins, which are of the training span. A
+//! line of news or of the account counts from its date on: where a source says when something
+//! happened rather than when it was known, the dates must be moved before they come here.
 
+pub mod beside;
 pub mod bins;
 pub mod prompt;
 pub mod words;
@@ -25,17 +34,20 @@ mod tests;
 
 use std::io::Write;
 
+use minijinja::Environment;
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::featurize::bars::Bar;
+use crate::chunk::tokens::{Counter, Encoding, Tokens};
 use crate::featurize::date;
 use crate::featurize::split::{Split, bound, evenly};
-use crate::featurize::table::{self, Row};
+use crate::featurize::table::{self, Extent, Row, Rows};
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
+use beside::{Account, Beside};
 use bins::Bins;
 use prompt::Prompt;
-use words::{Wording, Wrong};
+use words::{Scene, Wording, Wrong};
 
 /// A built-in template.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +84,18 @@ pub struct Params {
     pub bar: String,
     /// Bars whose returns are listed at the end; 0 for none.
     pub context_bars: usize,
+    /// Rows before this one whose states are told in short; 0 for none.
+    pub context_states: usize,
+    /// Past decisions that are told, where the port `account` is fed.
+    pub context_decisions: usize,
+    /// Lines of news that are told, where the port `news` is fed.
+    pub news_lines: usize,
+    /// Decimals of returns in percent: 1 for days, 3 or so for ticks.
+    pub decimals: usize,
+    /// A longer text is told shorter, as far as it can. Without it, texts are as long as they are.
+    pub max_tokens: Option<usize>,
+    /// The encoding whose tokens count.
+    pub encoding: Encoding,
     /// The first date that gets a prompt.
     pub from: Option<String>,
     /// The last date that gets a prompt.
@@ -91,6 +115,12 @@ impl Default for Params {
             template: None,
             bar: "day".into(),
             context_bars: 3,
+            context_states: 0,
+            context_decisions: 3,
+            news_lines: 2,
+            decimals: 1,
+            max_tokens: Some(256),
+            encoding: Encoding::default(),
             from: None,
             to: None,
             stride: 1,
@@ -105,7 +135,8 @@ impl Params {
         self.template.as_deref().unwrap_or(self.style.template())
     }
     fn wording(&self) -> Wording<'_> {
-        Wording { bar: &self.bar, back: self.context_bars }
+        let (back, states) = (self.context_bars, self.context_states);
+        Wording { bar: &self.bar, back, decimals: self.decimals, states }
     }
 }
 
@@ -114,12 +145,16 @@ pub struct Encode;
 
 impl Stage for Encode {
     const NAME: &'static str = "encode";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "the market state as a prompt in words";
     type Params = Params;
 
     fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("features", Format::Features)]
+        vec![
+            Port::input("features", Format::Features),
+            Port::optional("account", Format::Any),
+            Port::optional("news", Format::Any),
+        ]
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -135,43 +170,30 @@ impl Stage for Encode {
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let path = ctx.file("features")?;
-        let rows = table::read(path)?;
-        let bins = Bins::fit(&rows).ok_or_else(|| {
-            StageError::bad(path, "no row of split `train`")
-                .hint("check `splits` of the featurize stage")
-        })?;
-        let chosen = choose(&rows, params);
-        let train = chosen.iter().filter(|&&at| is(&rows, at, Split::Train)).count();
-        if chosen.is_empty() {
+        let extent = table::extent(path)?;
+        let bins = Bins::fit(path, extent)?;
+        let told = write(params, extent, &bins, ctx)?;
+        if told.train + told.test == 0 {
             return Err(StageError::bad(path, "no row is left to write a prompt for")
                 .hint("check `from` and `to` against the dates of the training and test span"));
         }
-        let environment = words::parse(params.template()).map_err(|e| failed(&e))?;
-        let mut out = std::io::BufWriter::new(fs_err::File::create(ctx.output("prompts")?)?);
-        let (mut words, mut longest) = (0usize, 0usize);
-        for (done, &at) in chosen.iter().enumerate() {
-            let Some(row) = rows.get(at) else { continue };
-            let text = words::render(&environment, &rows, at, &bins, &params.wording())
-                .map_err(|e| failed(&e))?;
-            words += text.split_whitespace().count();
-            longest = longest.max(text.chars().count());
-            let date = row.bar.date.clone();
-            let prompt = Prompt { id: date.clone(), t0: date, split: row.split, prompt: text };
-            serde_json::to_writer(&mut out, &prompt).map_err(std::io::Error::from)?;
-            out.write_all(b"\n")?;
-            if done % 500 == 0 {
-                ctx.progress(done as u64, chosen.len() as u64, "prompts", "")?;
-            }
-        }
-        out.flush()?;
         let mut json = serde_json::to_string_pretty(&bins).map_err(std::io::Error::from)?;
         json.push('\n');
         fs_err::write(ctx.output("bins")?, json)?;
-        ctx.progress(chosen.len() as u64, chosen.len() as u64, "prompts", "")?;
-        ctx.metric("prompts_train", train as f64);
-        ctx.metric("prompts_test", (chosen.len() - train) as f64);
-        ctx.metric("words_mean", words as f64 / chosen.len() as f64);
-        ctx.metric("characters_max", longest as f64);
+        let all = (told.train + told.test) as f64;
+        ctx.metric("prompts_train", told.train as f64);
+        ctx.metric("prompts_test", told.test as f64);
+        ctx.metric("words_mean", told.words as f64 / all);
+        ctx.metric("tokens_mean", told.tokens as f64 / all);
+        ctx.metric("tokens_max", told.most_tokens as f64);
+        ctx.metric("told_shorter", told.shortened as f64);
+        if told.long > 0 {
+            let most = params.max_tokens.unwrap_or_default();
+            ctx.warn(format!(
+                "{} of {all} prompts are longer than {most} tokens; the longest has {}: shorten `template`, or raise `max_tokens`",
+                told.long, told.most_tokens
+            ));
+        }
         Ok(())
     }
 }
@@ -200,38 +222,30 @@ fn check(params: &Params) -> Result<(), Invalid> {
             return Err(Invalid::new(name, "must be above 0"));
         }
     }
-    if params.context_bars > 100 {
-        return Err(Invalid::new("context_bars", "must be at most 100"));
+    for (name, count) in [
+        ("context_bars", params.context_bars),
+        ("context_states", params.context_states),
+        ("context_decisions", params.context_decisions),
+        ("news_lines", params.news_lines),
+    ] {
+        if count > 100 {
+            return Err(Invalid::new(name, "must be at most 100"));
+        }
+    }
+    if params.decimals > 12 {
+        return Err(Invalid::new("decimals", "must be at most 12"));
+    }
+    if params.max_tokens.is_some_and(|most| most < 16) {
+        return Err(Invalid::new("max_tokens", "must be at least 16"));
+    }
+    if Tokens::built_in(params.encoding).is_none() {
+        return Err(Invalid::new("encoding", "must be one that is built in"));
     }
     if params.bar.trim().is_empty() {
         return Err(Invalid::new("bar", "must be a word, such as `day`"));
     }
-    // A row of zeros finds names that are not known before any data are read.
-    let sample = |date: &str| Row {
-        bar: Bar {
-            date: date.into(),
-            key: date.into(),
-            open: 1.0,
-            high: 1.0,
-            low: 1.0,
-            close: 1.0,
-            volume: 1.0,
-        },
-        split: Split::Train,
-        features: [0.0; 15],
-    };
-    let rows = [sample("2000-01-01"), sample("2000-01-02")];
-    let tried = Bins::fit(&rows).map(|bins| {
-        let environment = words::parse(params.template())?;
-        words::render(&environment, &rows, 1, &bins, &params.wording())
-    });
-    match tried {
-        Some(Err(e)) => Err(Invalid::new("template", described(&e)).help(NAMES)),
-        _ => Ok(()),
-    }
+    words::check(params.template()).map_err(|e| Invalid::new("template", described(&e)))
 }
-
-const NAMES: &str = "a template knows the features by name (such as `spread_bps.value`, `.level`, `.percentile`), `features`, `returns`, `bars_back`, `bar`, `date`, `open`, `high`, `low`, `close`, `volume`, and the filters fixed, signed, digits and ordinal";
 
 fn described(wrong: &Wrong) -> String {
     match wrong.line {
@@ -240,29 +254,194 @@ fn described(wrong: &Wrong) -> String {
     }
 }
 
-fn failed(wrong: &Wrong) -> StageError {
-    StageError::failed(format!("template: {}", described(wrong))).hint(NAMES)
+fn failed(wrong: &Wrong, names: &[String]) -> StageError {
+    let own = names.join("`, `");
+    StageError::failed(format!("template: {}", described(wrong))).hint(format!(
+        "a template knows the features `{own}` (each with `.value`, `.level`, `.percentile`), `features`, `past`, `returns`, `bars_back`, `account`, `news`, `bar`, `date`, `open`, `high`, `low`, `close`, `volume`, and the filters fixed, signed, digits, plain, number and ordinal"
+    ))
 }
 
-fn is(rows: &[Row], at: usize, split: Split) -> bool {
-    rows.get(at).is_some_and(|row| row.split == split)
+/// Which rows get a prompt, asked in their order.
+struct Choice<I: Iterator<Item = usize>> {
+    from: Option<String>,
+    to: Option<String>,
+    /// The numbers of the training rows within the dates that are taken.
+    train: std::iter::Peekable<I>,
+    seen: usize,
+    /// Test rows that may still be taken.
+    test: usize,
 }
 
-/// The rows that get a prompt, in order.
-fn choose(rows: &[Row], params: &Params) -> Vec<usize> {
+/// The choice of the parameters; counts the training rows within the dates first.
+fn choice(
+    params: &Params,
+    extent: Extent,
+    ctx: &Context,
+) -> Result<Choice<impl Iterator<Item = usize>>> {
     let (from, to) = (bound(&params.from), bound(&params.to));
-    let within = |row: &Row| {
-        from.as_ref().is_none_or(|from| row.bar.key >= *from)
-            && to.as_ref().is_none_or(|to| date::up_to(&row.bar.key, to))
-    };
-    let of = |split: Split| -> Vec<usize> {
-        let places = rows.iter().enumerate();
-        places.filter(|(_, row)| row.split == split && within(row)).map(|(at, _)| at).collect()
-    };
-    let train: Vec<usize> = of(Split::Train).into_iter().step_by(params.stride).collect();
-    let most = params.max_train_rows.unwrap_or(usize::MAX);
-    let mut chosen: Vec<usize> =
-        evenly(train.len(), most).filter_map(|i| train.get(i).copied()).collect();
-    chosen.extend(of(Split::Test).into_iter().take(params.max_test_rows.unwrap_or(usize::MAX)));
-    chosen
+    let mut train = extent.train;
+    if from.is_some() || to.is_some() {
+        train = 0;
+        for row in Rows::open(ctx.file("features")?)?.take(extent.train_end) {
+            let row = row?;
+            train += usize::from(row.split == Split::Train && within(&row, &from, &to));
+        }
+    }
+    let stride = params.stride;
+    let strided = train.div_ceil(stride);
+    let taken = evenly(strided, params.max_train_rows.unwrap_or(usize::MAX));
+    let train = taken.map(move |i| i * stride).peekable();
+    Ok(Choice { from, to, train, seen: 0, test: params.max_test_rows.unwrap_or(usize::MAX) })
+}
+
+fn within(row: &Row, from: &Option<String>, to: &Option<String>) -> bool {
+    from.as_ref().is_none_or(|from| row.bar.key >= *from)
+        && to.as_ref().is_none_or(|to| date::up_to(&row.bar.key, to))
+}
+
+impl<I: Iterator<Item = usize>> Choice<I> {
+    fn takes(&mut self, row: &Row) -> bool {
+        if !within(row, &self.from, &self.to) {
+            return false;
+        }
+        match row.split {
+            Split::Train => {
+                self.seen += 1;
+                self.train.next_if_eq(&(self.seen - 1)).is_some()
+            }
+            Split::Test if self.test > 0 => {
+                self.test -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    train: usize,
+    test: usize,
+    words: usize,
+    tokens: usize,
+    most_tokens: usize,
+    shortened: usize,
+    long: usize,
+}
+
+/// A row that gets a prompt: its place in the batch, and what stands beside it.
+struct Due {
+    at: usize,
+    account: Option<Account>,
+    news: Vec<String>,
+}
+
+/// Rows that are held and rendered at once.
+const BATCH: usize = 4096;
+
+fn write(params: &Params, extent: Extent, bins: &Bins, ctx: &Context) -> Result<Told> {
+    let rows = Rows::open(ctx.file("features")?)?;
+    let names = rows.names().to_vec();
+    let environment = words::parse(params.template()).map_err(|e| failed(&e, &names))?;
+    let mut choice = choice(params, extent, ctx)?;
+    let port = |name: &str| ctx.has(name).then(|| ctx.file(name)).transpose();
+    let back = (params.context_decisions, params.news_lines);
+    let mut beside = Beside::open(port("account")?, port("news")?, back)?;
+    let mut out = std::io::BufWriter::new(fs_err::File::create(ctx.output("prompts")?)?);
+    let mut told = Told::default();
+    let behind = params.context_bars.max(params.context_states);
+    let (mut held, mut due, mut done): (Vec<Row>, Vec<Due>, usize) = Default::default();
+    let mut rows = rows.peekable();
+    while let Some(row) = rows.next() {
+        let row = row?;
+        if choice.takes(&row) {
+            let (account, news) = beside.at(&row.bar.key)?;
+            due.push(Due { at: held.len(), account, news });
+        }
+        held.push(row);
+        if held.len() < behind + BATCH && rows.peek().is_some() {
+            continue;
+        }
+        let teller = Teller { params, environment: &environment, names: &names, bins };
+        for line in teller.batch(&held, &due)? {
+            serde_json::to_writer(&mut out, &line.prompt).map_err(std::io::Error::from)?;
+            out.write_all(b"\n")?;
+            *if line.prompt.split == Split::Train { &mut told.train } else { &mut told.test } += 1;
+            told.words += line.prompt.prompt.split_whitespace().count();
+            told.tokens += line.tokens;
+            told.most_tokens = told.most_tokens.max(line.tokens);
+            told.shortened += usize::from(line.shortened);
+            told.long += usize::from(params.max_tokens.is_some_and(|most| line.tokens > most));
+        }
+        due.clear();
+        done += held.len().min(BATCH);
+        held.drain(..held.len().saturating_sub(behind));
+        ctx.progress(done.min(extent.rows) as u64, extent.rows as u64, "rows", "")?;
+    }
+    out.flush()?;
+    Ok(told)
+}
+
+/// A prompt, and how it came out.
+struct Line {
+    prompt: Prompt,
+    tokens: usize,
+    shortened: bool,
+}
+
+struct Teller<'a> {
+    params: &'a Params,
+    environment: &'a Environment<'a>,
+    names: &'a [String],
+    bins: &'a Bins,
+}
+
+impl Teller<'_> {
+    fn batch(&self, held: &[Row], due: &[Due]) -> Result<Vec<Line>> {
+        let Some(tokens) = Tokens::built_in(self.params.encoding) else { return Ok(Vec::new()) };
+        let counter = || Counter::new(tokens.clone());
+        // Few and large parts: a counter learns the pieces of its texts.
+        let part = due.len().div_ceil(rayon::current_num_threads()).max(1);
+        let lines: Vec<Result<Vec<Line>>> = due
+            .par_chunks(part)
+            .map_init(counter, |counter, part| {
+                part.iter().map(|due| self.line(held, due, counter)).collect()
+            })
+            .collect();
+        lines.into_iter().try_fold(Vec::with_capacity(due.len()), |mut all, part| {
+            all.extend(part?);
+            Ok(all)
+        })
+    }
+
+    fn line(&self, held: &[Row], due: &Due, counter: &mut Counter) -> Result<Line> {
+        let full = self.params.wording();
+        let news = &due.news[..];
+        let shorter = [
+            (full, news),
+            (Wording { states: 0, ..full }, news),
+            (Wording { states: 0, ..full }, &news[news.len().saturating_sub(1)..]),
+            (Wording { states: 0, back: 0, ..full }, &[][..]),
+        ];
+        let most = self.params.max_tokens.unwrap_or(usize::MAX);
+        let mut text = String::new();
+        let (mut tokens, mut shortened) = (0, false);
+        for (tries, (wording, news)) in shorter.into_iter().enumerate() {
+            let account = due.account.as_ref();
+            let rows = &held[..=due.at];
+            let scene = Scene { names: self.names, rows, account, news };
+            text = words::render(self.environment, &scene, self.bins, &wording)
+                .map_err(|e| failed(&e, self.names))?;
+            tokens = counter.count(&text) as usize;
+            shortened = tries > 0;
+            if tokens <= most {
+                break;
+            }
+        }
+        let row = &held[due.at];
+        let date = row.bar.date.clone();
+        let prompt = Prompt { id: date.clone(), t0: date, split: row.split, prompt: text };
+        Ok(Line { prompt, tokens, shortened })
+    }
 }

@@ -1,7 +1,7 @@
 //! A line of `prompts.jsonl`, and the reader for the stages that follow.
 
-use std::io::BufRead;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,28 +21,61 @@ pub struct Prompt {
     pub prompt: String,
 }
 
-/// All prompts of a file, in order.
-///
-/// # Errors
-/// A line is no prompt, or an id comes twice.
-pub fn read(path: &Path) -> Result<Vec<Prompt>> {
-    let mut prompts = Vec::new();
-    let mut ids = std::collections::BTreeSet::new();
-    for (number, line) in (1..).zip(std::io::BufReader::new(fs_err::File::open(path)?).lines()) {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
+/// The prompts of a file in order; ends after the first error.
+pub struct Prompts {
+    path: PathBuf,
+    lines: BufReader<fs_err::File>,
+    line: String,
+    number: u64,
+    last: Option<String>,
+    done: bool,
+}
+
+impl Prompts {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(path: &Path) -> Result<Prompts> {
+        let lines = BufReader::with_capacity(1 << 16, fs_err::File::open(path)?);
+        let path = path.to_owned();
+        Ok(Prompts { path, lines, line: String::new(), number: 0, last: None, done: false })
+    }
+
+    fn read(&mut self) -> Result<Option<Prompt>> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            if self.lines.read_line(&mut self.line)? == 0 {
+                return Ok(None);
+            }
+            if !self.line.trim().is_empty() {
+                break;
+            }
         }
-        let prompt: Prompt = serde_json::from_str(&line).map_err(|e| {
-            StageError::bad(path, format!("not a prompt: {e}"))
-                .at(number)
+        let prompt: Prompt = serde_json::from_str(&self.line).map_err(|e| {
+            StageError::bad(&self.path, format!("not a prompt: {e}"))
+                .at(self.number)
                 .hint("each line is {\"id\", \"t0\", \"split\", \"prompt\"}, as `encode` writes it")
         })?;
-        if !ids.insert(prompt.id.clone()) {
+        if self.last.as_ref() == Some(&prompt.id) {
             let message = format!("id `{}` came before", prompt.id);
-            return Err(StageError::bad(path, message).at(number));
+            return Err(StageError::bad(&self.path, message).at(self.number));
         }
-        prompts.push(prompt);
+        self.last = Some(prompt.id.clone());
+        Ok(Some(prompt))
     }
-    Ok(prompts)
+}
+
+impl Iterator for Prompts {
+    type Item = Result<Prompt>;
+
+    fn next(&mut self) -> Option<Result<Prompt>> {
+        if self.done {
+            return None;
+        }
+        let prompt = self.read().transpose();
+        self.done = !matches!(prompt, Some(Ok(_)));
+        prompt
+    }
 }

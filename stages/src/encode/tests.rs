@@ -21,7 +21,15 @@ fn encode(with: Value, features: &Path) -> Ran {
 }
 
 fn prompts(ran: &Ran) -> Vec<Prompt> {
-    prompt::read(&ran.outputs["prompts"]).unwrap()
+    prompt::Prompts::open(&ran.outputs["prompts"]).unwrap().collect::<Result<_>>().unwrap()
+}
+
+fn names(features: &Path) -> Vec<String> {
+    Rows::open(features).unwrap().names().to_vec()
+}
+
+fn feature(names: &[String], row: &Row, name: &str) -> f64 {
+    row.features[names.iter().position(|own| own == name).unwrap()]
 }
 
 /// Every number in a text, in order, with its decimals as written.
@@ -38,11 +46,11 @@ fn the_narrative_reads_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = features(dir.path(), 1);
     let ran = encode(json!({}), &path);
-    let rows = table::read(&path).unwrap();
+    let (names, rows) = (names(&path), table::read(&path).unwrap());
     let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
     for prompt in prompts(&ran) {
         let at = rows.iter().position(|row| row.bar.date == prompt.t0).unwrap();
-        let value = |name: &str| rows[at].feature(name).unwrap();
+        let value = |name: &str| feature(&names, &rows[at], name);
         let rank = |name: &str| bins.percentile(name, value(name)) as f64;
         let back = |n: usize| 100.0 * (rows[at - n].bar.close / rows[at - n - 1].bar.close - 1.0);
         let impact = value("kyle_lambda");
@@ -87,7 +95,7 @@ fn the_narrative_reads_back() {
 fn raw_names_every_feature() {
     let dir = tempfile::tempdir().unwrap();
     let path = features(dir.path(), 1);
-    let rows = table::read(&path).unwrap();
+    let (names, rows) = (names(&path), table::read(&path).unwrap());
     let ran = encode(json!({ "style": "raw", "context_bars": 0 }), &path);
     for prompt in prompts(&ran) {
         let row = rows.iter().find(|row| row.bar.date == prompt.t0).unwrap();
@@ -99,7 +107,7 @@ fn raw_names_every_feature() {
             .collect();
         assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), FEATURES);
         for (name, value) in lines {
-            let true_value = row.feature(name).unwrap();
+            let true_value = feature(&names, row, name);
             assert!((value - true_value).abs() <= 0.0006 * true_value.abs() + 1e-12, "{name}");
         }
     }
@@ -161,9 +169,9 @@ fn a_template_of_your_own() {
     let template = "{{ date }}: rsi {{ rsi_14.value|fixed(1) }}\nDecision:\n";
     let ran = encode(json!({ "template": template, "max_train_rows": 1 }), &path);
     let first = &prompts(&ran)[0];
-    let rows = table::read(&path).unwrap();
+    let (names, rows) = (names(&path), table::read(&path).unwrap());
     let row = rows.iter().find(|row| row.split == Split::Train).unwrap();
-    let rsi = row.feature("rsi_14").unwrap();
+    let rsi = feature(&names, row, "rsi_14");
     assert_eq!(first.prompt, format!("{}: rsi {rsi:.1}\nDecision:", row.bar.date));
 }
 
@@ -171,7 +179,6 @@ fn a_template_of_your_own() {
 fn a_wrong_template_names_its_line_before_anything_runs() {
     let resolve = crate::Kind::of::<Encode>().resolve;
     let wrong = [
-        ("a\n{{ spred_bps.value }}", "line 2: a name is not known here"),
         ("a\nb\n{% if %}", "line 3: syntax error"),
         ("{{ rsi_14.value|fixxed(1) }}", "line 1: unknown filter"),
     ];
@@ -183,6 +190,52 @@ fn a_wrong_template_names_its_line_before_anything_runs() {
     for style in ["narrative", "report", "raw"] {
         assert!(resolve(&json!({ "style": style })).is_ok(), "{style}");
     }
+    // Which features there are, only the file says.
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let with = json!({ "template": "a\n{{ spred_bps.value }}" });
+    let error = testing::run::<Encode>(with, &[("features", &path)]).err().unwrap();
+    assert!(error.to_string().starts_with("template: line 2: a name is not known"), "{error}");
+    assert!(error.help().unwrap().contains("`spread_bps`"), "{:?}", error.help());
+}
+
+#[test]
+fn account_news_and_past_states_are_told_as_they_were_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let (account, news) = (dir.path().join("account.csv"), dir.path().join("news.csv"));
+    let text = format!(
+        "date,position,pnl_bps,decision\n{},2,3.3,buy limit 10\n{},-1,-7,sell market\n",
+        day(400),
+        day(402)
+    );
+    fs_err::write(&account, text).unwrap();
+    fs_err::write(&news, format!("date,text\n{},\"Rates rise, bonds fall\"\n", day(401))).unwrap();
+    let with = json!({ "context_states": 2, "from": day(399), "max_tokens": 400 });
+    let inputs = [("features", &*path), ("account", &*account), ("news", &*news)];
+    let ran = testing::run::<Encode>(with, &inputs).unwrap();
+    let prompts = prompts(&ran);
+    let said = |at: usize, what: &str| prompts[at].prompt.contains(what);
+    assert!(!said(0, "Position"));
+    assert!(said(1, "Position is long 2, profit +3.3 bps. Last decisions: buy limit 10.\n"));
+    assert!(!said(1, "News"));
+    assert!(said(
+        3,
+        "Position is short 1, profit -7.0 bps. Last decisions: buy limit 10, sell market."
+    ));
+    assert!(said(3, "\nNews: Rates rise, bonds fall\nDecision:"));
+    assert!(said(1, "\n2 days before: spread ") && said(1, "\n1 day before: spread "));
+
+    // Told shorter where it does not fit: the states go first, the account stays.
+    let with = json!({ "context_states": 50, "from": day(402), "max_tokens": 300 });
+    let ran = testing::run::<Encode>(with, &inputs).unwrap();
+    assert_eq!(ran.metrics["told_shorter"], self::prompts(&ran).len() as f64);
+    assert!(ran.metrics["tokens_max"] <= 300.0 && ran.warnings.is_empty());
+    let first = &self::prompts(&ran)[0].prompt;
+    assert!(!first.contains("before:") && first.contains("Position is short 1"), "{first}");
+    let with = json!({ "max_tokens": 100 });
+    let ran = testing::run::<Encode>(with, &[("features", &path)]).unwrap();
+    assert!(ran.warnings[0].contains("are longer than 100 tokens"), "{:?}", ran.warnings);
 }
 
 #[test]
@@ -215,5 +268,5 @@ Order imbalance is strongly positive at 0.98. Order flow imbalance is positive a
 Last three days: -1.4 %, -1.3 %, +5.2 %.
 Decision:";
     assert_eq!(prompts[100].prompt, expected);
-    assert_eq!(Encode::VERSION, 2);
+    assert_eq!(Encode::VERSION, 3);
 }

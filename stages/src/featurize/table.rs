@@ -1,15 +1,33 @@
-//! Reads `features.csv` back, for the stages that follow.
+//! Reads `features.csv` back, for the stages that follow: row by row, so that a file may be of any
+//! length.
 //!
 //! Columns are found by name, so that a file with more of them, or with other bars, is read as
-//! well; rows of the warm-up have features that are not known.
+//! well; rows of the warm-up have features that are not known. The features are the columns after
+//! `split` that are not [`COMPANIONS`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bars::{Bar, unreadable};
 use super::date;
 use super::split::Split;
-use super::state::FEATURES;
+use crate::market::Quote;
 use crate::{Result, StageError};
+
+/// Columns after `split` that are no features.
+pub const COMPANIONS: [&str; 12] = [
+    "bid",
+    "bid_size",
+    "ask",
+    "ask_size",
+    "trade_low",
+    "trade_high",
+    "index_close",
+    "t1",
+    "label",
+    "label_return",
+    "label_weight",
+    "side",
+];
 
 /// A row of `features.csv`.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,70 +36,142 @@ pub struct Row {
     pub bar: Bar,
     /// Its split.
     pub split: Split,
-    /// The features in the order of [`FEATURES`]; `NaN` in the warm-up.
-    pub features: [f64; 15],
+    /// The features in the order of [`Rows::names`]; `NaN` where the warm-up knows none.
+    pub features: Vec<f64>,
+    /// The best quotes at its end, where the source has quotes.
+    pub quote: Option<Quote>,
+    /// The lowest and the highest trade in it, where the source has trades apart from bars.
+    pub traded: Option<(f64, f64)>,
 }
 
 impl Row {
-    /// A feature by name.
-    pub fn feature(&self, name: &str) -> Option<f64> {
-        self.features.get(FEATURES.iter().position(|f| *f == name)?).copied()
+    /// The lowest price that a resting buy could have filled at, and the highest for a sell: of
+    /// trades where they are known, else of the bar.
+    pub fn range(&self) -> (f64, f64) {
+        self.traded.unwrap_or((self.bar.low, self.bar.high))
     }
 }
 
-/// All rows of a file, in order.
-///
-/// # Errors
-/// A column is missing, a cell is not a number, a split is unknown, dates do not ascend, or a row
-/// past the warm-up lacks a feature.
-pub fn read(path: &Path) -> Result<Vec<Row>> {
-    let mut reader = csv::Reader::from_path(path)
-        .map_err(|e| StageError::failed(format!("{}: {e}", path.display())))?;
-    let header = reader.headers().map_err(|e| unreadable(path, &e))?.clone();
-    let place = |name: &str| {
-        header.iter().position(|found| found == name).ok_or_else(|| {
-            let found = header.iter().collect::<Vec<_>>().join(", ");
-            StageError::bad(path, format!("missing column `{name}`"))
-                .at(1)
-                .hint(format!("features come from a `featurize` stage; columns found: {found}"))
-        })
-    };
-    let (date_at, split_at) = (place("date")?, place("split")?);
-    let mut bar_at = [0; 5];
-    for (slot, name) in bar_at.iter_mut().zip(["open", "high", "low", "close", "volume"]) {
-        *slot = place(name)?;
+/// The rows of a file in order; ends after the first error.
+pub struct Rows {
+    path: PathBuf,
+    reader: csv::Reader<fs_err::File>,
+    record: csv::StringRecord,
+    header: csv::StringRecord,
+    names: Vec<String>,
+    places: Places,
+    last: Option<String>,
+    done: bool,
+}
+
+/// Where the columns are.
+struct Places {
+    date: usize,
+    split: usize,
+    bar: [usize; 5],
+    quote: Option<[usize; 4]>,
+    traded: Option<[usize; 2]>,
+    features: Vec<usize>,
+}
+
+impl Rows {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or a column is missing.
+    pub fn open(path: &Path) -> Result<Rows> {
+        let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
+        let header = reader.headers().map_err(|e| unreadable(path, &e))?.clone();
+        let find = |name: &str| header.iter().position(|found| found == name);
+        let place = |name: &str| {
+            find(name).ok_or_else(|| {
+                let found = header.iter().collect::<Vec<_>>().join(", ");
+                StageError::bad(path, format!("missing column `{name}`"))
+                    .at(1)
+                    .hint(format!("features come from a `featurize` stage; columns found: {found}"))
+            })
+        };
+        let split = place("split")?;
+        let is_feature = |at: &usize| header.get(*at).is_some_and(|n| !COMPANIONS.contains(&n));
+        let features: Vec<usize> = (split + 1..header.len()).filter(is_feature).collect();
+        let mut bar = [0; 5];
+        for (slot, name) in bar.iter_mut().zip(["open", "high", "low", "close", "volume"]) {
+            *slot = place(name)?;
+        }
+        let quote = ["bid", "bid_size", "ask", "ask_size"].map(find);
+        let traded = ["trade_low", "trade_high"].map(find);
+        let places = Places {
+            date: place("date")?,
+            split,
+            bar,
+            quote: quote.iter().all(Option::is_some).then(|| quote.map(Option::unwrap_or_default)),
+            traded: traded
+                .iter()
+                .all(Option::is_some)
+                .then(|| traded.map(Option::unwrap_or_default)),
+            features,
+        };
+        let names = places.features.iter().map(|&at| header[at].to_owned()).collect();
+        let record = csv::StringRecord::new();
+        let path = path.to_owned();
+        Ok(Rows { path, reader, record, header, names, places, last: None, done: false })
     }
-    let mut feature_at = [0; 15];
-    for (slot, name) in feature_at.iter_mut().zip(FEATURES) {
-        *slot = place(name)?;
+
+    /// The names of the features.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
-    let mut rows: Vec<Row> = Vec::new();
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|e| unreadable(path, &e))? {
-        let line = record.position().map_or(0, csv::Position::line);
-        let bad = |message: String| StageError::bad(path, message).at(line);
-        let text = |at: usize| record.get(at).unwrap_or("");
+
+    /// The place of a feature in a row.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|own| own == name)
+    }
+
+    fn read(&mut self) -> Result<Option<Row>> {
+        if !self.reader.read_record(&mut self.record).map_err(|e| unreadable(&self.path, &e))? {
+            return Ok(None);
+        }
+        let line = self.record.position().map_or(0, csv::Position::line);
+        let bad = |message: String| StageError::bad(&self.path, message).at(line);
+        let text = |at: usize| self.record.get(at).unwrap_or("");
         let number = |at: usize| match text(at).parse::<f64>() {
             Ok(x) if x.is_finite() => Ok(x),
             _ => {
-                let name = header.get(at).unwrap_or("");
+                let name = self.header.get(at).unwrap_or("");
                 Err(bad(format!("{name} is not a number: `{}`", text(at))))
             }
         };
-        let split = Split::parse(text(split_at))
-            .ok_or_else(|| bad(format!("unknown split `{}`", text(split_at))))?;
-        let mut features = [f64::NAN; 15];
-        for (slot, at) in features.iter_mut().zip(feature_at) {
-            if split != Split::Warmup || !text(at).is_empty() {
-                *slot = number(at)?;
-            }
-        }
-        let day = text(date_at).to_owned();
+        let places = &self.places;
+        let split = Split::parse(text(places.split))
+            .ok_or_else(|| bad(format!("unknown split `{}`", text(places.split))))?;
+        let feature = |&at: &usize| match text(at) {
+            "" if split == Split::Warmup => Ok(f64::NAN),
+            _ => number(at),
+        };
+        let features = places.features.iter().map(feature).collect::<Result<_>>()?;
+        let day = text(places.date).to_owned();
         let key = date::key(&day).ok_or_else(|| bad(format!("`{day}` is not a date")))?;
-        if rows.last().is_some_and(|last| last.bar.key >= key) {
+        if self.last.as_ref().is_some_and(|last| *last >= key) {
             return Err(bad("dates do not ascend".into()).hint("sort the file by date"));
         }
-        let [open, high, low, close, volume] = bar_at;
+        self.last = Some(key.clone());
+        let given = |places: &[usize]| places.iter().all(|&at| !text(at).is_empty());
+        let quote = match places.quote {
+            Some(at) if given(&at) => Some(Quote {
+                bid: number(at[0])?,
+                bid_size: number(at[1])?,
+                ask: number(at[2])?,
+                ask_size: number(at[3])?,
+            }),
+            _ => None,
+        };
+        // Where nothing traded, nothing could fill: the range is that of the mid, turned inside out.
+        let traded = match places.traded {
+            Some(at) if given(&at) => Some((number(at[0])?, number(at[1])?)),
+            Some(_) => Some((f64::INFINITY, f64::NEG_INFINITY)),
+            None => None,
+        };
+        let [open, high, low, close, volume] = places.bar;
         let bar = Bar {
             date: day,
             key,
@@ -91,7 +181,119 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
             close: number(close)?,
             volume: number(volume)?,
         };
-        rows.push(Row { bar, split, features });
+        Ok(Some(Row { bar, split, features, quote, traded }))
     }
-    Ok(rows)
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        if self.done {
+            return None;
+        }
+        let row = self.read().transpose();
+        self.done = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+/// The rows of a file one after the other, each with those around it; holds no more of them than
+/// that takes.
+pub struct Around {
+    rows: std::iter::Take<Rows>,
+    held: Vec<Row>,
+    /// The row that is looked at, among those held.
+    at: usize,
+    /// Its number in the file; `None` before the first.
+    number: Option<usize>,
+    behind: usize,
+    ahead: usize,
+}
+
+impl Around {
+    /// Before the first row; of the file only the first `rows` are seen.
+    pub fn new(rows: Rows, count: usize, behind: usize, ahead: usize) -> Around {
+        Around { rows: rows.take(count), held: Vec::new(), at: 0, number: None, behind, ahead }
+    }
+
+    /// Goes on to the next row; its number, or `None` at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn step(&mut self) -> Result<Option<usize>> {
+        if self.number.is_some() {
+            self.at += 1;
+        }
+        while self.held.len() <= self.at + self.ahead {
+            match self.rows.next() {
+                Some(row) => self.held.push(row?),
+                None => break,
+            }
+        }
+        if self.at >= self.held.len() {
+            return Ok(None);
+        }
+        // Moved rarely, so that each row is moved once or so.
+        if self.at > self.behind + self.ahead + 1024 {
+            self.held.drain(..self.at - self.behind);
+            self.at = self.behind;
+        }
+        let number = self.number.map_or(0, |number| number + 1);
+        self.number = Some(number);
+        Ok(Some(number))
+    }
+
+    /// The row that is looked at, which [`Around::step`] found.
+    pub fn row(&self) -> &Row {
+        &self.held[self.at]
+    }
+
+    /// That row and those before it, `behind` at most, the oldest first.
+    pub fn past(&self) -> &[Row] {
+        &self.held[self.at.saturating_sub(self.behind)..=self.at]
+    }
+
+    /// The rows after it: `ahead`, or fewer near the end.
+    pub fn ahead(&self) -> &[Row] {
+        let end = (self.at + 1 + self.ahead).min(self.held.len());
+        &self.held[self.at + 1..end]
+    }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Rows up to the last training row.
+    pub train_end: usize,
+    /// Training rows among them.
+    pub train: usize,
+    /// Rows in all.
+    pub rows: usize,
+}
+
+/// Counts the rows of a file, having read each.
+///
+/// # Errors
+/// The file cannot be read, or has no training row.
+pub fn extent(path: &Path) -> Result<Extent> {
+    let mut extent = Extent::default();
+    for (at, row) in Rows::open(path)?.enumerate() {
+        extent.rows += 1;
+        if row?.split == Split::Train {
+            extent.train_end = at + 1;
+            extent.train += 1;
+        }
+    }
+    match extent.train {
+        0 => Err(StageError::bad(path, "no row of split `train`")
+            .hint("check `splits` of the featurize stage")),
+        _ => Ok(extent),
+    }
+}
+
+/// All rows of a file, for tests.
+#[cfg(test)]
+pub fn read(path: &Path) -> Result<Vec<Row>> {
+    Rows::open(path)?.collect()
 }

@@ -30,26 +30,23 @@
 //! pairs out; the default leaves all in.
 
 pub mod action;
+mod compare;
 pub mod fill;
+mod observe;
 pub mod rank;
 pub mod reward;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::io::Write;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::encode::prompt::{self, Prompt};
-use crate::featurize::split::{Split, evenly};
-use crate::featurize::table::{self, Row};
+use crate::featurize::table;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
-use action::{Action, FAMILIES, MAX_OFFSET_BPS, Side};
-use fill::{BarWaits, Distance, FillModel};
-use rank::{Preference, Rejected, Rules, candidates, outcome, prefer, sigma};
+use action::MAX_OFFSET_BPS;
+use fill::Distance;
+use rank::Rejected;
 use reward::{Components, Outcome, RewardSpec};
 
 /// The terms of the reward.
@@ -180,7 +177,7 @@ pub struct Pairs;
 
 impl Stage for Pairs {
     const NAME: &'static str = "pairs";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "preference pairs from an execution-aware reward";
     type Params = Params;
 
@@ -201,15 +198,10 @@ impl Stage for Pairs {
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let path = ctx.file("features")?;
-        let rows = table::read(path)?;
-        let last = rows.iter().rposition(|row| row.split == Split::Train).ok_or_else(|| {
-            StageError::bad(path, "no row of split `train`")
-                .hint("check `splits` of the featurize stage")
-        })?;
-        let span = rows.get(..=last).unwrap_or_default();
+        let extent = table::extent(path)?;
         let r = &params.reward;
         ctx.progress(0, 0, "prompts", "fitting the fill model")?;
-        let (fill, log_likelihood) = fit_fill(span, params).ok_or_else(|| {
+        let (fill, log_likelihood) = observe::fit(path, extent, params)?.ok_or_else(|| {
             StageError::bad(path, "no fill model: limit orders at these offsets never fill")
                 .hint("choose `offsets_bps` within the range of a bar")
         })?;
@@ -224,18 +216,12 @@ impl Stage for Pairs {
             fill_distance: r.fill_distance,
         };
         ctx.metric("fill_log_likelihood", log_likelihood);
-        let mut pairs = compare(span, params, &spec, ctx)?;
-        thin(&mut pairs, params);
-        let mut out = std::io::BufWriter::new(fs_err::File::create(ctx.output("pairs")?)?);
-        for (pair, _) in &pairs {
-            serde_json::to_writer(&mut out, pair).map_err(std::io::Error::from)?;
-            out.write_all(b"\n")?;
-        }
-        out.flush()?;
+        compare::write(extent, params, &spec, ctx)?;
         let mut json = serde_json::to_string_pretty(&spec).map_err(std::io::Error::from)?;
         json.push('\n');
         fs_err::write(ctx.output("reward")?, json)?;
-        report(&pairs, &spec, &params.offsets_bps, ctx);
+        ctx.metric("fill_a", spec.fill.a);
+        ctx.metric("fill_k", spec.fill.k);
         Ok(())
     }
 }
@@ -292,185 +278,4 @@ fn check(params: &Params) -> Result<(), Invalid> {
         return Err(Invalid::new("max_pairs", "must be above 0"));
     }
     Ok(())
-}
-
-/// Rows that determine the two numbers of the fill model well enough.
-const FILL_ROWS: usize = 20_000;
-
-/// Rests a limit on each side, at each offset, at each training row, and sees when it fills.
-/// Orders whose time would pass the end of the span are left out; a long span is represented by
-/// [`FILL_ROWS`] rows spread evenly. The model and its log-likelihood.
-fn fit_fill(span: &[Row], params: &Params) -> Option<(FillModel, f64)> {
-    let r = &params.reward;
-    let mut waits: Vec<BarWaits> = Vec::new();
-    for at in evenly(span.len(), FILL_ROWS) {
-        let Some(row) = span.get(at) else { break };
-        let Some(ahead) = span.get(at + 1..at + 1 + r.horizon_bars) else { break };
-        let sigma = sigma(span, at, r.horizon_bars, r.sigma_window);
-        let (Some(sigma), Split::Train) = (sigma, row.split) else { continue };
-        for &offset in &params.offsets_bps {
-            let offset = f64::from(offset);
-            let mut both =
-                BarWaits { distance: r.fill_distance.of(offset, sigma), ..BarWaits::default() };
-            for side in [Side::Buy, Side::Sell] {
-                let price = row.bar.close * (1.0 - side.sign() * offset / 1e4);
-                let through = |bar: &Row| match side {
-                    Side::Buy => bar.bar.low < price,
-                    Side::Sell => bar.bar.high > price,
-                };
-                match ahead.iter().position(through) {
-                    Some(before) => {
-                        both.fills += 1.0;
-                        both.bars_without += before as f64;
-                    }
-                    None => both.bars_without += r.horizon_bars as f64,
-                }
-            }
-            waits.push(both);
-        }
-    }
-    let model = fill::fit_bars(&waits)?;
-    Some((model, fill::log_likelihood(&model, &waits)))
-}
-
-/// The pair of every training prompt that has one, in the order of the prompts.
-fn compare(
-    span: &[Row],
-    params: &Params,
-    spec: &RewardSpec,
-    ctx: &Context,
-) -> Result<Vec<(Pair, Preference)>> {
-    let path = ctx.file("prompts")?;
-    let prompts = prompt::read(path)?;
-    let places: BTreeMap<&str, usize> =
-        span.iter().enumerate().map(|(at, row)| (row.bar.date.as_str(), at)).collect();
-    let r = &params.reward;
-    let rules = Rules {
-        min_gap_bps: params.min_gap_bps,
-        flat_below_bps: params.flat_below_bps,
-        rejected: params.rejected,
-        seed: params.seed,
-    };
-    let actions = candidates(&params.offsets_bps);
-    let train: Vec<Prompt> = prompts.into_iter().filter(|p| p.split == Split::Train).collect();
-    let (total, mut cut, mut close) = (train.len(), 0usize, 0usize);
-    let mut pairs = Vec::new();
-    for (done, prompt) in train.into_iter().enumerate() {
-        if done % 1000 == 0 {
-            ctx.progress(done as u64, total as u64, "prompts", "")?;
-        }
-        let at = match places.get(prompt.t0.as_str()) {
-            Some(&at) if span.get(at).is_some_and(|row| row.split == Split::Train) => at,
-            _ => {
-                let message = format!("prompt `{}` is of no training row", prompt.id);
-                return Err(StageError::bad(path, message)
-                    .hint("prompts and features must come from the same featurize stage"));
-            }
-        };
-        let (h, tau) = (r.horizon_bars, r.markout_bars);
-        let followed = outcome(span, at, h, tau, r.half_spread_bps, r.sigma_window);
-        let end = span.get(at + h + tau);
-        let (Some(outcome), Some(end)) = (followed, end) else {
-            cut += 1;
-            continue;
-        };
-        let Some(preference) = prefer(spec, &outcome, &actions, &rules, &prompt.t0) else {
-            close += 1;
-            continue;
-        };
-        pairs.push((pair(prompt, end, outcome, &preference), preference));
-    }
-    ctx.progress(total as u64, total as u64, "prompts", "")?;
-    ctx.metric("prompts_train", total as f64);
-    ctx.metric("dropped_label_past_train_end", cut as f64);
-    ctx.metric("dropped_gap_too_small", close as f64);
-    if pairs.is_empty() {
-        return Err(StageError::bad(path, format!("no pairs: {total} training prompts, {cut} of them with a label past the end of the training span, {close} with too small a gap"))
-            .hint("lower `min_gap_bps`, or give `encode` more training rows"));
-    }
-    Ok(pairs)
-}
-
-fn pair(prompt: Prompt, end: &Row, outcome: Outcome, preference: &Preference) -> Pair {
-    let (chosen, rejected) = (&preference.chosen, &preference.rejected);
-    let terms = |score: &reward::Score| Terms { net_bps: score.net_bps, terms: score.components };
-    Pair {
-        id: prompt.id,
-        t0: prompt.t0,
-        t1: end.bar.date.clone(),
-        prompt: prompt.prompt,
-        chosen: format!(" {}", chosen.0),
-        rejected: format!(" {}", rejected.0),
-        reward_chosen: chosen.1.reward,
-        reward_rejected: rejected.1.reward,
-        components: Both { chosen: terms(&chosen.1), rejected: terms(&rejected.1) },
-        outcome,
-    }
-}
-
-/// Leaves out pairs of families that are over their share, then those over the number.
-fn thin(pairs: &mut Vec<(Pair, Preference)>, params: &Params) {
-    let family = |pair: &(Pair, Preference)| pair.1.chosen.0.family();
-    let count = |name: &str| pairs.iter().filter(|pair| family(pair) == name).count();
-    let counts = FAMILIES.map(|name| (name, count(name)));
-    let cap = family_cap(&counts.map(|(_, n)| n), params.max_family_share);
-    let mut kept: Vec<usize> = Vec::with_capacity(pairs.len());
-    for (name, n) in counts {
-        let places: Vec<usize> = (0..pairs.len())
-            .filter(|&at| pairs.get(at).is_some_and(|p| family(p) == name))
-            .collect();
-        kept.extend(evenly(n, cap).filter_map(|i| places.get(i)));
-    }
-    kept.sort_unstable();
-    let kept: Vec<usize> = evenly(kept.len(), params.max_pairs.unwrap_or(usize::MAX))
-        .filter_map(|i| kept.get(i).copied())
-        .collect();
-    let mut at = 0;
-    pairs.retain(|_| {
-        at += 1;
-        kept.binary_search(&(at - 1)).is_ok()
-    });
-}
-
-/// The most pairs that each family may keep, so that none has more than `share` of what is left.
-fn family_cap(counts: &[usize], share: f64) -> usize {
-    let mut left: usize = counts.iter().sum();
-    loop {
-        let cap = ((left as f64 * share) as usize).max(1);
-        let kept = counts.iter().map(|&n| n.min(cap)).sum();
-        if kept == left {
-            return cap;
-        }
-        left = kept;
-    }
-}
-
-fn report(pairs: &[(Pair, Preference)], spec: &RewardSpec, offsets: &[u32], ctx: &Context) {
-    let n = pairs.len() as f64;
-    let mean = |of: &dyn Fn(&Preference) -> f64| pairs.iter().map(|p| of(&p.1)).sum::<f64>() / n;
-    ctx.metric("pairs", n);
-    ctx.metric("gap_mean_bps", mean(&|p| p.chosen.1.net_bps - p.rejected.1.net_bps));
-    ctx.metric("reward_chosen_mean", mean(&|p| p.chosen.1.reward));
-    ctx.metric("reward_rejected_mean", mean(&|p| p.rejected.1.reward));
-    ctx.metric("fill_a", spec.fill.a);
-    ctx.metric("fill_k", spec.fill.k);
-    let share = |of: &dyn Fn(&Preference) -> Action, name: &str| {
-        mean(&|p| f64::from(of(p).family() == name))
-    };
-    for name in FAMILIES {
-        let chosen = share(&|p| p.chosen.0, name);
-        let slug = name.replace(' ', "_");
-        ctx.metric(&format!("chosen_{slug}"), chosen);
-        ctx.metric(&format!("rejected_{slug}"), share(&|p| p.rejected.0, name));
-        if chosen > 0.8 {
-            ctx.warn(format!(
-                "{:.0} % of the pairs choose `{name}`: a model can win by always saying it; see `max_family_share` and `reward.adverse_weight`",
-                100.0 * chosen
-            ));
-        }
-    }
-    for &offset in offsets {
-        let at = |a: Action| matches!(a, Action::Limit(_, o) if o == offset);
-        ctx.metric(&format!("chosen_limit_{offset}"), mean(&|p| f64::from(at(p.chosen.0))));
-    }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Side};
-use super::reward::{Outcome, RewardSpec, Score, score};
+use super::reward::{Outcome, RewardSpec, Score, records, score};
 use crate::featurize::rolling::Window;
 use crate::featurize::table::Row;
 
@@ -100,10 +100,10 @@ fn fnv1a(text: &str) -> u64 {
     })
 }
 
-/// Close-to-close volatility over `horizon` bars as known at row `at`, basis points, rounded to
-/// 1e-4; `None` where there are not `window` returns before, or the price stood still.
-pub fn sigma(rows: &[Row], at: usize, horizon: usize, window: usize) -> Option<f64> {
-    let past = rows.get(at.checked_sub(window)?..=at)?;
+/// Close-to-close volatility over `horizon` bars as known at the last row of `past`, basis points,
+/// rounded to 1e-4; `None` where there are not `window` returns, or the price stood still.
+pub fn sigma(past: &[Row], horizon: usize, window: usize) -> Option<f64> {
+    let past = past.get(past.len().checked_sub(window + 1)?..)?;
     let mut returns = Window::new(window);
     for pair in past.windows(2) {
         returns.push((pair[1].bar.close / pair[0].bar.close).ln());
@@ -112,29 +112,59 @@ pub fn sigma(rows: &[Row], at: usize, horizon: usize, window: usize) -> Option<f
     (sigma > 0.0).then_some(sigma)
 }
 
-/// What followed row `at`, over `horizon + markout` bars; `None` where the file ends before, or
-/// where there is no [`sigma`].
+/// How an outcome is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking {
+    /// H, bars.
+    pub horizon: usize,
+    /// tau, bars.
+    pub markout: usize,
+    /// Bars behind sigma.
+    pub sigma_window: usize,
+    /// Half the spread where it is not that of the row, basis points.
+    pub half_spread_bps: Option<f64>,
+    /// The place of the feature `spread_bps`.
+    pub spread: Option<usize>,
+}
+
+/// What followed the last row of `past`, over H + tau bars; `None` where `ahead` has fewer, or
+/// where there is no [`sigma`] or no spread.
 ///
-/// Paths are rounded to 1e-4 basis points, so that what a file holds is what was scored.
-pub fn outcome(
-    rows: &[Row],
-    at: usize,
-    horizon: usize,
-    markout: usize,
-    half_spread_bps: Option<f64>,
-    sigma_window: usize,
-) -> Option<Outcome> {
-    let now = rows.get(at)?;
-    let ahead = rows.get(at + 1..at + 1 + horizon + markout)?;
+/// Rounded to 1e-4 basis points, so that what a file holds is what was scored.
+pub fn outcome(past: &[Row], ahead: &[Row], how: &Taking) -> Option<Outcome> {
+    let now = past.last()?;
+    let (h, tau) = (how.horizon, how.markout);
+    let ahead = ahead.get(..h + tau)?;
     let close = now.bar.close;
     let away = |price: f64| round(1e4 * (price / close - 1.0));
+    let half = match (how.half_spread_bps, now.quote) {
+        (Some(half), _) => half,
+        (None, Some(quote)) => 1e4 * (quote.ask - quote.bid) / 2.0 / close,
+        (None, None) => now.features.get(how.spread?)? / 2.0,
+    };
+    let half = round(half);
+    // Without quotes the spread is taken to stay as it is, in basis points.
+    let moved = |row: &Row, side: Side| match (now.quote, row.quote, side) {
+        (Some(from), Some(to), Side::Buy) => round(1e4 * (to.ask - from.ask) / close),
+        (Some(from), Some(to), Side::Sell) => round(1e4 * (to.bid - from.bid) / close),
+        _ => away(row.bar.close) * (1.0 + side.sign() * half / 1e4),
+    };
+    let judged = |at: usize| away(ahead[at + tau].bar.close);
+    let low = |at: usize| [away(ahead[at].range().0), judged(at)];
+    let high = |at: usize| [away(ahead[at].range().1), judged(at)];
+    let traded = |step: &[f64; 2]| step[0].is_finite();
     Some(Outcome {
         close,
-        half_spread_bps: round(half_spread_bps.unwrap_or(now.feature("spread_bps")? / 2.0)),
-        sigma_bps: sigma(rows, at, horizon, sigma_window)?,
-        high_bps: ahead.iter().map(|row| away(row.bar.high)).collect(),
-        low_bps: ahead.iter().map(|row| away(row.bar.low)).collect(),
-        close_bps: ahead.iter().map(|row| away(row.bar.close)).collect(),
+        half_spread_bps: half,
+        sigma_bps: sigma(past, h, how.sigma_window)?,
+        horizon_bars: h,
+        markout_bars: tau,
+        markout_bps: away(ahead[tau - 1].bar.close),
+        ask_bps: moved(&ahead[h - 1], Side::Buy),
+        bid_bps: moved(&ahead[h - 1], Side::Sell),
+        end_bps: away(ahead[h + tau - 1].bar.close),
+        falls: records(1.0, (0..h).map(low).filter(traded)),
+        rises: records(-1.0, (0..h).map(high).filter(traded)),
     })
 }
 

@@ -30,7 +30,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Side};
+use super::action::{Action, MAX_OFFSET_BPS, Side};
 use super::fill::{Distance, FillModel};
 
 /// Everything that scoring needs besides the outcome; `reward.json`.
@@ -65,49 +65,78 @@ impl RewardSpec {
     }
 }
 
-/// What came after a decision: enough to score any action taken then.
+/// What came after a decision: enough to score any action taken then, however long the horizon.
 ///
-/// The three paths have one entry for each of the `horizon_bars + markout_bars` bars after the
-/// decision, in basis points away from `close`.
+/// Everything is in basis points of `close`, away from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Outcome {
-    /// m0: the close at the decision, in the price's own unit.
+    /// m0: the mid at the decision (the close of a bar), in the price's own unit.
     pub close: f64,
-    /// h: half the spread, basis points.
+    /// h: half the spread.
     pub half_spread_bps: f64,
-    /// sigma_H: volatility over the horizon as known at the decision, basis points.
+    /// sigma_H: volatility over the horizon as known at the decision.
     pub sigma_bps: f64,
-    /// Highs of the bars that follow.
-    pub high_bps: Vec<f64>,
-    /// Lows of the bars that follow.
-    pub low_bps: Vec<f64>,
-    /// Closes of the bars that follow.
-    pub close_bps: Vec<f64>,
+    /// H, bars.
+    pub horizon_bars: usize,
+    /// tau, bars.
+    pub markout_bars: usize,
+    /// The mid tau bars after the decision.
+    pub markout_bps: f64,
+    /// How far the best ask rose over H.
+    pub ask_bps: f64,
+    /// How far the best bid rose over H.
+    pub bid_bps: f64,
+    /// The mid H + tau bars after the decision.
+    pub end_bps: f64,
+    /// The bars within H that trade lower than those before them, as `[low, mid tau bars later]`;
+    /// of those that fill no further whole basis point the first.
+    pub falls: Vec<[f64; 2]>,
+    /// The bars within H that trade higher than those before them, in the same way.
+    pub rises: Vec<[f64; 2]>,
+}
+
+/// Gathers [`Outcome::falls`] or, with `sign` -1, [`Outcome::rises`]: of `(extreme, mid tau bars
+/// later)` those that trade through an offset of whole basis points that none before did.
+pub fn records(sign: f64, path: impl Iterator<Item = [f64; 2]>) -> Vec<[f64; 2]> {
+    // The highest whole offset that is traded through so far.
+    let mut through = 0;
+    let mut out = Vec::new();
+    for step in path {
+        let away = -sign * step[0];
+        let reached = (away.min(f64::from(MAX_OFFSET_BPS) + 1.0).ceil() - 1.0).max(0.0) as u32;
+        if reached > through {
+            through = reached;
+            out.push(step);
+        }
+    }
+    out
 }
 
 impl Outcome {
-    /// Whether `spec` can score it: every path long enough, every number finite, sigma above 0.
+    /// Whether `spec` can score it: of the same horizon, every number finite, sigma above 0.
     ///
     /// # Errors
     /// What is wrong, as a lower-case fragment.
     pub fn check(&self, spec: &RewardSpec) -> Result<(), String> {
-        let bars = spec.horizon_bars + spec.markout_bars;
-        let paths = [
-            ("high_bps", &self.high_bps),
-            ("low_bps", &self.low_bps),
-            ("close_bps", &self.close_bps),
-        ];
-        for (name, path) in paths {
-            if path.len() < bars {
-                let has = path.len();
-                return Err(format!("outcome.{name} has {has} bars; the reward needs {bars}"));
-            }
-            if path.iter().any(|x| !x.is_finite()) {
-                return Err(format!("outcome.{name} holds a number that is not finite"));
-            }
+        let (own, asked) =
+            ((self.horizon_bars, self.markout_bars), (spec.horizon_bars, spec.markout_bars));
+        if own != asked {
+            return Err(format!(
+                "outcome is of {} + {} bars; the reward needs {} + {}",
+                own.0, own.1, asked.0, asked.1
+            ));
         }
-        if !(self.close.is_finite() && self.half_spread_bps.is_finite()) {
+        let plain = [
+            self.close,
+            self.half_spread_bps,
+            self.markout_bps,
+            self.ask_bps,
+            self.bid_bps,
+            self.end_bps,
+        ];
+        let paths = self.falls.iter().chain(&self.rises).flatten();
+        if !plain.iter().chain(paths).all(|x| x.is_finite()) {
             return Err("outcome holds a number that is not finite".into());
         }
         if !(self.sigma_bps.is_finite() && self.sigma_bps > 0.0) {
@@ -116,21 +145,14 @@ impl Outcome {
         Ok(())
     }
 
-    /// The bar (from 1) within `horizon` that trades through a limit, if one does.
-    pub fn fill_bar(&self, side: Side, offset_bps: u32, horizon: usize) -> Option<usize> {
+    /// The mid tau bars after the bar within H that trades through a limit, if one does.
+    pub fn filled(&self, side: Side, offset_bps: u32) -> Option<f64> {
         let offset = f64::from(offset_bps);
         let path = match side {
-            Side::Buy => &self.low_bps,
-            Side::Sell => &self.high_bps,
+            Side::Buy => &self.falls,
+            Side::Sell => &self.rises,
         };
-        path.iter().take(horizon).position(|&x| side.sign() * x < -offset).map(|i| i + 1)
-    }
-
-    /// The close `bar` bars after the decision, basis points; the last known where it is shorter.
-    fn close_at(&self, bar: usize) -> f64 {
-        let path = &self.close_bps;
-        let index = bar.min(path.len());
-        if index == 0 { 0.0 } else { path.get(index - 1).copied().unwrap_or_default() }
+        path.iter().find(|step| side.sign() * step[0] < -offset).map(|step| step[1])
     }
 }
 
@@ -166,8 +188,7 @@ pub struct Score {
     pub components: Components,
 }
 
-/// Scores an action against what followed. Total: an outcome that [`Outcome::check`] refuses gets
-/// a score too (a short path holds its last price), though not a useful one.
+/// Scores an action against what followed.
 pub fn score(spec: &RewardSpec, outcome: &Outcome, action: Action) -> Score {
     let (net_bps, components) = match action {
         Action::Flat => (0.0, Components::default()),
@@ -178,7 +199,7 @@ pub fn score(spec: &RewardSpec, outcome: &Outcome, action: Action) -> Score {
 }
 
 fn market(spec: &RewardSpec, outcome: &Outcome, side: Side) -> (f64, Components) {
-    let markout_bps = side.sign() * outcome.close_at(spec.markout_bars);
+    let markout_bps = side.sign() * outcome.markout_bps;
     let components = Components {
         p_fill: 1.0,
         filled: true,
@@ -193,13 +214,16 @@ fn market(spec: &RewardSpec, outcome: &Outcome, side: Side) -> (f64, Components)
 
 fn limit(spec: &RewardSpec, outcome: &Outcome, side: Side, offset: u32) -> (f64, Components) {
     let (s, h, d) = (side.sign(), outcome.half_spread_bps, f64::from(offset));
-    let bar = outcome.fill_bar(side, offset, spec.horizon_bars);
-    let judged = outcome.close_at(bar.unwrap_or(spec.horizon_bars) + spec.markout_bars);
-    let markout_bps = s * judged + d;
-    let moved = s * outcome.close_at(spec.horizon_bars) * (1.0 + s * h / 1e4);
+    let filled = outcome.filled(side, offset);
+    let markout_bps = s * filled.unwrap_or(outcome.end_bps) + d;
+    // What the order would have crossed to, at the end and at the decision.
+    let moved = match side {
+        Side::Buy => outcome.ask_bps,
+        Side::Sell => -outcome.bid_bps,
+    };
     let components = Components {
         p_fill: spec.p_fill(d, outcome.sigma_bps),
-        filled: bar.is_some(),
+        filled: filled.is_some(),
         improvement_bps: h + d,
         fee_bps: spec.maker_fee_bps,
         half_spread_bps: 0.0,
@@ -243,9 +267,15 @@ mod tests {
             close: 100.0,
             half_spread_bps: 2.0,
             sigma_bps: 50.0,
-            high_bps: vec![8.0, 30.0, 45.0],
-            low_bps: vec![-10.0, -12.0, 5.0],
-            close_bps: vec![-4.0, 20.0, 40.0],
+            horizon_bars: 2,
+            markout_bars: 1,
+            // Lows -10 and -12, highs 8 and 30, closes -4, 20 and 40.
+            markout_bps: -4.0,
+            ask_bps: 20.0 * 1.0002,
+            bid_bps: 20.0 * 0.9998,
+            end_bps: 40.0,
+            falls: records(1.0, [[-10.0, 20.0], [-12.0, 40.0]].into_iter()),
+            rises: records(-1.0, [[8.0, 20.0], [30.0, 40.0]].into_iter()),
         }
     }
 
@@ -312,12 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn a_short_path_is_refused() {
-        let mut short = outcome();
-        short.low_bps.pop();
-        let said = short.check(&spec()).unwrap_err();
-        assert_eq!(said, "outcome.low_bps has 2 bars; the reward needs 3");
+    fn an_outcome_of_another_horizon_is_refused() {
+        let said = outcome().check(&RewardSpec { horizon_bars: 3, ..spec() }).unwrap_err();
+        assert_eq!(said, "outcome is of 2 + 1 bars; the reward needs 3 + 1");
         assert_eq!(outcome().check(&spec()), Ok(()));
+        let strange = Outcome { falls: vec![[-5.0, f64::NAN]], ..outcome() };
+        assert!(strange.check(&spec()).unwrap_err().contains("not finite"));
+    }
+
+    #[test]
+    fn records_are_those_that_fill_a_further_offset() {
+        let path = [-0.5, -1.0, -1.2, -1.9, -3.0, -3.1, -2.0, -900.0, -901.0];
+        let kept = records(1.0, path.into_iter().map(|low| [low, 0.0]));
+        assert_eq!(kept.iter().map(|step| step[0]).collect::<Vec<_>>(), [-1.2, -3.0, -3.1, -900.0]);
     }
 
     fn any_action() -> impl Strategy<Value = Action> {
@@ -329,16 +366,33 @@ mod tests {
         ]
     }
 
-    fn any_outcome() -> impl Strategy<Value = Outcome> {
-        let bars = proptest::collection::vec((0f64..900.0, 0f64..900.0, -800f64..800.0), 3);
-        (0f64..60.0, 1f64..500.0, bars).prop_map(|(half_spread_bps, sigma_bps, bars)| Outcome {
+    /// Ten bars as (mid, above, below), of which the last is for the markout.
+    type Bars = Vec<(f64, f64, f64)>;
+
+    fn followed(half_spread_bps: f64, sigma_bps: f64, bars: &Bars) -> Outcome {
+        let low = |at: usize| [bars[at].0 - bars[at].2, bars[at + 1].0];
+        let high = |at: usize| [bars[at].0 + bars[at].1, bars[at + 1].0];
+        Outcome {
             close: 100.0,
             half_spread_bps,
             sigma_bps,
-            high_bps: bars.iter().map(|b| b.2 + b.0).collect(),
-            low_bps: bars.iter().map(|b| b.2 - b.1).collect(),
-            close_bps: bars.iter().map(|b| b.2).collect(),
-        })
+            horizon_bars: 9,
+            markout_bars: 1,
+            markout_bps: bars[0].0,
+            ask_bps: bars[8].0,
+            bid_bps: bars[8].0,
+            end_bps: bars[9].0,
+            falls: records(1.0, (0..9).map(low)),
+            rises: records(-1.0, (0..9).map(high)),
+        }
+    }
+
+    fn any_bars() -> impl Strategy<Value = Bars> {
+        proptest::collection::vec((-300f64..300.0, 0f64..300.0, 0f64..300.0), 10)
+    }
+
+    fn any_outcome() -> impl Strategy<Value = Outcome> {
+        (0f64..60.0, 1f64..500.0, any_bars()).prop_map(|(h, sigma, bars)| followed(h, sigma, &bars))
     }
 
     proptest! {
@@ -365,16 +419,21 @@ mod tests {
             }
         }
 
+        /// The few steps that an outcome keeps fill what the whole path fills.
         #[test]
-        fn buying_and_selling_are_mirror_images(outcome in any_outcome(), offset in 1u32..=500) {
-            let mirror = Outcome {
-                high_bps: outcome.low_bps.iter().map(|x| -x).collect(),
-                low_bps: outcome.high_bps.iter().map(|x| -x).collect(),
-                close_bps: outcome.close_bps.iter().map(|x| -x).collect(),
-                half_spread_bps: 0.0,
-                ..outcome.clone()
-            };
-            let outcome = Outcome { half_spread_bps: 0.0, ..outcome };
+        fn what_is_kept_fills_like_the_whole(bars in any_bars(), offset in 1u32..=500) {
+            let outcome = followed(1.0, 50.0, &bars);
+            let far = f64::from(offset);
+            let fell = (0..9).find(|&at| bars[at].0 - bars[at].2 < -far).map(|at| bars[at + 1].0);
+            let rose = (0..9).find(|&at| bars[at].0 + bars[at].1 > far).map(|at| bars[at + 1].0);
+            prop_assert_eq!(outcome.filled(Side::Buy, offset), fell);
+            prop_assert_eq!(outcome.filled(Side::Sell, offset), rose);
+        }
+
+        #[test]
+        fn buying_and_selling_are_mirror_images(bars in any_bars(), offset in 1u32..=500) {
+            let turned: Bars = bars.iter().map(|&(mid, above, below)| (-mid, below, above)).collect();
+            let (outcome, mirror) = (followed(0.0, 50.0, &bars), followed(0.0, 50.0, &turned));
             let pairs = [
                 (Action::Market(Side::Buy), Action::Market(Side::Sell)),
                 (Action::Limit(Side::Buy, offset), Action::Limit(Side::Sell, offset)),

@@ -2,9 +2,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::action::{Action, FAMILIES};
+use super::compare::family_cap;
+use super::rank::candidates;
 use super::*;
 use crate::encode::Encode;
 use crate::featurize::Featurize;
+use crate::featurize::split::Split;
 use crate::featurize::tests::{bars_file, day, params, simulated};
 use crate::testing::{self, Ran};
 
@@ -119,10 +123,14 @@ fn an_outcome_by_hand() {
     let at = rows.iter().position(|row| row.bar.date == pair.t0).unwrap();
     let close = rows[at].bar.close;
     assert_eq!(pair.outcome.close, close);
-    assert_eq!(pair.outcome.low_bps.len(), 2);
-    let away = 1e4 * (rows[at + 1].bar.low / close - 1.0);
-    assert!((pair.outcome.low_bps[0] - away).abs() < 1e-4);
-    let half = rows[at].feature("spread_bps").unwrap() / 2.0;
+    let away = |price: f64| 1e4 * (price / close - 1.0);
+    let [low, later] = pair.outcome.falls[0];
+    assert!((low - away(rows[at + 1].bar.low)).abs() < 1e-4);
+    assert!((later - away(rows[at + 2].bar.close)).abs() < 1e-4);
+    assert_eq!(pair.outcome.falls.len(), 1);
+    assert!((pair.outcome.markout_bps - away(rows[at + 1].bar.close)).abs() < 1e-4);
+    assert!((pair.outcome.end_bps - later).abs() < 1e-9);
+    let half = rows[at].features[0] / 2.0;
     assert!((pair.outcome.half_spread_bps - half).abs() < 1e-4);
     let returns: Vec<f64> =
         (at - 19..=at).map(|i| (rows[i].bar.close / rows[i - 1].bar.close).ln()).collect();
@@ -259,5 +267,5 @@ fn golden() {
         ]
     );
     assert_eq!(format!("{:.6} {:.6}", spec.fill.a, spec.fill.k), "2.370600 1.814463");
-    assert_eq!(Pairs::VERSION, 1);
+    assert_eq!(Pairs::VERSION, 2);
 }

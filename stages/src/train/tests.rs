@@ -118,7 +118,8 @@ fn pairs(dir: &Path) -> std::path::PathBuf {
             "rejected": " flat",
             "outcome": {
                 "close": 100.0, "half_spread_bps": 1.0, "sigma_bps": 80.0,
-                "high_bps": [40.0, 60.0], "low_bps": [-60.0, -50.0], "close_bps": [20.0, 50.0]
+                "horizon_bars": 1, "markout_bars": 1, "markout_bps": 20.0, "ask_bps": 20.0,
+                "bid_bps": 20.0, "end_bps": 50.0, "falls": [[-60.0, 50.0]], "rises": [[40.0, 50.0]]
             }
         });
         row.to_string() + "\n"
