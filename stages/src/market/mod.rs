@@ -10,6 +10,30 @@
 //! A [`Sample`] is all that a feature ever sees; it knows nothing past its own time. No stage is
 //! named here.
 
+pub mod bars;
+pub mod binance;
+pub mod book;
+pub mod clock;
+pub mod event;
+pub mod file;
+pub mod join;
+pub mod levels;
+pub mod message;
+pub mod orders;
+pub mod quality;
+pub mod rows;
 mod sample;
+mod source;
+pub mod table;
+pub mod time;
 
 pub use sample::{Quote, Sample, Samples, Trade};
+pub use source::{Series, Source, open};
+
+/// Samples with what was found on the way.
+pub trait Feed: Samples {
+    /// What was read so far, and what was wrong with it.
+    fn counts(&self) -> quality::Counts;
+    /// The form in which to write the samples' times.
+    fn form(&self) -> time::Form;
+}
