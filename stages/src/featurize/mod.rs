@@ -48,6 +48,7 @@ pub mod spread;
 pub mod state;
 pub mod table;
 pub mod volatility;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod tests;
