@@ -39,6 +39,7 @@
 
 pub mod bars;
 pub mod date;
+pub mod feature;
 pub mod fit;
 pub mod flow;
 pub mod regime;
