@@ -39,6 +39,7 @@
 
 pub mod bars;
 pub mod date;
+pub mod feature;
 pub mod fit;
 pub mod flow;
 pub mod folds;
@@ -50,6 +51,7 @@ pub mod spread;
 pub mod state;
 pub mod table;
 pub mod volatility;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod tests;

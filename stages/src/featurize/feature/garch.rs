@@ -1,0 +1,221 @@
+//! Volatility by GARCH(1,1) (Bollerslev 1986), fitted on the training span.
+//!
+//! r_t = mu + e_t with returns in percent, v_(t+1) = omega + alpha e_t^2 + beta v_t. The Gaussian
+//! likelihood is climbed by the simplex of Nelder and Mead (1965) over mu, the long-run variance,
+//! alpha + beta and alpha's share of it, so that any point is a stationary model. The first
+//! variance is the average of the first 75 e^2 with weights 0.94^i, as the `arch` package has it:
+//! it belongs to the training span, as everything that is fitted does.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::parts::{Nothing, Previous};
+use super::regime::KEPT;
+use super::{Entry, Feature, Learner, Need, Shape};
+use crate::market::Sample;
+use crate::{Result, StageError};
+
+/// The forecast of the next sample's volatility.
+pub const GARCH: Entry = Entry {
+    name: "garch_vol",
+    aliases: &["garch"],
+    suffix: None,
+    formula: "sqrt(v_(t+1) P), v_(t+1) = omega + alpha (100 r_t - mu)^2 + beta v_t, fitted on the \
+              training span",
+    unit: "percent a year",
+    source: "Bollerslev 1986",
+    needs: &[Need::Bars],
+    prefers: &[],
+    params: Shape::of::<Nothing>(),
+    make: |_, making| {
+        let fit: Garch = making.fitted()?;
+        let (previous, periods) = (Previous::default(), making.periods_per_year);
+        Ok(Box::new(Forecast { fit, previous, variance: fit.first(), periods }))
+    },
+    fit: Some(|_, _| {
+        Ok(Box::new(Gathering { previous: Previous::default(), returns: VecDeque::new() }))
+    }),
+};
+
+/// The model, of returns in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Garch {
+    /// Mean return.
+    pub mu: f64,
+    /// Constant of the variance.
+    pub omega: f64,
+    /// Weight of the last squared residual.
+    pub alpha: f64,
+    /// Weight of the last variance.
+    pub beta: f64,
+    /// What stands for both before the first return.
+    pub backcast: f64,
+    /// Log-likelihood of the training returns.
+    pub log_likelihood: f64,
+}
+
+impl Garch {
+    /// The variance of the first return.
+    pub fn first(&self) -> f64 {
+        self.omega + (self.alpha + self.beta) * self.backcast
+    }
+    /// The variance of the next return, after one of `x` whose own was `variance`.
+    pub fn next(&self, variance: f64, x: f64) -> f64 {
+        let e = x - self.mu;
+        self.omega + self.alpha * e * e + self.beta * variance
+    }
+
+    /// The model at a point of the simplex: mu, ln long-run variance, logits of persistence and of
+    /// alpha's share.
+    fn at(point: &[f64; 4], x: &[f64]) -> Garch {
+        let logistic = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let persistence = logistic(point[2]);
+        let alpha = persistence * logistic(point[3]);
+        let omega = (1.0 - persistence) * point[1].exp();
+        let backcast = backcast(point[0], x);
+        let beta = persistence - alpha;
+        let mut model = Garch { mu: point[0], omega, alpha, beta, backcast, log_likelihood: 0.0 };
+        let mut variance = model.first();
+        for &r in x {
+            let e = r - model.mu;
+            model.log_likelihood -=
+                0.5 * ((std::f64::consts::TAU * variance).ln() + e * e / variance);
+            variance = model.next(variance, r);
+        }
+        model
+    }
+}
+
+fn backcast(mu: f64, x: &[f64]) -> f64 {
+    let (mut sum, mut weights, mut weight) = (0.0, 0.0, 1.0);
+    for r in x.iter().take(75) {
+        sum += weight * (r - mu) * (r - mu);
+        weights += weight;
+        weight *= 0.94;
+    }
+    sum / weights
+}
+
+/// Fits returns in percent; `None` where they are fewer than 100 or do not vary. `tick` hears of
+/// each step.
+///
+/// # Errors
+/// What `tick` says to stop.
+pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<Garch>> {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let variance = x.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n;
+    if x.len() < 100 || variance <= 0.0 {
+        return Ok(None);
+    }
+    let deviation = variance.sqrt();
+    // Persistence 0.95, of which alpha has a tenth.
+    let mut best = [mean, variance.ln(), 2.944, -2.197];
+    let mut steps = 0;
+    // A simplex may shrink before it is there: begun anew twice.
+    for scale in [1.0, 0.3, 0.05] {
+        let sides = [0.1 * deviation * scale, 0.5 * scale, scale, scale];
+        let cost = |point: &[f64; 4]| {
+            let ll = Garch::at(point, x).log_likelihood;
+            if ll.is_finite() { -ll } else { f64::INFINITY }
+        };
+        best = minimise(cost, best, sides, |_| {
+            steps += 1;
+            tick(steps)
+        })?;
+    }
+    let found = Garch::at(&best, x);
+    Ok(found.log_likelihood.is_finite().then_some(found))
+}
+
+/// Nelder and Mead's simplex from `start`, with sides of those lengths.
+fn minimise(
+    cost: impl Fn(&[f64; 4]) -> f64,
+    start: [f64; 4],
+    sides: [f64; 4],
+    mut tick: impl FnMut(f64) -> Result<()>,
+) -> Result<[f64; 4]> {
+    let mut corners: Vec<([f64; 4], f64)> = vec![(start, cost(&start))];
+    for (i, side) in sides.iter().enumerate() {
+        let mut corner = start;
+        corner[i] += side;
+        corners.push((corner, cost(&corner)));
+    }
+    for _ in 0..600 {
+        corners.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let (best, worst) = (corners[0].1, corners[4]);
+        tick(best)?;
+        if worst.1 - best <= 1e-12 * best.abs() {
+            break;
+        }
+        let centre: [f64; 4] =
+            std::array::from_fn(|i| corners[..4].iter().map(|c| c.0[i]).sum::<f64>() / 4.0);
+        let along = |step: f64| -> ([f64; 4], f64) {
+            let point = std::array::from_fn(|i| centre[i] + step * (worst.0[i] - centre[i]));
+            (point, cost(&point))
+        };
+        let reflected = along(-1.0);
+        let taken = if reflected.1 < best {
+            let further = along(-2.0);
+            if further.1 < reflected.1 { Some(further) } else { Some(reflected) }
+        } else if reflected.1 < corners[3].1 {
+            Some(reflected)
+        } else {
+            let inside = along(if reflected.1 < worst.1 { -0.5 } else { 0.5 });
+            (inside.1 < worst.1.min(reflected.1)).then_some(inside)
+        };
+        match taken {
+            Some(corner) => corners[4] = corner,
+            None => {
+                let to = corners[0].0;
+                for corner in &mut corners[1..] {
+                    corner.0 = std::array::from_fn(|i| to[i] + 0.5 * (corner.0[i] - to[i]));
+                    corner.1 = cost(&corner.0);
+                }
+            }
+        }
+    }
+    corners.sort_by(|a, b| a.1.total_cmp(&b.1));
+    Ok(corners[0].0)
+}
+
+struct Forecast {
+    fit: Garch,
+    previous: Previous,
+    variance: f64,
+    periods: f64,
+}
+
+impl Feature for Forecast {
+    fn push(&mut self, sample: &Sample) -> Option<f64> {
+        let change = 100.0 * self.previous.log_return(sample.close)?;
+        self.variance = self.fit.next(self.variance, change);
+        Some((self.variance * self.periods).sqrt())
+    }
+}
+
+struct Gathering {
+    previous: Previous,
+    returns: VecDeque<f64>,
+}
+
+impl Learner for Gathering {
+    fn push(&mut self, sample: &Sample) {
+        let Some(change) = self.previous.log_return(sample.close) else { return };
+        if self.returns.len() == KEPT {
+            self.returns.pop_front();
+        }
+        self.returns.push_back(100.0 * change);
+    }
+
+    fn finish(self: Box<Self>, tick: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Value> {
+        let returns: Vec<f64> = self.returns.into();
+        let fitted = fit(&returns, |step| tick(step, 1800))?.ok_or_else(|| {
+            StageError::failed(format!("GARCH cannot be fitted to {} returns", returns.len()))
+                .hint("it needs 100 returns and more that vary; train on a longer span")
+        })?;
+        Ok(serde_json::to_value(fitted).map_err(std::io::Error::from)?)
+    }
+}
