@@ -287,14 +287,14 @@ impl Store {
     fn publish(&self, temp: &Path, digest: &Digest) -> Result<()> {
         let place = self.path(digest);
         match std::fs::rename(temp, &place) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(()) => Ok(()),
+            // The folder may not be there yet; if it is something else, the second error names it.
+            Err(_) => {
                 if let Some(folder) = place.parent() {
                     fs_err::create_dir_all(folder)?;
                 }
                 Ok(fs_err::rename(temp, &place)?)
             }
-            Err(_) => Ok(fs_err::rename(temp, &place)?),
-            Ok(()) => Ok(()),
         }
     }
 

@@ -96,3 +96,15 @@ pub fn run<S: Stage>(params: Value, inputs: &[(&str, &Path)]) -> Result<Ran> {
     let (metrics, warnings) = heard.0.into_inner().expect("lock");
     Ok(Ran { dir, outputs, metrics, warnings })
 }
+
+/// Gives `act` a context with inputs and a scratch folder, for what a stage is made of.
+pub fn with<T>(inputs: &[(&str, &Path)], act: impl FnOnce(&Context) -> T) -> T {
+    let dir = tempfile::tempdir().expect("a folder");
+    let job = Job {
+        inputs: inputs.iter().map(|(port, path)| (port.to_string(), input(path))).collect(),
+        scratch: dir.path().to_owned(),
+        dir: dir.path().to_owned(),
+        ..Job::default()
+    };
+    act(&Context::new(&job, &Heard::default(), Cancel::default()))
+}

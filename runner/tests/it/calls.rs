@@ -54,7 +54,8 @@ fn new() -> Space {
 
 fn run(space: &Space, n: usize, fault: &str) -> Ended {
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "-e", fault]);
+    let calls = fault.split(['=', ':']).nth(1).unwrap_or_default();
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e", fault]);
     command.args([env!("CARGO_BIN_EXE_quantmill"), "run", "-j", "2", "--set", &format!("n={n}")]);
     command.current_dir(space.path("")).env_remove("QUANTMILL_HOME").env("NO_COLOR", "1");
     let out = command.output().unwrap();

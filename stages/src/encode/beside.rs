@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::featurize::bars::unreadable;
-use crate::featurize::date;
+use crate::featurize::table::unreadable;
+use crate::market::time;
 use crate::{Result, StageError};
 
 /// The account at a time.
@@ -27,7 +27,7 @@ struct Dated {
     path: PathBuf,
     reader: csv::Reader<fs_err::File>,
     places: Vec<Option<usize>>,
-    last: Option<String>,
+    last: Option<i64>,
     done: bool,
 }
 
@@ -59,17 +59,18 @@ impl Dated {
         let mut cells = self.places.iter().map(|place| cell(place).trim().to_owned());
         let date = cells.next().unwrap_or_default();
         let bad = |what: String| StageError::bad(&self.path, what).at(line);
-        let key = date::key(&date).ok_or_else(|| bad(format!("`{date}` is not a date")))?;
-        if self.last.as_ref().is_some_and(|last| *last > key) {
+        let stamp = time::parse(&date)
+            .ok_or_else(|| bad(format!("`{date}` is not a date")).hint(time::HINT))?;
+        if self.last.is_some_and(|last| last > stamp.time) {
             return Err(bad("dates do not ascend".into()).hint("sort the file by date"));
         }
-        self.last = Some(key.clone());
-        Ok(Some(Line { key, line, cells: cells.collect() }))
+        self.last = Some(stamp.time);
+        Ok(Some(Line { time: stamp.time, line, cells: cells.collect() }))
     }
 }
 
 struct Line {
-    key: String,
+    time: i64,
     line: u64,
     cells: Vec<String>,
 }
@@ -118,13 +119,13 @@ impl Beside {
         Ok(Beside { account, news: news.map(Iterator::peekable), back, ..Beside::default() })
     }
 
-    /// What is known at a date: the account, and the news, the oldest first.
+    /// What is known at a time: the account, and the news, the oldest first.
     ///
     /// # Errors
     /// A file cannot be read, or a cell is not a number.
-    pub fn at(&mut self, key: &str) -> Result<(Option<Account>, Vec<String>)> {
+    pub fn at(&mut self, time: i64) -> Result<(Option<Account>, Vec<String>)> {
         if let Some((lines, path)) = &mut self.account {
-            while let Some(line) = next_up_to(lines, key)? {
+            while let Some(line) = next_up_to(lines, time)? {
                 let number = |at: usize| {
                     let text = &line.cells[at];
                     text.parse::<f64>().ok().filter(|x| x.is_finite()).ok_or_else(|| {
@@ -137,7 +138,7 @@ impl Beside {
             }
         }
         if let Some(lines) = &mut self.news {
-            while let Some(line) = next_up_to(lines, key)? {
+            while let Some(line) = next_up_to(lines, time)? {
                 keep(&mut self.lines, &line.cells[0], self.back.1);
             }
         }
@@ -150,8 +151,8 @@ impl Beside {
 }
 
 /// The next line, where it is not later than `key`: what came before a bar closed is known then.
-fn next_up_to(lines: &mut Peekable<Dated>, key: &str) -> Result<Option<Line>> {
-    lines.next_if(|line| line.as_ref().map_or(true, |line| line.key.as_str() <= key)).transpose()
+fn next_up_to(lines: &mut Peekable<Dated>, time: i64) -> Result<Option<Line>> {
+    lines.next_if(|line| line.as_ref().map_or(true, |line| line.time <= time)).transpose()
 }
 
 fn keep(lines: &mut VecDeque<String>, line: &str, most: usize) {

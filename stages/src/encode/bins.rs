@@ -45,7 +45,7 @@ impl Bins {
             if row.split != Split::Train {
                 continue;
             }
-            let date = row.bar.date;
+            let date = row.date;
             dates = Some((dates.map_or_else(|| date.clone(), |(first, _)| first), date));
             if chosen.next_if_eq(&number).is_some() {
                 for (column, value) in columns.iter_mut().zip(row.features) {

@@ -40,9 +40,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::tokens::{Counter, Encoding, Tokens};
-use crate::featurize::date;
-use crate::featurize::split::{Split, bound, evenly};
+use crate::featurize::split::{Bound, Split, evenly};
 use crate::featurize::table::{self, Extent, Row, Rows};
+use crate::market::time;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use beside::{Account, Beside};
 use bins::Bins;
@@ -201,14 +201,13 @@ impl Stage for Encode {
 fn check(params: &Params) -> Result<(), Invalid> {
     let dates = [("from", &params.from), ("to", &params.to)];
     for (name, text) in dates {
-        if text.as_ref().is_some_and(|t| date::key(t).is_none()) {
+        if text.as_ref().is_some_and(|t| time::parse(t).is_none()) {
             let text = text.as_deref().unwrap_or_default();
-            return Err(Invalid::new(name, format!("`{text}` is not a date"))
-                .help("write YYYY-MM-DD, perhaps with a time: YYYY-MM-DD HH:MM:SS"));
+            return Err(Invalid::new(name, format!("`{text}` is not a date")).help(time::HINT));
         }
     }
-    if let (Some(from), Some(to)) = (bound(&params.from), bound(&params.to))
-        && !date::up_to(&from, &to)
+    if let (Some(from), Some(to)) = (Bound::read(&params.from), Bound::read(&params.to))
+        && !to.holds(from.first)
     {
         return Err(Invalid::new("to", "lies before `from`"));
     }
@@ -263,8 +262,8 @@ fn failed(wrong: &Wrong, names: &[String]) -> StageError {
 
 /// Which rows get a prompt, asked in their order.
 struct Choice<I: Iterator<Item = usize>> {
-    from: Option<String>,
-    to: Option<String>,
+    from: Option<Bound>,
+    to: Option<Bound>,
     /// The numbers of the training rows within the dates that are taken.
     train: std::iter::Peekable<I>,
     seen: usize,
@@ -278,13 +277,13 @@ fn choice(
     extent: Extent,
     ctx: &Context,
 ) -> Result<Choice<impl Iterator<Item = usize>>> {
-    let (from, to) = (bound(&params.from), bound(&params.to));
+    let (from, to) = (Bound::read(&params.from), Bound::read(&params.to));
     let mut train = extent.train;
     if from.is_some() || to.is_some() {
         train = 0;
         for row in Rows::open(ctx.file("features")?)?.take(extent.train_end) {
             let row = row?;
-            train += usize::from(row.split == Split::Train && within(&row, &from, &to));
+            train += usize::from(row.split == Split::Train && within(&row, from, to));
         }
     }
     let stride = params.stride;
@@ -294,14 +293,13 @@ fn choice(
     Ok(Choice { from, to, train, seen: 0, test: params.max_test_rows.unwrap_or(usize::MAX) })
 }
 
-fn within(row: &Row, from: &Option<String>, to: &Option<String>) -> bool {
-    from.as_ref().is_none_or(|from| row.bar.key >= *from)
-        && to.as_ref().is_none_or(|to| date::up_to(&row.bar.key, to))
+fn within(row: &Row, from: Option<Bound>, to: Option<Bound>) -> bool {
+    from.is_none_or(|from| row.time >= from.first) && to.is_none_or(|to| to.holds(row.time))
 }
 
 impl<I: Iterator<Item = usize>> Choice<I> {
     fn takes(&mut self, row: &Row) -> bool {
-        if !within(row, &self.from, &self.to) {
+        if !within(row, self.from, self.to) {
             return false;
         }
         match row.split {
@@ -356,7 +354,7 @@ fn write(params: &Params, extent: Extent, bins: &Bins, ctx: &Context) -> Result<
     while let Some(row) = rows.next() {
         let row = row?;
         if choice.takes(&row) {
-            let (account, news) = beside.at(&row.bar.key)?;
+            let (account, news) = beside.at(row.time)?;
             due.push(Due { at: held.len(), account, news });
         }
         held.push(row);
@@ -440,7 +438,7 @@ impl Teller<'_> {
             }
         }
         let row = &held[due.at];
-        let date = row.bar.date.clone();
+        let date = row.date.clone();
         let prompt = Prompt { id: date.clone(), t0: date, split: row.split, prompt: text };
         Ok(Line { prompt, tokens, shortened })
     }

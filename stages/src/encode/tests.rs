@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::featurize::Featurize;
-use crate::featurize::state::FEATURES;
+
 use crate::featurize::tests::{bars_file, day, params, simulated};
 use crate::testing::{self, Ran};
 
@@ -49,10 +49,10 @@ fn the_narrative_reads_back() {
     let (names, rows) = (names(&path), table::read(&path).unwrap());
     let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
     for prompt in prompts(&ran) {
-        let at = rows.iter().position(|row| row.bar.date == prompt.t0).unwrap();
+        let at = rows.iter().position(|row| row.date == prompt.t0).unwrap();
         let value = |name: &str| feature(&names, &rows[at], name);
         let rank = |name: &str| bins.percentile(name, value(name)) as f64;
-        let back = |n: usize| 100.0 * (rows[at - n].bar.close / rows[at - n - 1].bar.close - 1.0);
+        let back = |n: usize| 100.0 * (rows[at - n].close / rows[at - n - 1].close - 1.0);
         let impact = value("kyle_lambda");
         let expected = [
             (value("spread_bps"), 0.05),
@@ -98,14 +98,14 @@ fn raw_names_every_feature() {
     let (names, rows) = (names(&path), table::read(&path).unwrap());
     let ran = encode(json!({ "style": "raw", "context_bars": 0 }), &path);
     for prompt in prompts(&ran) {
-        let row = rows.iter().find(|row| row.bar.date == prompt.t0).unwrap();
+        let row = rows.iter().find(|row| row.date == prompt.t0).unwrap();
         let body = prompt.prompt.strip_suffix(words::ASK).unwrap();
         let lines: Vec<(&str, f64)> = body
             .lines()
             .map(|line| line.split_once('=').unwrap())
             .map(|(name, value)| (name, value.parse().unwrap()))
             .collect();
-        assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), FEATURES);
+        assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), names);
         for (name, value) in lines {
             let true_value = feature(&names, row, name);
             assert!((value - true_value).abs() <= 0.0006 * true_value.abs() + 1e-12, "{name}");
@@ -172,7 +172,7 @@ fn a_template_of_your_own() {
     let (names, rows) = (names(&path), table::read(&path).unwrap());
     let row = rows.iter().find(|row| row.split == Split::Train).unwrap();
     let rsi = feature(&names, row, "rsi_14");
-    assert_eq!(first.prompt, format!("{}: rsi {rsi:.1}\nDecision:", row.bar.date));
+    assert_eq!(first.prompt, format!("{}: rsi {rsi:.1}\nDecision:", row.date));
 }
 
 #[test]

@@ -107,7 +107,7 @@ pub fn render(
     let returns: Vec<String> = last(wording.back + 1)
         .windows(2)
         .map(|w| {
-            let percent = 100.0 * (w[1].bar.close / w[0].bar.close - 1.0);
+            let percent = 100.0 * (w[1].close / w[0].close - 1.0);
             format!("{} %", signed(percent, wording.decimals))
         })
         .collect();
@@ -121,7 +121,6 @@ pub fn render(
         })
         .map(Value::from_pairs)
         .collect();
-    let bar = &row.bar;
     names.insert("features", Value::from(states));
     names.insert("past", Value::from(past));
     names.insert("bars_back", Value::from(counted(returns.len(), wording.bar)));
@@ -129,13 +128,13 @@ pub fn render(
     names.insert("account", Value::from(Serde(scene.account)));
     names.insert("news", Value::from(scene.news.to_vec()));
     names.insert("bar", Value::from(wording.bar));
-    names.insert("date", Value::from(bar.date.as_str()));
+    names.insert("date", Value::from(row.date.as_str()));
     for (name, value) in [
-        ("open", bar.open),
-        ("high", bar.high),
-        ("low", bar.low),
-        ("close", bar.close),
-        ("volume", bar.volume),
+        ("open", row.open),
+        ("high", row.high),
+        ("low", row.low),
+        ("close", row.close),
+        ("volume", row.volume),
     ] {
         names.insert(name, Value::from(value));
     }

@@ -87,6 +87,8 @@ pub enum Touch {
 pub struct Known {
     /// When it was known: nanoseconds since 1970-01-01 UTC.
     pub t1: i64,
+    /// How many rows later that was.
+    pub rows: usize,
     /// P_t1 / P_t0 - 1, at the barrier's price where one was touched by a low or a high.
     pub simple: f64,
     /// 1 up, -1 down, 0 neither.
@@ -157,7 +159,6 @@ pub struct Labeller {
     sigma: Deviation,
     last: Option<f64>,
     open: VecDeque<Open>,
-    decided: usize,
 }
 
 impl Labeller {
@@ -165,7 +166,7 @@ impl Labeller {
     pub fn new(label: Label) -> Labeller {
         let span = if let Label::TripleBarrier { span, .. } = label { span } else { fifty() };
         let open = VecDeque::new();
-        Labeller { label, sigma: Deviation::new(span), last: None, open, decided: 0 }
+        Labeller { label, sigma: Deviation::new(span), last: None, open }
     }
 
     /// Takes the next row: it decides rows before it, and is open itself.
@@ -196,7 +197,6 @@ impl Labeller {
         let known = first.known;
         (known.is_some() || never).then(|| {
             self.open.pop_front();
-            self.decided += 1;
             known
         })
     }
@@ -208,7 +208,7 @@ fn decide(label: &Label, row: &Open, now: &Sample) -> Option<Known> {
         Horizon::Seconds(seconds) => now.time >= row.time.saturating_add((seconds * 1e9) as i64),
     };
     let simple = now.close / row.price - 1.0;
-    let at = |simple: f64, class: i8| Some(Known { t1: now.time, simple, class });
+    let at = |simple: f64, class: i8| Some(Known { t1: now.time, rows: row.age, simple, class });
     match *label {
         Label::ForwardReturn { .. } if due => at(simple, sign(simple)),
         Label::Direction { flat_below_bps, .. } if due => {
@@ -379,7 +379,7 @@ mod tests {
             // `ret` of the reference is that of the side.
             let side = event["side"].as_f64().unwrap();
             let simple = side * event["ret"].as_f64().unwrap();
-            let own = u64::from(meta(side, &Known { t1: 0, simple, class: 0 }));
+            let own = u64::from(meta(side, &Known { t1: 0, rows: 0, simple, class: 0 }));
             if own == event["bin"].as_u64().unwrap() {
                 continue;
             }

@@ -1,14 +1,19 @@
 //! Which rows may be learnt from, and which are for judging.
 //!
-//! A row's label looks `horizon_bars` ahead, to t1. A training row whose t1 passes the end of the
-//! training span is purged; the first `embargo_bars` after that end are kept out of the test span,
-//! since windows and autocorrelation carry the training span into them. Both are `gap`.
+//! A row's label looks ahead to t1: `horizon_bars`, or what the label of the stage says where that is
+//! later. A training row whose t1 passes the end of the training span is purged; the first
+//! `embargo_bars` after that end are kept out of the test span, since windows and autocorrelation
+//! carry the training span into them. Both are `gap`.
+//!
+//! Rows from `holdout_start` on are sealed: they are `holdout`, and no stage takes them unless it is
+//! told to open them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::date;
+use super::folds::{EmbargoFrom, Scheme};
 use crate::Invalid;
+use crate::market::time::{self, DAY, Form, SECOND};
 
 /// Where training ends and testing begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +30,12 @@ pub struct Splits {
     pub embargo_bars: usize,
     /// Bars that a label looks ahead.
     pub horizon_bars: usize,
+    /// The first date of the sealed holdout. Without it there is none.
+    pub holdout_start: Option<String>,
+    /// Folds over the labelled rows before the holdout, written to output `folds`. Without it, none.
+    pub folds: Option<Scheme>,
+    /// Where the embargo of the folds begins to count.
+    pub embargo_from: EmbargoFrom,
 }
 
 impl Default for Splits {
@@ -35,6 +46,9 @@ impl Default for Splits {
             train_fraction: 0.7,
             embargo_bars: 5,
             horizon_bars: 5,
+            holdout_start: None,
+            folds: None,
+            embargo_from: EmbargoFrom::default(),
         }
     }
 }
@@ -45,19 +59,33 @@ impl Splits {
     /// # Errors
     /// A date that is none, dates in the wrong order, a share outside 0 to 1.
     pub fn check(&self) -> Result<(), Invalid> {
-        for (name, text) in [("train_end", &self.train_end), ("test_start", &self.test_start)] {
-            if text.as_ref().is_some_and(|t| date::key(t).is_none()) {
+        for (name, text) in [
+            ("train_end", &self.train_end),
+            ("test_start", &self.test_start),
+            ("holdout_start", &self.holdout_start),
+        ] {
+            if text.as_ref().is_some_and(|t| time::parse(t).is_none()) {
                 let message = format!("`{}` is not a date", text.as_deref().unwrap_or_default());
-                return Err(Invalid::new(format!("splits.{name}"), message)
-                    .help("write YYYY-MM-DD, perhaps with a time: YYYY-MM-DD HH:MM:SS"));
+                return Err(Invalid::new(format!("splits.{name}"), message).help(time::HINT));
             }
         }
-        let (end, start) = (bound(&self.train_end), bound(&self.test_start));
+        let (end, start) = (Bound::read(&self.train_end), Bound::read(&self.test_start));
         if let (Some(end), Some(start)) = (end, start)
-            && date::up_to(&start, &end)
+            && end.holds(start.first)
         {
             return Err(Invalid::new("splits.test_start", "the test span begins before train_end")
                 .help("testing on rows that were learnt from proves nothing"));
+        }
+        if let (Some(sealed), Some(before)) = (Bound::read(&self.holdout_start), start.or(end))
+            && sealed.first <= before.first
+        {
+            return Err(Invalid::new(
+                "splits.holdout_start",
+                "the holdout begins before the test span",
+            ));
+        }
+        if let Some(scheme) = &self.folds {
+            scheme.check("splits.folds")?;
         }
         if !(self.train_fraction > 0.0 && self.train_fraction < 1.0) {
             return Err(Invalid::new("splits.train_fraction", "must lie between 0 and 1"));
@@ -66,9 +94,33 @@ impl Splits {
     }
 }
 
-/// The sort key of a bound that was checked before.
-pub fn bound(text: &Option<String>) -> Option<String> {
-    text.as_deref().and_then(date::key)
+/// A date that bounds rows: of one that is only a day, the whole day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its first nanosecond.
+    pub first: i64,
+    /// Its last nanosecond.
+    pub last: i64,
+}
+
+impl Bound {
+    /// Reads a date; `None` where there is none.
+    pub fn read(text: &Option<String>) -> Option<Bound> {
+        let stamp = time::parse(text.as_deref()?)?;
+        let wide = match stamp.form {
+            Form::Date => DAY,
+            Form::Seconds => SECOND,
+            Form::Millis => 1_000_000,
+            Form::Micros => 1_000,
+            Form::Nanos => 1,
+        };
+        Some(Bound { first: stamp.time, last: stamp.time + wide - 1 })
+    }
+
+    /// Whether a time lies before its end.
+    pub fn holds(&self, time: i64) -> bool {
+        time <= self.last
+    }
 }
 
 /// The split of a row.
@@ -83,9 +135,15 @@ pub enum Split {
     Gap,
     /// For judging alone.
     Test,
+    /// Sealed.
+    Holdout,
 }
 
 impl Split {
+    /// All of them.
+    pub const ALL: [Split; 5] =
+        [Split::Warmup, Split::Train, Split::Gap, Split::Test, Split::Holdout];
+
     /// As the column has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -93,13 +151,12 @@ impl Split {
             Split::Train => "train",
             Split::Gap => "gap",
             Split::Test => "test",
+            Split::Holdout => "holdout",
         }
     }
     /// Reads [`Split::name`].
     pub fn parse(text: &str) -> Option<Split> {
-        [Split::Warmup, Split::Train, Split::Gap, Split::Test]
-            .into_iter()
-            .find(|split| split.name() == text)
+        Split::ALL.into_iter().find(|split| split.name() == text)
     }
 }
 
@@ -108,22 +165,35 @@ impl Split {
 pub struct Spans {
     /// Rows before this one may be training rows.
     pub train: usize,
+    /// Rows before this one are of the training span, whatever their labels.
+    pub train_end: usize,
     /// Rows from this one on are test rows.
     pub test: usize,
+    /// Rows from this one on are sealed.
+    pub holdout: usize,
 }
 
 impl Spans {
-    /// From the number of rows up to the end of the training span, and before the test span.
-    pub fn new(splits: &Splits, up_to_train_end: usize, before_test: usize) -> Spans {
+    /// From the number of rows up to the end of the training span, before the test span, and before
+    /// the holdout.
+    pub fn new(
+        splits: &Splits,
+        up_to_train_end: usize,
+        before_test: usize,
+        before_holdout: usize,
+    ) -> Spans {
         Spans {
             train: up_to_train_end.saturating_sub(splits.horizon_bars),
+            train_end: up_to_train_end,
             test: before_test.max(up_to_train_end + splits.embargo_bars),
+            holdout: before_holdout,
         }
     }
-    /// The split of row `row`, where every window is full.
-    pub fn of(&self, row: usize) -> Split {
+    /// The split of row `row`, where every window is full; its label ends at row `until`.
+    pub fn of(&self, row: usize, until: usize) -> Split {
         match row {
-            row if row < self.train => Split::Train,
+            row if row >= self.holdout => Split::Holdout,
+            row if row < self.train && until < self.train_end => Split::Train,
             row if row < self.test => Split::Gap,
             _ => Split::Test,
         }

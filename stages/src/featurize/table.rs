@@ -7,14 +7,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bars::{Bar, unreadable};
-use super::date;
 use super::split::Split;
-use crate::market::Quote;
+use crate::market::{Quote, time};
 use crate::{Result, StageError};
 
 /// Columns after `split` that are no features.
-pub const COMPANIONS: [&str; 12] = [
+pub const COMPANIONS: [&str; 10] = [
     "bid",
     "bid_size",
     "ask",
@@ -25,15 +23,25 @@ pub const COMPANIONS: [&str; 12] = [
     "t1",
     "label",
     "label_return",
-    "label_weight",
-    "side",
 ];
 
 /// A row of `features.csv`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The bar.
-    pub bar: Bar,
+    /// The date as the file has it.
+    pub date: String,
+    /// The same in nanoseconds since 1970-01-01 UTC.
+    pub time: i64,
+    /// First price.
+    pub open: f64,
+    /// Highest price.
+    pub high: f64,
+    /// Lowest price.
+    pub low: f64,
+    /// Last price.
+    pub close: f64,
+    /// Units traded.
+    pub volume: f64,
     /// Its split.
     pub split: Split,
     /// The features in the order of [`Rows::names`]; `NaN` where the warm-up knows none.
@@ -48,7 +56,7 @@ impl Row {
     /// The lowest price that a resting buy could have filled at, and the highest for a sell: of
     /// trades where they are known, else of the bar.
     pub fn range(&self) -> (f64, f64) {
-        self.traded.unwrap_or((self.bar.low, self.bar.high))
+        self.traded.unwrap_or((self.low, self.high))
     }
 }
 
@@ -60,7 +68,7 @@ pub struct Rows {
     header: csv::StringRecord,
     names: Vec<String>,
     places: Places,
-    last: Option<String>,
+    last: Option<i64>,
     done: bool,
 }
 
@@ -149,12 +157,13 @@ impl Rows {
             _ => number(at),
         };
         let features = places.features.iter().map(feature).collect::<Result<_>>()?;
-        let day = text(places.date).to_owned();
-        let key = date::key(&day).ok_or_else(|| bad(format!("`{day}` is not a date")))?;
-        if self.last.as_ref().is_some_and(|last| *last >= key) {
+        let date = text(places.date).to_owned();
+        let stamp = time::parse(&date)
+            .ok_or_else(|| bad(format!("`{date}` is not a date")).hint(time::HINT))?;
+        if self.last.is_some_and(|last| last >= stamp.time) {
             return Err(bad("dates do not ascend".into()).hint("sort the file by date"));
         }
-        self.last = Some(key.clone());
+        self.last = Some(stamp.time);
         let given = |places: &[usize]| places.iter().all(|&at| !text(at).is_empty());
         let quote = match places.quote {
             Some(at) if given(&at) => Some(Quote {
@@ -172,16 +181,19 @@ impl Rows {
             None => None,
         };
         let [open, high, low, close, volume] = places.bar;
-        let bar = Bar {
-            date: day,
-            key,
+        Ok(Some(Row {
+            date,
+            time: stamp.time,
             open: number(open)?,
             high: number(high)?,
             low: number(low)?,
             close: number(close)?,
             volume: number(volume)?,
-        };
-        Ok(Some(Row { bar, split, features, quote, traded }))
+            split,
+            features,
+            quote,
+            traded,
+        }))
     }
 }
 
@@ -289,6 +301,25 @@ pub fn extent(path: &Path) -> Result<Extent> {
         0 => Err(StageError::bad(path, "no row of split `train`")
             .hint("check `splits` of the featurize stage")),
         _ => Ok(extent),
+    }
+}
+
+/// What the CSV reader could not read.
+pub fn unreadable(path: &Path, error: &csv::Error) -> StageError {
+    let line = error.position().map(csv::Position::line);
+    let bad = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            StageError::bad(path, format!("{len} cells where the header has {expected_len}"))
+                .hint("fields are separated by commas; quote a field that holds one")
+        }
+        csv::ErrorKind::Utf8 { .. } => {
+            StageError::bad(path, "not UTF-8 text").hint("export the file as UTF-8")
+        }
+        _ => StageError::bad(path, error.to_string()),
+    };
+    match line {
+        Some(line) => bad.at(line),
+        None => bad,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod quality;
 pub mod rows;
 mod sample;
 mod source;
+pub mod spool;
 pub mod table;
 pub mod time;
 

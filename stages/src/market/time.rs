@@ -186,9 +186,9 @@ fn epoch(text: &str) -> Option<Stamp> {
     }
     let count: i64 = whole.parse().ok()?;
     let (unit, form) = match count {
-        ..100_000_000_000 => (SECOND, Form::Seconds),
-        ..100_000_000_000_000 => (1_000_000, Form::Millis),
-        ..100_000_000_000_000_000 => (1_000, Form::Micros),
+        0..=99_999_999_999 => (SECOND, Form::Seconds),
+        100_000_000_000..=99_999_999_999_999 => (1_000_000, Form::Millis),
+        100_000_000_000_000..=99_999_999_999_999_999 => (1_000, Form::Micros),
         _ => (1, Form::Nanos),
     };
     let time = count.checked_mul(unit)?;

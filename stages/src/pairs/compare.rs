@@ -14,9 +14,9 @@ use super::rank::{Preference, Rules, Taking, candidates, outcome, prefer};
 use super::reward::{Outcome, RewardSpec, Score};
 use super::{Both, Pair, Params, Terms};
 use crate::encode::prompt::{Prompt, Prompts};
-use crate::featurize::date;
 use crate::featurize::split::{Split, evenly};
 use crate::featurize::table::{Around, Extent, Row, Rows};
+use crate::market::time;
 use crate::{Context, Result, StageError};
 
 /// What is kept of a pair until it is known which stay.
@@ -107,11 +107,11 @@ fn all(
         if total % 1000 == 0 {
             ctx.progress(total as u64, 0, "prompts", "")?;
         }
-        let key = date::key(&prompt.t0).unwrap_or_default();
-        while at.is_some() && rows.row().bar.key < key {
+        let t0 = time::parse(&prompt.t0).map_or(i64::MIN, |stamp| stamp.time);
+        while at.is_some() && rows.row().time < t0 {
             at = rows.step()?;
         }
-        let found = at.filter(|_| rows.row().bar.key == key && rows.row().split == Split::Train);
+        let found = at.filter(|_| rows.row().time == t0 && rows.row().split == Split::Train);
         if found.is_none() {
             let message = format!("prompt `{}` is of no training row", prompt.id);
             return Err(StageError::bad(path, message).hint(
@@ -166,7 +166,7 @@ fn pair(prompt: Prompt, end: &Row, outcome: Outcome, preference: &Preference) ->
     Pair {
         id: prompt.id,
         t0: prompt.t0,
-        t1: end.bar.date.clone(),
+        t1: end.date.clone(),
         prompt: prompt.prompt,
         chosen: format!(" {}", chosen.0),
         rejected: format!(" {}", rejected.0),

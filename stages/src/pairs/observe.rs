@@ -45,7 +45,7 @@ pub fn fit(path: &Path, extent: Extent, params: &Params) -> Result<Option<(FillM
 fn both_sides(row: &Row, ahead: &[Row], offset: f64) -> BarWaits {
     let mut both = BarWaits::default();
     for side in [Side::Buy, Side::Sell] {
-        let price = row.bar.close * (1.0 - side.sign() * offset / 1e4);
+        let price = row.close * (1.0 - side.sign() * offset / 1e4);
         let through = |bar: &Row| match side {
             Side::Buy => bar.range().0 < price,
             Side::Sell => bar.range().1 > price,

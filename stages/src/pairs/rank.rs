@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Side};
 use super::reward::{Outcome, RewardSpec, Score, records, score};
-use crate::featurize::rolling::Window;
 use crate::featurize::table::Row;
 
 /// Which action the chosen one is set against.
@@ -104,11 +103,11 @@ fn fnv1a(text: &str) -> u64 {
 /// rounded to 1e-4; `None` where there are not `window` returns, or the price stood still.
 pub fn sigma(past: &[Row], horizon: usize, window: usize) -> Option<f64> {
     let past = past.get(past.len().checked_sub(window + 1)?..)?;
-    let mut returns = Window::new(window);
-    for pair in past.windows(2) {
-        returns.push((pair[1].bar.close / pair[0].bar.close).ln());
-    }
-    let sigma = round(1e4 * returns.deviation()? * (horizon as f64).sqrt());
+    let returns = || past.windows(2).map(|pair| (pair[1].close / pair[0].close).ln());
+    let mean = returns().sum::<f64>() / window as f64;
+    let squares: f64 = returns().map(|r| (r - mean) * (r - mean)).sum();
+    let deviation = (squares / (window - 1) as f64).sqrt();
+    let sigma = round(1e4 * deviation * (horizon as f64).sqrt());
     (sigma > 0.0).then_some(sigma)
 }
 
@@ -135,7 +134,7 @@ pub fn outcome(past: &[Row], ahead: &[Row], how: &Taking) -> Option<Outcome> {
     let now = past.last()?;
     let (h, tau) = (how.horizon, how.markout);
     let ahead = ahead.get(..h + tau)?;
-    let close = now.bar.close;
+    let close = now.close;
     let away = |price: f64| round(1e4 * (price / close - 1.0));
     let half = match (how.half_spread_bps, now.quote) {
         (Some(half), _) => half,
@@ -147,9 +146,9 @@ pub fn outcome(past: &[Row], ahead: &[Row], how: &Taking) -> Option<Outcome> {
     let moved = |row: &Row, side: Side| match (now.quote, row.quote, side) {
         (Some(from), Some(to), Side::Buy) => round(1e4 * (to.ask - from.ask) / close),
         (Some(from), Some(to), Side::Sell) => round(1e4 * (to.bid - from.bid) / close),
-        _ => away(row.bar.close) * (1.0 + side.sign() * half / 1e4),
+        _ => away(row.close) * (1.0 + side.sign() * half / 1e4),
     };
-    let judged = |at: usize| away(ahead[at + tau].bar.close);
+    let judged = |at: usize| away(ahead[at + tau].close);
     let low = |at: usize| [away(ahead[at].range().0), judged(at)];
     let high = |at: usize| [away(ahead[at].range().1), judged(at)];
     let traded = |step: &[f64; 2]| step[0].is_finite();
@@ -159,10 +158,10 @@ pub fn outcome(past: &[Row], ahead: &[Row], how: &Taking) -> Option<Outcome> {
         sigma_bps: sigma(past, h, how.sigma_window)?,
         horizon_bars: h,
         markout_bars: tau,
-        markout_bps: away(ahead[tau - 1].bar.close),
+        markout_bps: away(ahead[tau - 1].close),
         ask_bps: moved(&ahead[h - 1], Side::Buy),
         bid_bps: moved(&ahead[h - 1], Side::Sell),
-        end_bps: away(ahead[h + tau - 1].bar.close),
+        end_bps: away(ahead[h + tau - 1].close),
         falls: records(1.0, (0..h).map(low).filter(traded)),
         rises: records(-1.0, (0..h).map(high).filter(traded)),
     })

@@ -82,11 +82,11 @@ fn no_label_passes_the_training_span() {
         let ran = run(with, &inputs.features, &inputs.prompts).unwrap();
         let pairs = pairs(&ran);
         for pair in &pairs {
-            let place = |date: &str| rows.iter().position(|row| row.bar.date == date).unwrap();
+            let place = |date: &str| rows.iter().position(|row| row.date == date).unwrap();
             assert_eq!(place(&pair.t1), place(&pair.t0) + h + tau);
-            assert!(pair.t1 <= rows[last].bar.date);
+            assert!(pair.t1 <= rows[last].date);
         }
-        assert_eq!(pairs.last().unwrap().t1, rows[last].bar.date);
+        assert_eq!(pairs.last().unwrap().t1, rows[last].date);
         assert_eq!(ran.metrics["dropped_label_past_train_end"], (h + tau) as f64);
     }
 }
@@ -120,20 +120,20 @@ fn an_outcome_by_hand() {
     let rows = table::read(&inputs.features).unwrap();
     let ran = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
     let pair = &pairs(&ran)[40];
-    let at = rows.iter().position(|row| row.bar.date == pair.t0).unwrap();
-    let close = rows[at].bar.close;
+    let at = rows.iter().position(|row| row.date == pair.t0).unwrap();
+    let close = rows[at].close;
     assert_eq!(pair.outcome.close, close);
     let away = |price: f64| 1e4 * (price / close - 1.0);
     let [low, later] = pair.outcome.falls[0];
-    assert!((low - away(rows[at + 1].bar.low)).abs() < 1e-4);
-    assert!((later - away(rows[at + 2].bar.close)).abs() < 1e-4);
+    assert!((low - away(rows[at + 1].low)).abs() < 1e-4);
+    assert!((later - away(rows[at + 2].close)).abs() < 1e-4);
     assert_eq!(pair.outcome.falls.len(), 1);
-    assert!((pair.outcome.markout_bps - away(rows[at + 1].bar.close)).abs() < 1e-4);
+    assert!((pair.outcome.markout_bps - away(rows[at + 1].close)).abs() < 1e-4);
     assert!((pair.outcome.end_bps - later).abs() < 1e-9);
     let half = rows[at].features[0] / 2.0;
     assert!((pair.outcome.half_spread_bps - half).abs() < 1e-4);
     let returns: Vec<f64> =
-        (at - 19..=at).map(|i| (rows[i].bar.close / rows[i - 1].bar.close).ln()).collect();
+        (at - 19..=at).map(|i| (rows[i].close / rows[i - 1].close).ln()).collect();
     let mean = returns.iter().sum::<f64>() / 20.0;
     let variance = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 19.0;
     assert!((pair.outcome.sigma_bps - 1e4 * variance.sqrt()).abs() < 1e-4);

@@ -30,7 +30,7 @@ pub fn causal(
 }
 
 /// Makes another market of a sample.
-fn disturb(sample: &mut Sample) {
+pub fn disturb(sample: &mut Sample) {
     for price in [&mut sample.open, &mut sample.high, &mut sample.low, &mut sample.close] {
         *price *= 3.0;
     }

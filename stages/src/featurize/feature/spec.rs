@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use super::{Entry, FEATURES, Feature, Learner, Making, Need, Source};
 use crate::featurize::fit::short;
+use crate::featurize::table::COMPANIONS;
 use crate::market::Sample;
 use crate::{Invalid, Result};
 
@@ -24,21 +25,7 @@ use crate::{Invalid, Result};
 pub type Fits = BTreeMap<String, Value>;
 
 /// Columns that the table of features has anyway.
-const TAKEN: &[&str] = &[
-    "date",
-    "time",
-    "open",
-    "high",
-    "low",
-    "close",
-    "volume",
-    "split",
-    "index_close",
-    "label",
-    "ret",
-    "t0",
-    "t1",
-];
+const TAKEN: &[&str] = &["date", "time", "open", "high", "low", "close", "volume", "split"];
 
 /// An item of the list, as written.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,7 +173,7 @@ fn column(spec: &FeatureSpec, item: String) -> Result<Column, Invalid> {
             .help("letters, digits and `_`, a letter first"));
         }
     };
-    if TAKEN.contains(&name.as_str()) {
+    if TAKEN.contains(&name.as_str()) || COMPANIONS.contains(&name.as_str()) {
         let message = format!("the table has a column `{name}` already");
         return Err(Invalid::new(format!("{path}.as"), message).help("choose another name"));
     }
