@@ -23,11 +23,13 @@ pub fn bulk(change: f64, sigma: f64) -> f64 {
     if sigma > 0.0 { 0.5 * erfc(-change / sigma / std::f64::consts::SQRT_2) } else { 0.5 }
 }
 
-/// The share of a sample's volume that takers bought, as the source says, or else by [`bulk`].
+/// The share of a sample's volume that takers bought, as the source says, or else by [`bulk`]. Known
+/// with `sigma` in both cases, so that a source that says it now and then leaves no gaps.
 pub fn share_bought(sample: &Sample, change: Option<f64>, sigma: Option<f64>) -> Option<f64> {
+    let (change, sigma) = change.zip(sigma)?;
     match sample.bought {
         Some(bought) if sample.volume > 0.0 => Some((bought / sample.volume).clamp(0.0, 1.0)),
-        _ => change.zip(sigma).map(|(change, sigma)| bulk(change, sigma)),
+        _ => Some(bulk(change, sigma)),
     }
 }
 

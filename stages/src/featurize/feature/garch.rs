@@ -69,12 +69,11 @@ impl Garch {
 
     /// The model at a point of the simplex: mu, ln long-run variance, logits of persistence and of
     /// alpha's share.
-    fn at(point: &[f64; 4], x: &[f64]) -> Garch {
+    fn at(point: &[f64; 4], x: &[f64], backcast: f64) -> Garch {
         let logistic = |z: f64| 1.0 / (1.0 + (-z).exp());
         let persistence = logistic(point[2]);
         let alpha = persistence * logistic(point[3]);
         let omega = (1.0 - persistence) * point[1].exp();
-        let backcast = backcast(point[0], x);
         let beta = persistence - alpha;
         let mut model = Garch { mu: point[0], omega, alpha, beta, backcast, log_likelihood: 0.0 };
         let mut variance = model.first();
@@ -88,6 +87,7 @@ impl Garch {
     }
 }
 
+/// What stands for the variance before the first return; residuals are from the plain mean.
 fn backcast(mu: f64, x: &[f64]) -> f64 {
     let (mut sum, mut weights, mut weight) = (0.0, 0.0, 1.0);
     for r in x.iter().take(75) {
@@ -111,6 +111,7 @@ pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<
         return Ok(None);
     }
     let deviation = variance.sqrt();
+    let backcast = backcast(mean, x);
     // Persistence 0.95, of which alpha has a tenth.
     let mut best = [mean, variance.ln(), 2.944, -2.197];
     let mut steps = 0;
@@ -118,7 +119,7 @@ pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<
     for scale in [1.0, 0.3, 0.05] {
         let sides = [0.1 * deviation * scale, 0.5 * scale, scale, scale];
         let cost = |point: &[f64; 4]| {
-            let ll = Garch::at(point, x).log_likelihood;
+            let ll = Garch::at(point, x, backcast).log_likelihood;
             if ll.is_finite() { -ll } else { f64::INFINITY }
         };
         best = minimise(cost, best, sides, |_| {
@@ -126,7 +127,7 @@ pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<
             tick(steps)
         })?;
     }
-    let found = Garch::at(&best, x);
+    let found = Garch::at(&best, x, backcast);
     Ok(found.log_likelihood.is_finite().then_some(found))
 }
 
