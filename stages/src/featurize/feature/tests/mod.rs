@@ -2,7 +2,6 @@ mod causality;
 mod learning;
 mod list;
 mod micro;
-mod state;
 mod vectors;
 
 use std::path::{Path, PathBuf};
