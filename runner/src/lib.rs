@@ -11,6 +11,7 @@ pub mod event;
 pub mod executor;
 pub mod exit;
 pub mod experiment;
+pub mod fetch;
 pub mod graph;
 pub mod interrupt;
 pub mod lock;

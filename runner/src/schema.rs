@@ -50,7 +50,7 @@ pub fn schema(kinds: &[Kind]) -> Value {
             },
             "sandbox": sandbox("How far every `command` is kept to what it declares."),
             "inputs": {
-                "description": "Source files: a name for each file, folder or glob, relative to this file. They are read and hashed, never written.",
+                "description": "Source files: a name for each file, folder or glob, relative to this file, or `https://host/file#blake3=<digest>`. They are read and hashed, never written.",
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[a-z0-9_-]+$" },
                 "additionalProperties": { "type": "string", "minLength": 1 },

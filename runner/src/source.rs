@@ -1,4 +1,4 @@
-//! Source files: from a path or a glob of the pipeline file to digests.
+//! Source files: from a path, a glob or a URL of the pipeline file to digests.
 //!
 //! Sources are read in place and never written. What a stage read is compared with what was hashed
 //! by the files' stamps once the stage has ended.
@@ -13,6 +13,7 @@ use quantmill_cache::{Artifact, Digest, IndexError, Scan, Stamp, Walk};
 use quantmill_stages::{Files, Input};
 
 use crate::diagnostic::nearest;
+use crate::fetch;
 use crate::state::State;
 
 /// What feeds a port, ready to be read.
@@ -115,6 +116,9 @@ impl From<io::Error> for SourceError {
 
 /// Finds and hashes what a path, folder or glob names, relative to `dir`.
 pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceError> {
+    if let Some(remotes) = fetch::remotes(pattern) {
+        return fetch::read(state, &remotes?);
+    }
     let before = SystemTime::now();
     let whole = dir.join(pattern);
     if whole.is_file() {
@@ -141,8 +145,12 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     Ok(Given { artifact, input, origin, shown: None })
 }
 
-/// Whether a path, folder or glob names anything. Reads no file.
+/// Whether a path, folder or glob names anything. Reads no file; what lies elsewhere is taken to be
+/// there.
 pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
+    if let Some(remotes) = fetch::remotes(pattern) {
+        return remotes.map(drop);
+    }
     let found = match dir.join(pattern).is_file() {
         true => true,
         false => match Choice::new(dir, pattern)? {

@@ -49,6 +49,10 @@ pub trait Stage {
     fn check(_params: &Self::Params) -> std::result::Result<(), Invalid> {
         Ok(())
     }
+    /// What its parameters may name, for `stages NAME`: a title, and what there is under it.
+    fn names() -> Option<(&'static str, Vec<Named>)> {
+        None
+    }
     /// Does the work: reads the inputs, writes every output.
     fn run(params: &Self::Params, ctx: &Context) -> Result<()>;
     /// Of a [`Stage::TRIAL`]: what the one at `own`, or else the best, is worth among all
@@ -56,6 +60,17 @@ pub trait Stage {
     fn judge(_tried: &[Tried], _own: Option<usize>) -> Result<Option<Judged>> {
         Ok(None)
     }
+}
+
+/// Something that a parameter may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// More of it: unit, source and parameters.
+    pub notes: Vec<String>,
 }
 
 /// A named input or output.
@@ -243,6 +258,8 @@ pub struct Kind {
     pub outputs: fn(&Value) -> Vec<Port>,
     /// Runs it with resolved parameters.
     pub run: fn(&Value, &Context) -> Result<()>,
+    /// `Stage::names`.
+    pub names: fn() -> Option<(&'static str, Vec<Named>)>,
     /// `Stage::judge`.
     pub judge: fn(&[Tried], Option<usize>) -> Result<Option<Judged>>,
 }
@@ -268,6 +285,7 @@ impl Kind {
                 let params = read::<S>(params).map_err(|e| StageError::failed(e.message))?;
                 S::run(&params, ctx)
             },
+            names: S::names,
             judge: S::judge,
         }
     }

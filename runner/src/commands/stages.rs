@@ -46,6 +46,13 @@ pub fn stages(arguments: &Stages, kinds: &[Kind]) -> Result<(), Failure> {
     println!("\n{}", paint(on, Paint::Bold, "parameters (with)"));
     let schema = (kind.schema)().to_value();
     parameters(&schema, &schema, "  ", on);
+    if let Some((title, names)) = (kind.names)() {
+        println!("\n{}", paint(on, Paint::Bold, title));
+        for named in names {
+            println!("  {} {}", paint(on, Paint::Bold, &pad(named.name, 20)), named.about);
+            named.notes.iter().for_each(|note| println!("  {} {note}", pad("", 20)));
+        }
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use super::{STAGE_KEYS, StageSpec, TOP_KEYS, Text, is_name};
 use crate::diagnostic::{Problem, Span, suggest};
 use crate::graph::{InputSpec, Needs};
 use crate::params;
+use crate::source::SourceError;
 use crate::vars::Vars;
 use crate::yaml::{Key, Value, Yaml};
 
@@ -92,6 +93,13 @@ fn pattern_problem(pattern: &Text) -> Option<Problem> {
     if pattern.text.trim().is_empty() {
         let problem = Problem::new("spec::path", pattern.span, "an input needs a path");
         return Some(problem.help("give a file, a folder or a glob such as `data/*.csv`"));
+    }
+    match crate::fetch::remotes(&pattern.text) {
+        Some(Err(SourceError::Nothing { message, help })) => {
+            return Some(Problem::new("spec::path", pattern.span, message).maybe_help(help));
+        }
+        Some(_) => return None,
+        None => {}
     }
     if !pattern.text.contains(['*', '?', '[', ']', '{', '}']) {
         return None;

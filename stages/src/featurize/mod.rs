@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::market::clock::Sampling;
 use crate::market::quality::Quality;
 use crate::market::{Series, Source};
-use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
+use crate::{Context, Format, Invalid, Named, Port, Result, Stage, StageError};
 use feature::{Column, FeatureSpec};
 use fit::Fit;
 use labels::Label;
@@ -132,6 +132,10 @@ impl Stage for Featurize {
         params.splits.check()
     }
 
+    fn names() -> Option<(&'static str, Vec<Named>)> {
+        Some(("features", feature::listing().iter().map(named).collect()))
+    }
+
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let scan = scan::scan(params, ctx)?;
         let columns = columns(params, &scan)?;
@@ -146,6 +150,23 @@ impl Stage for Featurize {
         }
         write::write(params, &columns, &scan, fit, ctx)
     }
+}
+
+fn named(row: &feature::Listed) -> Named {
+    let needs: Vec<&str> = row.needs.iter().map(|need| need.name()).collect();
+    let mut what = format!("{}; {}; needs {}", row.unit, row.source, needs.join(", "));
+    if row.fitted {
+        what += "; fitted on the training span";
+    }
+    let mut notes = vec![what];
+    let mut params: Vec<String> = Vec::new();
+    for (name, value) in row.params.as_object().into_iter().flatten() {
+        params.push(format!("{name}: {value}"));
+    }
+    if !params.is_empty() {
+        notes.push(format!("{{ {} }}", params.join(", ")));
+    }
+    Named { name: row.name, about: row.formula, notes }
 }
 
 /// The columns of the features for what the source has.

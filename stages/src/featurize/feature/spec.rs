@@ -96,6 +96,12 @@ impl JsonSchema for FeatureSpec {
                 }
             }
             let params = serde_json::json!({ "anyOf": [params, { "type": "null" }] });
+            let place = format!("Feature.{}", entry.name);
+            let params = {
+                let reference = serde_json::json!({ "$ref": format!("#/$defs/{place}") });
+                generator.definitions_mut().insert(place, params);
+                reference
+            };
             for name in std::iter::once(entry.name).chain(entry.aliases.iter().copied()) {
                 names.push(name);
                 if entry.suffix.is_some() {
