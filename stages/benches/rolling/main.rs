@@ -9,7 +9,8 @@
 //! compared with sums taken anew over the window at every 9,973rd row.
 //!
 //! PYTHON is an interpreter that imports polars and pandas; without it only this crate is timed.
-//! `--rows N` takes fewer rows.
+//! `--rows N` takes fewer rows. Last comes the market state on as many bars, fifteen features at
+//! once, which no peer has.
 // In a benchmark a panic is the report.
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +18,9 @@ use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 
+use quantmill_stages::featurize::feature::{Feature, Fits, Source, default_features, parse};
 use quantmill_stages::featurize::window::{Comoments, Max, Min, Moments, Rolling, Sum};
+use quantmill_stages::market::Sample;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -42,6 +45,7 @@ fn main() {
             ours[at] = ours[at].min(cpu_seconds() - begin);
         }
     }
+    market_state(&x);
     println!("{rows} rows, CPU seconds on one thread, least of three rounds");
     let Some(python) = after("--python") else {
         println!("{ours:.3?}, {:.3} in all; no peers: give --python", ours.iter().sum::<f64>());
@@ -83,6 +87,51 @@ fn main() {
         polars / own
     );
     println!("pandas / quantmill: {:.1}", pandas / own);
+}
+
+/// The fifteen features on bars, four prices to a bar; what is learnt is learnt from the first
+/// 10,000.
+fn market_state(x: &[f64]) {
+    let bars: Vec<Sample> = x.chunks_exact(4).enumerate().map(bar).collect();
+    let columns = parse(&default_features(&Source::BARS)).unwrap();
+    let mut fits = Fits::new();
+    let mut features: Vec<Box<dyn Feature>> = Vec::new();
+    for column in &columns {
+        if let Some(mut learner) = column.learner(252.0, &Source::BARS).unwrap() {
+            bars.iter().take(10_000).for_each(|bar| learner.push(bar));
+            fits.insert(column.name.clone(), learner.finish(&mut |_, _| Ok(())).unwrap());
+        }
+        features.push(column.make(252.0, &Source::BARS, &fits).unwrap());
+    }
+    let begin = cpu_seconds();
+    let mut known = 0usize;
+    for bar in &bars {
+        known += features.iter_mut().filter_map(|f| black_box(f.push(bar))).count();
+    }
+    let seconds = cpu_seconds() - begin;
+    let rows = bars.len() as f64;
+    println!(
+        "market state: {} features of {rows} bars in {seconds:.2} CPU seconds, {:.0} ns a row, {:.1} % known",
+        columns.len(),
+        1e9 * seconds / rows,
+        100.0 * known as f64 / rows / columns.len() as f64,
+    );
+}
+
+fn bar((row, prices): (usize, &[f64])) -> Sample {
+    let least = prices.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = prices.iter().copied().fold(0.0, f64::max);
+    let volume = 1e3 + (row % 97) as f64;
+    Sample {
+        time: row as i64 * 60_000_000_000,
+        open: prices[0],
+        high: most,
+        low: least,
+        close: prices[3],
+        volume,
+        turnover: prices[3] * volume,
+        ..Sample::default()
+    }
 }
 
 /// One column; NaN until its window is full.
