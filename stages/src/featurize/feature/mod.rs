@@ -28,6 +28,7 @@ pub mod series;
 pub mod spec;
 pub mod technical;
 pub mod volatility;
+pub mod vpin;
 
 #[cfg(test)]
 mod tests;
@@ -270,7 +271,7 @@ pub const FEATURES: &[Entry] = &[
     flow::VWAP_DEVIATION,
     flow::INTENSITY,
     flow::KYLE,
-    flow::VPIN,
+    vpin::VPIN,
     technical::RSI,
     regime::HIGH_VOL,
     // What completes the inputs of the forecast models.

@@ -31,6 +31,10 @@ pub const MOST: usize = 3;
 /// Training returns that are kept: the last so many.
 pub const KEPT: usize = 262_144;
 
+/// Returns on which starts are tried: the last so many. The best of a longer series goes on from
+/// there on all of it.
+const TRIED: usize = 32_768;
+
 /// A number for each state; those past the model's are zero.
 type States = [f64; MOST];
 
@@ -183,6 +187,16 @@ pub struct Fitted {
 pub fn fit(
     returns: &[f64],
     how: &Regime,
+    tick: impl FnMut(usize) -> Result<()>,
+) -> Result<Option<Fitted>> {
+    fit_from(returns, how, TRIED, tick)
+}
+
+/// [`fit`], with starts tried on the last `tried` returns.
+pub(super) fn fit_from(
+    returns: &[f64],
+    how: &Regime,
+    tried: usize,
     mut tick: impl FnMut(usize) -> Result<()>,
 ) -> Result<Option<Fitted>> {
     let n = returns.len() as f64;
@@ -192,16 +206,20 @@ pub fn fit(
         return Ok(None);
     }
     let mut rng = ChaCha8Rng::seed_from_u64(how.seed);
+    let tail = &returns[returns.len().saturating_sub(tried)..];
     let mut best: Option<Found> = None;
     let mut accepted = 0;
     for restart in 0..how.restarts {
         let start = guess(how.states, restart == 0, mean, variance, &mut rng);
-        let found = maximise(start, returns, variance, how, || tick(restart))?;
+        let found = maximise(start, tail, variance, how, || tick(restart))?;
         let Some(found) = found else { continue };
         accepted += 1;
         if best.as_ref().is_none_or(|kept| found.objective > kept.objective) {
             best = Some(found);
         }
+    }
+    if let Some(found) = best.take_if(|_| tail.len() < returns.len()) {
+        best = maximise(found.model, returns, variance, how, || tick(how.restarts))?;
     }
     Ok(best.map(|found| Fitted {
         hmm: found.model.shortened(),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Entry, FEATURES, Feature, Learner, Making, Need, Source};
 use crate::featurize::fit::short;
@@ -82,40 +82,37 @@ impl JsonSchema for FeatureSpec {
         let (mut names, mut numbered, mut maps) = (Vec::new(), Vec::new(), Map::new());
         let mut patterns = Map::new();
         for entry in FEATURES {
-            let mut params = (entry.params.schema)(generator).to_value();
-            if let Some(params) = params.as_object_mut() {
-                let rename = serde_json::json!({
-                    "type": "string",
-                    "description": "Name of the column; otherwise that of the feature.",
-                });
-                params.remove("title");
-                params.insert("description".into(), entry.formula.into());
-                let properties = params.entry("properties").or_insert_with(|| Map::new().into());
-                if let Some(properties) = properties.as_object_mut() {
-                    properties.insert("as".into(), rename);
-                }
-            }
-            let params = serde_json::json!({ "anyOf": [params, { "type": "null" }] });
-            let place = format!("Feature.{}", entry.name);
-            let params = {
-                let reference = serde_json::json!({ "$ref": format!("#/$defs/{place}") });
-                generator.definitions_mut().insert(place, params);
-                reference
-            };
+            let mut params = (entry.params.schema)(generator);
+            params.remove("title");
+            params.insert("description".into(), entry.formula.into());
+            let properties = params.ensure_object().entry("properties").or_insert(json!({}));
+            properties["as"] = json!({
+                "type": "string",
+                "description": "Name of the column; otherwise that of the feature.",
+            });
+            let key = format!("feature.{}", entry.name);
+            let place = generator.settings().definitions_path.trim_matches('/').to_owned();
+            generator.definitions_mut().insert(key.clone(), params.to_value());
+            let params =
+                json!({ "anyOf": [{ "$ref": format!("#/{place}/{key}") }, { "type": "null" }] });
             for name in std::iter::once(entry.name).chain(entry.aliases.iter().copied()) {
                 names.push(name);
                 if entry.suffix.is_some() {
                     numbered.push(name);
-                    patterns.insert(format!("^{name}_[0-9]+$"), params.clone());
                 }
                 maps.insert(name.to_owned(), params.clone());
+            }
+            if entry.suffix.is_some() {
+                let stems = entry.aliases.iter().copied().chain([entry.name]);
+                let stems = stems.collect::<Vec<_>>().join("|");
+                patterns.insert(format!("^({stems})_[1-9][0-9]*$"), params);
             }
         }
         json_schema!({
             "description": "A feature: its name, or a map from its name to its parameters.",
             "anyOf": [
                 { "type": "string", "enum": names },
-                { "type": "string", "pattern": format!("^({})_[0-9]+$", numbered.join("|")) },
+                { "type": "string", "pattern": format!("^({})_[1-9][0-9]*$", numbered.join("|")) },
                 {
                     "type": "object",
                     "minProperties": 1,

@@ -60,6 +60,27 @@ fn three_regimes_last() {
     assert!(error.help().unwrap().contains("stickiness"));
 }
 
+/// Starts that are tried on a part come to the same model of the whole.
+#[test]
+fn a_long_series_is_begun_on_its_end() {
+    let returns: Vec<f64> =
+        market(3000, 11).windows(2).map(|w| 100.0 * (w[1].close / w[0].close).ln()).collect();
+    let how = Regime::default();
+    let whole = regime::fit_from(&returns, &how, usize::MAX, |_| Ok(())).unwrap().unwrap();
+    let mut starts = std::collections::BTreeSet::new();
+    let begun = regime::fit_from(&returns, &how, 800, |start| {
+        starts.insert(start);
+        Ok(())
+    });
+    let begun = begun.unwrap().unwrap();
+    assert_eq!((begun.returns, starts.len()), (returns.len(), how.restarts + 1));
+    close_to("likelihood", begun.log_likelihood, whole.log_likelihood, 1e-6);
+    for i in 0..2 {
+        close_to("variance", begun.hmm.variance[i], whole.hmm.variance[i], 1e-2);
+        close_to("stay", begun.hmm.transition[i][i], whole.hmm.transition[i][i], 1e-2);
+    }
+}
+
 #[test]
 fn outliers_are_no_regime() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::super::execution::{effective_spread, markout_bps};
-use super::super::flow::{Signs, Vpin, bulk, order_flow};
+use super::super::flow::{Signs, bulk, order_flow};
 use super::super::liquidity::roll;
+use super::super::vpin::Vpin;
 use super::*;
 
 struct Quotes {

@@ -197,11 +197,11 @@ fn s_scores_agree_with_the_reference() {
         let ours = revert(&line.get().unwrap(), &pairs).unwrap();
         close_to("beta", ours.beta, of("beta"), 1e-9);
         close_to("b", ours.b, of("b"), 1e-9);
-        close_to("a", ours.a, of("a"), 1e-8);
+        close_to("a", ours.a, of("a"), 1e-9);
         close_to("kappa", ours.speed(252.0), of("kappa"), 1e-9);
-        close_to("m", ours.mean, of("m"), 1e-8);
+        close_to("m", ours.mean, of("m"), 1e-9);
         close_to("sigma", ours.deviation, of("sigma_eq"), 1e-9);
-        close_to("s", scores[t].unwrap(), of("s"), 1e-8);
+        close_to("s", scores[t].unwrap(), of("s"), 1e-9);
     }
 }
 
