@@ -3,6 +3,7 @@
 //! The cuts come from training rows alone; a test row far outside them is at the first or the
 //! ninety-ninth percentile, and no cut moves for it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -62,6 +63,11 @@ impl Bins {
         Ok(Bins { train: dates.unwrap_or_default(), rows: extent.train, percentiles })
     }
 
+    /// Whether they are of a book of orders rather than of bars.
+    pub fn book(&self) -> bool {
+        self.percentiles.contains_key("microprice_dev_bps")
+    }
+
     /// The percentile of a value among the training rows, 1 to 99.
     pub fn percentile(&self, name: &str, value: f64) -> usize {
         let cuts = self.percentiles.get(name).map_or(&[][..], Vec::as_slice);
@@ -78,17 +84,34 @@ fn quantile(sorted: &[f64], p: f64) -> f64 {
 }
 
 /// The word for a value of a feature. Sizes are judged by percentile, signs and fixed scales by
-/// the value.
-pub fn level(name: &str, value: f64, percentile: usize) -> &'static str {
+/// the value. On a `book`, where a tick's flow and moves have no scale of their own, a sign is that
+/// of the value and its strength that of the percentile.
+pub fn level(name: &str, value: f64, percentile: usize, book: bool) -> &'static str {
     const SIGN: [&str; 5] =
         ["strongly negative", "negative", "neutral", "positive", "strongly positive"];
     let signed = |small: f64, large: f64| pick(value, [-large, -small, small, large], SIGN);
     let ranked = |words| pick(percentile as f64, [10.0, 30.0, 70.0, 90.0], words);
+    let leaning = || match (value.partial_cmp(&0.0), percentile) {
+        (_, 41..=59) | (Some(Ordering::Equal) | None, _) => SIGN[2],
+        (Some(Ordering::Less), 0..=10) => SIGN[0],
+        (Some(Ordering::Less), _) => SIGN[1],
+        (Some(Ordering::Greater), 90..) => SIGN[4],
+        (Some(Ordering::Greater), _) => SIGN[3],
+    };
     match name {
+        "order_flow_imbalance" | "microprice_dev_bps" if book => leaning(),
+        "vwap_dev_bps" if book => {
+            let near = (20..80).contains(&percentile);
+            match (value < 0.0, near) {
+                (true, true) => "below",
+                (true, false) => "far below",
+                (false, true) => "above",
+                (false, false) => "far above",
+            }
+        }
         "spread_bps" => ranked(["very narrow", "narrow", "typical", "wide", "very wide"]),
         "depth" => ranked(["very thin", "thin", "typical", "deep", "very deep"]),
         "imbalance" => signed(0.1, 0.6),
-        "microprice_dev_bps" => ranked(SIGN),
         "order_flow_imbalance" => signed(0.02, 0.2),
         "momentum_1" | "momentum_5" | "momentum_30" => signed(0.25, 1.5),
         "momentum_12_1" => signed(0.02, 0.3),
@@ -131,10 +154,13 @@ mod tests {
 
     #[test]
     fn words_follow_sign_and_rank() {
-        assert_eq!(level("momentum_5", -1.2, 50), "negative");
-        assert_eq!(level("momentum_5", 0.0, 1), "neutral");
-        assert_eq!(level("spread_bps", 3.5, 20), "narrow");
-        assert_eq!(level("realised_vol", 3.5, 90), "very high");
-        assert_eq!(level("rsi_14", 70.0, 1), "very high");
+        assert_eq!(level("momentum_5", -1.2, 50, false), "negative");
+        assert_eq!(level("momentum_5", 0.0, 1, false), "neutral");
+        assert_eq!(level("spread_bps", 3.5, 20, false), "narrow");
+        assert_eq!(level("realised_vol", 3.5, 90, false), "very high");
+        assert_eq!(level("rsi_14", 70.0, 1, false), "very high");
+        assert_eq!(level("order_flow_imbalance", 11.0, 95, true), "strongly positive");
+        assert_eq!(level("order_flow_imbalance", 11.0, 50, true), "neutral");
+        assert_eq!(level("vwap_dev_bps", -0.4, 30, true), "below");
     }
 }

@@ -150,7 +150,7 @@ pub fn render(
 fn state(names: &[String], row: &Row, bins: &Bins) -> Vec<Value> {
     let feature = |(name, &value): (&String, &f64)| {
         let percentile = bins.percentile(name, value);
-        let level = level(name, value, percentile);
+        let level = level(name, value, percentile, bins.book());
         context! { name, value, percentile, level }
     };
     names.iter().zip(&row.features).map(feature).collect()

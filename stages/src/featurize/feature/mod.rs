@@ -341,7 +341,13 @@ pub fn default_features(source: &Source) -> Vec<FeatureSpec> {
     let known = |name: &&str| {
         spec::find(name).is_some_and(|(entry, _)| spec::lacks(entry, source).is_none())
     };
-    names.into_iter().filter(known).map(FeatureSpec::new).collect()
+    let mut list: Vec<FeatureSpec> =
+        names.into_iter().filter(known).map(FeatureSpec::new).collect();
+    // From one tick to the next most mids do not move.
+    if let (true, Some(regime)) = (source.quotes, list.last_mut()) {
+        regime.given.insert("every".into(), 10.into());
+    }
+    list
 }
 
 /// A row of the table, to be printed.

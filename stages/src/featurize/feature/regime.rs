@@ -44,6 +44,9 @@ type States = [f64; MOST];
 pub struct Regime {
     /// States: 2 or 3.
     pub states: usize,
+    /// Returns are over so many samples, one after the other; between, the last probability stands.
+    /// Over a tick of a fast clock most prices do not move, and the model would find just that.
+    pub every: usize,
     /// Starts of EM; the best accepted one is kept.
     pub restarts: usize,
     /// Pseudo-observations of staying in a state, added for each state.
@@ -58,7 +61,15 @@ pub struct Regime {
 
 impl Default for Regime {
     fn default() -> Regime {
-        Regime { states: 2, restarts: 8, stickiness: 10.0, min_stay: 0.5, max_steps: 500, seed: 0 }
+        Regime {
+            states: 2,
+            every: 1,
+            restarts: 8,
+            stickiness: 10.0,
+            min_stay: 0.5,
+            max_steps: 500,
+            seed: 0,
+        }
     }
 }
 
@@ -66,6 +77,9 @@ impl Settings for Regime {
     fn check(&self) -> Result<(), Invalid> {
         if !(2..=MOST).contains(&self.states) {
             return Err(Invalid::new("states", "must be 2 or 3"));
+        }
+        if !(1..=1_000_000).contains(&self.every) {
+            return Err(Invalid::new("every", "must lie between 1 and 1000000"));
         }
         if !(1..=1000).contains(&self.restarts) {
             return Err(Invalid::new("restarts", "must lie between 1 and 1000"));
@@ -95,43 +109,66 @@ pub const HIGH_VOL: Entry = Entry {
     needs: &[Need::Bars],
     prefers: &[],
     params: Shape::of::<Regime>(),
-    make: |_, making| {
-        let fit: Fitted = making.fitted()?;
+    make: |params, making| {
+        let (how, fit): (Regime, Fitted) = (read(params)?, making.fitted()?);
         let filter = Filter::new(&fit.hmm).ok_or_else(|| Invalid::new("", "its fit is damaged"))?;
-        Ok(Box::new(HighVol { previous: Previous::default(), filter }))
+        Ok(Box::new(HighVol { returns: Returns::every(how.every), filter, now: None }))
     },
     fit: Some(|params, _| {
-        let (how, previous) = (read(params)?, Previous::default());
-        Ok(Box::new(Gathering { how, previous, returns: VecDeque::new() }))
+        let how: Regime = read(params)?;
+        let changes = Returns::every(how.every);
+        Ok(Box::new(Gathering { how, changes, returns: VecDeque::new() }))
     }),
 };
 
-struct HighVol {
+/// Returns in percent over `every` samples each, one after the other.
+struct Returns {
+    every: usize,
+    seen: usize,
     previous: Previous,
+}
+
+impl Returns {
+    fn every(every: usize) -> Returns {
+        Returns { every, seen: 0, previous: Previous::default() }
+    }
+    fn push(&mut self, sample: &Sample) -> Option<f64> {
+        self.seen += 1;
+        if !(self.seen - 1).is_multiple_of(self.every) {
+            return None;
+        }
+        self.previous.log_return(sample.close).map(|change| 100.0 * change)
+    }
+}
+
+struct HighVol {
+    returns: Returns,
     filter: Filter,
+    now: Option<f64>,
 }
 
 impl Feature for HighVol {
     fn push(&mut self, sample: &Sample) -> Option<f64> {
-        let change = self.previous.log_return(sample.close)?;
-        let now = self.filter.push(100.0 * change);
-        now.last().copied()
+        if let Some(change) = self.returns.push(sample) {
+            self.now = self.filter.push(change).last().copied();
+        }
+        self.now
     }
 }
 
 struct Gathering {
     how: Regime,
-    previous: Previous,
+    changes: Returns,
     returns: VecDeque<f64>,
 }
 
 impl Learner for Gathering {
     fn push(&mut self, sample: &Sample) {
-        let Some(change) = self.previous.log_return(sample.close) else { return };
+        let Some(change) = self.changes.push(sample) else { return };
         if self.returns.len() == KEPT {
             self.returns.pop_front();
         }
-        self.returns.push_back(100.0 * change);
+        self.returns.push_back(change);
     }
 
     fn finish(self: Box<Self>, tick: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Value> {
