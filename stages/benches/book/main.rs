@@ -3,7 +3,8 @@
 //!
 //! FILEs are plain or packed, of one or several symbols, each `<symbol>_<day>...`: those with the same
 //! name up to the last `_` are one series. Reads, rebuilds and samples each series every 100 ms, five
-//! times, and prints the least CPU time (getrusage, all threads) and the least wall time. An event is
+//! times, and prints the least CPU time (getrusage, all threads) and the least wall time; of one step alone
+//! where QUANTMILL_BENCH_STEP names it. An event is
 //! counted twice over: as a line of the stream, and as a change of a level, a quote or a trade.
 // In a benchmark a panic is the report.
 #![allow(clippy::unwrap_used)]
@@ -48,7 +49,11 @@ fn main() {
     println!("{lines} lines, {changes} changes, {bytes} bytes of JSON, {samples} samples");
     println!("| step | CPU s | wall s | lines/s | changes/s | MB/s (by wall) |");
     println!("| --- | --- | --- | --- | --- | --- |");
+    let only = std::env::var("QUANTMILL_BENCH_STEP").ok();
     let row = |name: &str, work: &dyn Fn(&[PathBuf])| {
+        if only.as_deref().is_some_and(|only| only != name) {
+            return;
+        }
         let (mut least_cpu, mut least_wall) = (f64::INFINITY, f64::INFINITY);
         for _ in 0..5 {
             let (cpu, wall) = (cpu_seconds(), Instant::now());

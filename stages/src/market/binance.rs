@@ -38,7 +38,7 @@ pub struct Stream {
     params: Binance,
     /// The symbol of the first line that has one.
     symbol: Option<Vec<u8>>,
-    /// USD a contract, once a line of COIN-M was seen.
+    /// USD a contract, where the symbol is one of COIN-M.
     contract: Option<f64>,
     /// Whether `trade` or `aggTrade` is read: they tell of the same trades.
     trades: Option<Kind>,
@@ -88,7 +88,12 @@ impl Stream {
             }
             Err(Wrong::Missing(name)) => {
                 let message = || format!("the message has no `{name}`");
-                tally.fault(Fault::Malformed, place, message, "is it of another stream?")?;
+                tally.fault(
+                    Fault::Malformed,
+                    place,
+                    message,
+                    "leave out streams that are not read",
+                )?;
                 return Ok(false);
             }
             Err(Wrong::Syntax(at, wanted)) => {
@@ -175,7 +180,7 @@ impl Stream {
                 }
                 _ => self.symbol = Some(symbol.to_vec()),
             }
-            if self.message.coin && self.contract.is_none() {
+            if self.contract.is_none() && is_coin(symbol) {
                 let usual = if symbol.starts_with(b"BTCUSD_") { 100.0 } else { 10.0 };
                 self.contract = Some(self.params.contract.unwrap_or(usual));
             }
@@ -191,9 +196,6 @@ impl Stream {
 
     /// Turns contracts into coins.
     fn coins(&mut self) {
-        if !self.message.coin {
-            return;
-        }
         let Some(value) = self.contract else { return };
         let message = &mut self.message;
         for Level { price, size } in message.bids.iter_mut().chain(&mut message.asks) {
@@ -214,16 +216,23 @@ impl Stream {
                 tally.fault(Fault::Duplicate, place, message, hint)?;
                 return Ok(false);
             }
-            if id > last + 1 {
+            if id > last.saturating_add(1) {
                 let message =
                     || format!("trade {id} follows trade {last}: {} are missing", id - last - 1);
-                let hint = "is a file of the series missing? fetch it";
+                let hint = "fetch what is missing, perhaps a file of the series";
                 tally.fault(Fault::TradeGap, place, message, hint)?;
             }
         }
         self.trade = Some(id);
         Ok(true)
     }
+}
+
+/// Whether a symbol is of the COIN-M exchange: `BTCUSD_PERP`, `BTCUSD_240927`. Those of USD-M are quoted in
+/// USDT, USDC or once BUSD.
+fn is_coin(symbol: &[u8]) -> bool {
+    let pair = symbol.split(|b| *b == b'_').next().unwrap_or(symbol);
+    pair.len() < symbol.len() && pair.ends_with(b"USD") && !pair.ends_with(b"BUSD")
 }
 
 /// The time of receipt and the byte at which the message begins.

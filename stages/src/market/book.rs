@@ -107,7 +107,7 @@ impl Book {
                     (None, Some(first)) => format!("update {first} follows update {before}"),
                     (None, None) => String::new(),
                 };
-                let hint = "updates are missing: is a file of the series missing? fetch it";
+                let hint = "updates are missing: fetch them, perhaps in a file of the series";
                 tally.fault(Fault::Gap, place, message, hint)?;
                 self.lose(time);
             }
@@ -171,7 +171,7 @@ impl Book {
         }
         if quote.bid >= quote.ask {
             let message = || format!("the quote is crossed: bid {}, ask {}", quote.bid, quote.ask);
-            let hint = "are the columns swapped?";
+            let hint = "check that bid and ask are not swapped";
             return tally.fault(Fault::Crossed, place, message, hint);
         }
         if self.whole && id.is_some() && id <= self.last {
@@ -211,9 +211,10 @@ impl Book {
     pub fn depth(&self, band: f64) -> Option<f64> {
         let quote = self.quote().filter(|_| !self.bids.is_empty() && !self.asks.is_empty())?;
         let mid = quote.mid();
+        let width = mid * band;
         let touch = quote.bid * quote.bid_size + quote.ask * quote.ask_size;
-        let bids = self.bids.notional(quote.bid, mid * (1.0 - band));
-        Some(touch + bids + self.asks.notional(quote.ask, mid * (1.0 + band)))
+        let bids = self.bids.notional(quote.bid, mid - width);
+        Some(touch + bids + self.asks.notional(quote.ask, mid + width))
     }
 
     /// Whether it is known: from a snapshot on without a gap, or for `warm_up` nanoseconds.
@@ -248,7 +249,7 @@ fn follows(before: u64, fresh: bool, first: Option<u64>, previous: Option<u64>) 
     match (previous, first) {
         (Some(previous), _) => previous == before || fresh && previous <= before,
         // Sizes replace sizes: a change that begins earlier does no harm.
-        (None, Some(first)) => first <= before + 1,
+        (None, Some(first)) => first <= before.saturating_add(1),
         (None, None) => true,
     }
 }

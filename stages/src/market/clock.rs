@@ -73,11 +73,13 @@ const BAND: f64 = 0.001;
 /// What a source tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tells {
-    /// Quotes or the book alone.
+    /// Best quotes alone: the first is known at once.
     Quotes,
+    /// The book alone.
+    Book,
     /// Trades alone: prices are theirs.
     Trades,
-    /// Both.
+    /// The book, or quotes, and trades.
     Both,
 }
 
@@ -171,10 +173,11 @@ impl<E: Events> Sampler<E> {
             self.tick = Some(ceil(next, step));
             return None;
         }
-        let idle = self.interval.events == 0 && tick - self.now > self.sampling.max_idle.0;
+        let idle =
+            self.interval.events == 0 && tick.saturating_sub(self.now) > self.sampling.max_idle.0;
         if idle {
             let later = ceil(next, step);
-            self.tally.counts.idle += ((later - tick) / step) as u64;
+            self.tally.counts.idle += (later.saturating_sub(tick) / step) as u64;
             self.interval.clear();
             self.tick = Some(later);
             return None;
@@ -194,8 +197,11 @@ impl<E: Events> Sampler<E> {
     }
 
     fn ready(&self, now: i64) -> bool {
-        let known = self.tells == Tells::Trades
-            || self.quote.is_some() && self.book.ready(now, self.sampling.warm_up.0);
+        let known = match self.tells {
+            Tells::Trades => true,
+            Tells::Quotes => self.quote.is_some(),
+            _ => self.quote.is_some() && self.book.ready(now, self.sampling.warm_up.0),
+        };
         known && self.close.is_some()
     }
 

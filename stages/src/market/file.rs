@@ -5,6 +5,7 @@
 
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
@@ -70,6 +71,87 @@ impl Read for Plain {
     }
 }
 
+/// A packed file, unpacked some blocks ahead on a thread of its own; a plain one as it is.
+enum Ahead {
+    Here(Plain),
+    There {
+        /// Blocks, in order; an empty one is the end.
+        full: Receiver<std::io::Result<Vec<u8>>>,
+        /// Blocks to be filled again.
+        empty: SyncSender<Vec<u8>>,
+        block: Vec<u8>,
+        at: usize,
+    },
+}
+
+impl Ahead {
+    fn open(path: &Path) -> Result<Ahead> {
+        let mut plain = Plain::open(path)?;
+        if plain.packing.is_empty() {
+            return Ok(Ahead::Here(plain));
+        }
+        let (filled, full) = sync_channel(AHEAD);
+        let (empty, refill) = sync_channel::<Vec<u8>>(AHEAD + 2);
+        let unpack = move || {
+            loop {
+                let mut block = refill.try_recv().unwrap_or_default();
+                let error = fill(&mut plain, &mut block).err();
+                let ended = block.is_empty() || error.is_some();
+                // What was read before an error comes first. Nobody reads on after an error elsewhere.
+                let gone = !block.is_empty() && filled.send(Ok(block)).is_err();
+                if let Some(error) = error {
+                    let _ = filled.send(Err(error));
+                } else if ended {
+                    let _ = filled.send(Ok(Vec::new()));
+                }
+                if gone || ended {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("unpack".into()).spawn(unpack)?;
+        Ok(Ahead::There { full, empty, block: Vec::new(), at: 0 })
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Ahead::Here(plain) => plain.read(into),
+            Ahead::There { full, empty, block, at } => {
+                if *at == block.len() {
+                    let next = full.recv().map_err(|_| {
+                        std::io::Error::other("the thread that unpacks it stopped")
+                    })??;
+                    // A block too many is let go.
+                    let _ = empty.try_send(std::mem::replace(block, next));
+                    *at = 0;
+                }
+                let count = into.len().min(block.len() - *at);
+                into[..count].copy_from_slice(&block[*at..*at + count]);
+                *at += count;
+                Ok(count)
+            }
+        }
+    }
+}
+
+/// Fills a block as far as the file goes, and cuts it to what was read.
+fn fill(plain: &mut Plain, block: &mut Vec<u8>) -> std::io::Result<()> {
+    block.resize(BLOCK, 0);
+    let mut count = 0;
+    let read = loop {
+        match plain.read(&mut block[count..]) {
+            Ok(0) => break Ok(()),
+            Ok(more) => count += more,
+            Err(e) => break Err(e),
+        }
+    };
+    block.truncate(count);
+    read
+}
+
+/// Blocks that are unpacked ahead.
+const AHEAD: usize = 3;
+
 /// What could not be read of a file, at or after a line.
 pub fn unreadable(path: &Path, line: u64, error: std::io::Error) -> StageError {
     if error.kind() != ErrorKind::InvalidData {
@@ -85,7 +167,7 @@ const BLOCK: usize = 1 << 18;
 /// The lines of files, one after the other, without their line ends.
 pub struct Lines {
     paths: Vec<PathBuf>,
-    reader: Option<Plain>,
+    reader: Option<Ahead>,
     buffer: Vec<u8>,
     /// What of the buffer is read, and not yet given.
     start: usize,
@@ -174,7 +256,7 @@ impl Lines {
         // Line 0 of file 0 is the state before anything was opened.
         let next = self.place.file as usize + usize::from(self.place.line > 0);
         let Some(path) = self.paths.get(next) else { return Ok(false) };
-        self.reader = Some(Plain::open(path)?);
+        self.reader = Some(Ahead::open(path)?);
         self.place = Place { file: next as u32, line: 0 };
         (self.start, self.end) = (0, 0);
         Ok(true)
@@ -218,6 +300,15 @@ mod tests {
             (1, 2, "two"),
         ];
         assert_eq!(found, expected.map(|(file, line, text)| (file, line, text.to_owned())));
+
+        // Nobody waits for the rest of a file that is not read to its end.
+        let d = dir.path().join("d");
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all("a line\n".repeat(BLOCK).as_bytes()).unwrap();
+        std::fs::write(&d, gz.finish().unwrap()).unwrap();
+        let mut part = Lines::new(vec![d]);
+        assert!(part.advance().unwrap());
+        drop(part);
 
         // `printf 'id,price\n1,2\n' | xz`
         let c = dir.path().join("c");

@@ -37,8 +37,6 @@ pub struct Message {
     pub kind: Kind,
     /// Where in the line the symbol is.
     pub symbol: Option<Range<usize>>,
-    /// It names a pair too (`ps`, `pair`): a contract of the COIN-M exchange.
-    pub coin: bool,
     /// `U`
     pub first: Option<u64>,
     /// `u`, or a snapshot's `lastUpdateId`
@@ -185,10 +183,6 @@ impl Cursor<'_> {
                 });
             }
             b"s" | b"symbol" if self.peek() == Some(b'"') => into.symbol = Some(self.text()?),
-            b"ps" | b"pair" => {
-                into.coin = true;
-                return self.skip(0);
-            }
             b"U" if self.digit() => into.first = Some(self.count()?),
             b"u" if self.digit() => into.last = Some(self.count()?),
             b"pu" if self.digit() => into.previous = Some(self.count()?),
@@ -387,6 +381,13 @@ impl Cursor<'_> {
             }
             Some(b'-' | b'0'..=b'9') => {
                 let begin = self.at;
+                while self.digit_here() {
+                    self.at += 1;
+                }
+                if self.at > begin && !self.bytes.get(self.at).is_some_and(|b| b"+-.eE".contains(b))
+                {
+                    return Ok(());
+                }
                 while self.bytes.get(self.at).is_some_and(|b| b"+-.eE0123456789".contains(b)) {
                     self.at += 1;
                 }
@@ -418,6 +419,10 @@ impl Cursor<'_> {
             self.space();
         }
         self.bytes.get(self.at).copied()
+    }
+
+    fn digit_here(&self) -> bool {
+        self.bytes.get(self.at).is_some_and(u8::is_ascii_digit)
     }
 
     fn digit(&mut self) -> bool {
@@ -547,7 +552,6 @@ mod tests {
     fn each_kind_of_message() {
         let depth = read(DEPTH).unwrap();
         assert_eq!(depth.kind, Kind::Depth);
-        assert!(depth.coin);
         assert_eq!(depth.previous, Some(1_007_198_631_198));
         let level = |price, size| Level { price, size };
         assert_eq!(depth.bids, [level(61773.6, 1001.0), level(61776.4, 412.0)]);

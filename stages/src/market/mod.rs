@@ -38,3 +38,6 @@ pub trait Feed: Samples {
     /// The form in which to write the samples' times.
     fn form(&self) -> time::Form;
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,12 +7,13 @@
 //!
 //! An order that is created at or through the other side's best price takes: it is kept out of the book
 //! until it no longer crosses, since its fills come as rows of their own. Orders created before the file
-//! begins are not known: what is said of them is counted as `other`.
+//! begins are not known: what is said of them is counted as `other`, as is what is said of one that is gone.
+//! One that is created after it was deleted, as rows may be swapped, is left out and counted as `stale`.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +75,7 @@ const ROLES: &[Role] = &[
 pub enum End {
     /// Nothing was left of it.
     Filled,
-    /// It was taken back, perhaps after fills of a part.
+    /// It was taken back, or moved to another price, perhaps after fills of a part.
     Cancelled,
     /// It lived on when the data ended.
     Open,
@@ -87,7 +88,7 @@ pub struct Life {
     pub id: u64,
     /// Whether it buys.
     pub bid: bool,
-    /// Its (last) limit.
+    /// Its limit.
     pub price: f64,
     /// Units at placement.
     pub size: f64,
@@ -150,6 +151,8 @@ pub struct Reader {
     sums: FxHashMap<(bool, u64), i64>,
     book: [Levels; 2],
     taking: Vec<u64>,
+    /// Orders that were deleted before they were created: rows of one time may be swapped.
+    gone: FxHashSet<u64>,
     fills: VecDeque<Fill>,
     time: i64,
     place: Place,
@@ -175,6 +178,7 @@ impl Reader {
             sums: FxHashMap::default(),
             book: [Levels::bids(), Levels::asks()],
             taking: Vec::new(),
+            gone: FxHashSet::default(),
             fills: VecDeque::new(),
             time: i64::MIN,
             place: Place::default(),
@@ -198,7 +202,7 @@ impl Reader {
     /// Adds lots, which may be negative, to a level.
     fn add(&mut self, bid: bool, price: f64, lots: i64) {
         let sum = self.sums.entry((bid, price.to_bits())).or_default();
-        *sum += lots;
+        *sum = sum.saturating_add(lots);
         let level = Level { price, size: (*sum).max(0) as f64 / self.params.lots };
         if *sum <= 0 {
             self.sums.remove(&(bid, price.to_bits()));
@@ -261,6 +265,15 @@ impl Reader {
             let hint = "remove what was recorded twice";
             return tally.fault(Fault::Duplicate, self.place, message, hint);
         }
+        if self.gone.remove(&id) {
+            tally.counts.stale += 1;
+            return Ok(());
+        }
+        self.place_order(id, bid, price, lots);
+        Ok(())
+    }
+
+    fn place_order(&mut self, id: u64, bid: bool, price: f64, lots: i64) {
         let quote = self.quote();
         let took = self.crosses(bid, price);
         let life = Life {
@@ -284,7 +297,6 @@ impl Reader {
         } else {
             self.add(bid, price, lots);
         }
-        Ok(())
     }
 
     fn changed(&mut self, row: Row, tally: &mut Tally) {
@@ -292,22 +304,29 @@ impl Reader {
             tally.counts.other += 1;
             return;
         };
+        let (bid, price) = (order.life.bid, order.life.price);
         if !order.taking {
-            self.add(order.life.bid, order.life.price, -order.left);
+            self.add(bid, price, -order.left);
         }
-        if row.price == order.life.price && row.lots < order.left {
+        if row.lots < order.left {
             self.fill(&mut order, row.lots);
         }
-        // At another price it is another order of the same number.
-        (order.left, order.life.price) = (row.lots, row.price);
+        if row.price != price {
+            // At another price it is another order of the same number.
+            self.taking.retain(|id| *id != row.id);
+            self.end(order, End::Cancelled);
+            return self.place_order(row.id, bid, row.price, row.lots);
+        }
+        order.left = row.lots;
         if !order.taking {
-            self.add(order.life.bid, order.life.price, order.left);
+            self.add(bid, price, order.left);
         }
         self.orders.insert(row.id, order);
     }
 
     fn deleted(&mut self, row: Row, tally: &mut Tally) {
         let Some(mut order) = self.orders.remove(&row.id) else {
+            self.gone.insert(row.id);
             tally.counts.other += 1;
             return;
         };
@@ -326,7 +345,7 @@ impl Reader {
     fn fill(&mut self, order: &mut Order, left: i64) {
         let lots = order.left - left;
         let life = &mut order.life;
-        order.filled += lots;
+        order.filled = order.filled.saturating_add(lots);
         life.first_fill.get_or_insert(self.time);
         let since = self.time.saturating_sub(self.params.match_within.0);
         while self.fills.front().is_some_and(|fill| fill.time < since) {

@@ -109,7 +109,7 @@ pub fn open(
         }
         Source::Depth(params) => {
             let events = table(params, Holds::Depth)?;
-            Box::new(Sampler::new(events, Tells::Quotes, sampling, tally))
+            Box::new(Sampler::new(events, Tells::Book, sampling, tally))
         }
         Source::Binance(binance) => {
             let events = Stream::new(binance, paths);

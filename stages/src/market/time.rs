@@ -89,6 +89,16 @@ pub struct Stamp {
     pub zone: Zone,
 }
 
+impl Stamp {
+    /// The last nanosecond that a bound written so holds: a day as a bound holds all of it.
+    pub fn last(&self) -> i64 {
+        match self.form {
+            Form::Date => self.time.saturating_add(DAY - 1),
+            _ => self.time,
+        }
+    }
+}
+
 /// What a time may look like: the hint of every message on one.
 pub const HINT: &str = "write times as YYYY-MM-DD, YYYY-MM-DD HH:MM:SS with a fraction, `Z` or +hh:mm \
                         after it where there is one, or as whole seconds, ms, us or ns since 1970";
@@ -186,9 +196,9 @@ fn epoch(text: &str) -> Option<Stamp> {
     }
     let count: i64 = whole.parse().ok()?;
     let (unit, form) = match count {
-        0..=99_999_999_999 => (SECOND, Form::Seconds),
-        100_000_000_000..=99_999_999_999_999 => (1_000_000, Form::Millis),
-        100_000_000_000_000..=99_999_999_999_999_999 => (1_000, Form::Micros),
+        0..100_000_000_000 => (SECOND, Form::Seconds),
+        100_000_000_000..100_000_000_000_000 => (1_000_000, Form::Millis),
+        100_000_000_000_000..100_000_000_000_000_000 => (1_000, Form::Micros),
         _ => (1, Form::Nanos),
     };
     let time = count.checked_mul(unit)?;
@@ -392,6 +402,13 @@ mod tests {
             let (year, month, day) = civil(days);
             assert_eq!(super::days(year, month, day), days);
         }
+    }
+
+    #[test]
+    fn a_day_as_a_bound_holds_all_of_it() {
+        let bound = parse("2021-12-31").unwrap().last();
+        assert!(at("2021-12-31T23:59:59.999999999") <= bound && at("2022-01-01") > bound);
+        assert_eq!(parse("2021-12-31 10:00").unwrap().last(), at("2021-12-31 10:00"));
     }
 
     #[test]
