@@ -34,6 +34,8 @@ pub mod window;
 mod write;
 
 #[cfg(test)]
+mod by_file_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use schemars::JsonSchema;

@@ -131,7 +131,7 @@ pub fn write(
 }
 
 /// The name of a file's table: its own, as `.csv` and not packed.
-fn table_name(item: &str) -> String {
+pub fn table_name(item: &str) -> String {
     let plain = [".gz", ".xz"].into_iter().find_map(|end| item.strip_suffix(end)).unwrap_or(item);
     let stem = match plain.rsplit_once('.') {
         Some((stem, kind)) if !stem.is_empty() && !kind.contains('/') => stem,
