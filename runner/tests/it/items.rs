@@ -56,7 +56,8 @@ impl Stage for Joins {
         fs_err::write(out, text.trim_end())?;
         let log = ctx.job().dir.join("log");
         let mut log = fs_err::OpenOptions::new().create(true).append(true).open(log)?;
-        Ok(writeln!(log, "{}", ctx.item().unwrap_or("all"))?)
+        // In one piece: others write beside it.
+        Ok(log.write_all(format!("{}\n", ctx.item().unwrap_or("all")).as_bytes())?)
     }
 }
 
@@ -202,4 +203,89 @@ fn the_key_of_an_item_covers_what_it_reads() {
     let entries = ["2", "3"].map(|day| (format!("{day}.txt"), entry(day))).into();
     let read = Artifact::Tree(Digest::of(&Tree { entries }.encode()));
     assert_eq!(keys(1)["3.txt"], expected(1, read).digest());
+}
+
+const MARKET: &str = r#"
+version: 1
+vars:
+  features: [realised_vol, momentum_5, vwap_dev_bps]
+  splits: { train_end: "2024-01-03" }
+inputs:
+  train: days/2024-01-0[12].csv
+  bars: days/*.csv
+stages:
+  fit:
+    uses: featurize
+    from: { bars: train }
+    with: { features: "${features}", splits: "${splits}" }
+  days:
+    uses: featurize
+    from: { bars: bars, fit: fit.fit }
+    with: { features: "${features}", splits: "${splits}", by_file: { behind: 2 } }
+  prompts:
+    uses: encode
+    from: days
+    with: { template: "Volatility {{ realised_vol.level }}. Decision:", bar: minute }
+"#;
+
+/// Sixty bars of a minute.
+fn bars(day: usize, seed: u64) -> String {
+    let mut rows = String::from("time,open,high,low,close,volume\n");
+    for minute in 0..60u64 {
+        let close = 100.0 + (minute * seed % 17) as f64 / 8.0;
+        let (open, high, low) = (close - 0.25, close + 0.5, close - 0.5);
+        let volume = 1 + minute * seed % 5;
+        rows +=
+            &format!("2024-01-{day:02}T10:{minute:02}:00,{open},{high},{low},{close},{volume}\n");
+    }
+    rows
+}
+
+/// The items of `days` that the last run made, and whether anything else ran.
+fn made(space: &Space) -> Vec<String> {
+    let last = space.records().pop().unwrap();
+    let ended = last.into_iter().filter(|event| event["event"] == "action_finished");
+    let item = |event: serde_json::Value| match event["stage"].as_str() {
+        Some("days") => event["item"].as_str().unwrap().to_owned(),
+        stage => stage.unwrap().to_owned(),
+    };
+    let mut made: Vec<String> = ended.map(item).collect();
+    made.sort_unstable();
+    made
+}
+
+#[test]
+fn a_new_day_of_bars_is_all_that_is_computed() {
+    let space = Space::new(MARKET);
+    let write = |day: usize, seed: u64| {
+        space.write(&format!("days/2024-01-{day:02}.csv"), &bars(day, seed));
+    };
+    for day in 1..=3 {
+        write(day, day as u64 + 6);
+    }
+    space.run().ok();
+    assert_eq!(
+        made(&space),
+        ["2024-01-01.csv", "2024-01-02.csv", "2024-01-03.csv", "fit", "prompts"]
+    );
+    write(4, 11);
+    let plan = space.quantmill(&["plan"]).ok().out;
+    assert!(plan.contains("1 of 4 items; an item reads the 2 files before it too"), "{plan}");
+    assert!(plan.contains("hit     fit "), "{plan}");
+    let explained = space.quantmill(&["explain", "days"]).ok().out;
+    assert!(explained.contains("2024-01-04.csv is new\n"), "{explained}");
+    assert!(explained.contains("  an item reads the 2 files before it too\n"), "{explained}");
+    space.run().ok();
+    assert_eq!(made(&space), ["2024-01-04.csv", "prompts"]);
+    // Its windows are full from the first row on, and its first five rows are the embargo.
+    let table = space.read("out/days/features/2024-01-04.csv");
+    let splits = table.lines().skip(1).map(|line| line.split(',').nth(6).unwrap());
+    let splits: Vec<&str> = splits.collect();
+    assert_eq!(splits, [vec!["gap"; 5], vec!["test"; 55]].concat());
+    let prompts = space.read("out/prompts/prompts.jsonl");
+    assert_eq!(prompts.matches("\"t0\":\"2024-01-04T").count(), 55, "{prompts}");
+    // A day that changes is done again with the one that reads it; the fit does not.
+    write(3, 23);
+    space.run().ok();
+    assert_eq!(made(&space), ["2024-01-03.csv", "2024-01-04.csv", "prompts"]);
 }

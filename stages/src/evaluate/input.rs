@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn files_are_one_series() {
+        let (_a, first) = file("a.csv", &format!("{HEAD}2020-01-01,1,2,0.5,1.5,9,train,0.5\n"));
+        let other = HEAD.replace("momentum_30", "bid");
+        let (_b, second) = file("b.csv", &format!("{other}2020-01-02,1,2,0.5,1.6,9,test,7\n"));
+        let table = features(&[&first, &second]).unwrap();
+        assert_eq!((table.dates.len(), table.close(1)), (2, Some(1.6)));
+        assert_eq!(table.features["momentum_30"], [Some(0.5), None]);
+        assert_eq!(table.features["bid"], [None, Some(7.0)]);
+        let error = features(&[&second, &first]).unwrap_err().to_string();
+        assert!(error.contains("a.csv:2: date 2020-01-01 does not ascend"), "{error}");
+    }
+
+    #[test]
     fn faults_name_their_line() {
         let good = "2020-01-02,1,2,0.5,1.5,9,test,\n";
         for (row, want) in [
