@@ -1,7 +1,7 @@
 //! `quantmill plan`: what `run` would do, and why, without doing it.
 
 use clap::Args;
-use quantmill_stages::Kind;
+use quantmill_stages::{Items, Kind};
 use serde_json::{Value, json};
 
 use super::{Opened, Shown, Which, name_width, open};
@@ -148,11 +148,8 @@ fn text(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32, all: bo
         if !all && (*so_far > NAMED || word != "run" && many(word) > NAMED) {
             continue;
         }
-        let mut said: Vec<String> = Vec::new();
-        if let (Some((todo, of)), Some(over)) = (row.items, row.node.items) {
-            said.push(items_said(todo, of));
-            said.extend(Some(over.reads()).filter(|reads| !reads.is_empty()));
-        }
+        let items = |(todo, of)| items_said(todo, of, row.node.items);
+        let mut said: Vec<String> = row.items.into_iter().map(items).collect();
         if let Verdict::Unknown(waits) = &row.step.verdict {
             said.push(format!("waits on {}", waits_said(opened, waits)));
         }
@@ -185,8 +182,12 @@ fn text(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32, all: bo
     out
 }
 
-fn items_said(todo: usize, of: usize) -> String {
-    format!("{} of {}", number(todo), count(of, "item"))
+fn items_said(todo: usize, of: usize, over: Option<Items>) -> String {
+    let said = format!("{} of {}", number(todo), count(of, "item"));
+    match over.map(|over| over.reads()).filter(|reads| !reads.is_empty()) {
+        Some(reads) => format!("{said} ({reads})"),
+        None => said,
+    }
 }
 
 /// A few of the stages that it waits on.

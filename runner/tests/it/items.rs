@@ -270,7 +270,7 @@ fn a_new_day_of_bars_is_all_that_is_computed() {
     );
     write(4, 11);
     let plan = space.quantmill(&["plan"]).ok().out;
-    assert!(plan.contains("1 of 4 items; an item reads the 2 files before it too"), "{plan}");
+    assert!(plan.contains("1 of 4 items (an item reads the 2 files before it too)"), "{plan}");
     assert!(plan.contains("hit     fit "), "{plan}");
     let explained = space.quantmill(&["explain", "days"]).ok().out;
     assert!(explained.contains("2024-01-04.csv is new\n"), "{explained}");
