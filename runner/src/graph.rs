@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quantmill_cache::ActionResult;
-use quantmill_stages::{Kind, Port, Sandbox, Settled};
+use quantmill_stages::{Items, Kind, Port, Sandbox, Settled};
 use serde_json::Value as Json;
 
 use crate::diagnostic::{Problem, Problems, Severity, Sources, Span, suggest};
@@ -91,8 +91,8 @@ pub struct Node {
     pub env: Vec<String>,
     /// Names of secrets that it may see, sorted.
     pub secrets: Vec<String>,
-    /// The port over whose files it maps: each file is an action of its own.
-    pub items: Option<String>,
+    /// What it maps over: each file is an action of its own.
+    pub items: Option<Items>,
     /// It keeps what it gave last, whatever its inputs are now.
     pub frozen: bool,
     /// It runs in every run.
@@ -236,6 +236,7 @@ pub(crate) struct Known {
     params: Box<str>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    items: Option<Items>,
 }
 
 fn know(
@@ -259,9 +260,9 @@ fn know(
         if stage.unclear {
             return None;
         }
-        let Settled { params, inputs, outputs } =
+        let Settled { params, inputs, outputs, items } =
             params::resolve(&kind, schema, stage, sources, problems)?;
-        Some(Known { kind, params: params.to_string().into(), inputs, outputs })
+        Some(Known { kind, params: params.to_string().into(), inputs, outputs, items })
     };
     stages.iter().map(&mut know).collect()
 }
@@ -315,8 +316,8 @@ fn node(
     }
     inputs.sort_by(|a, b| a.0.cmp(&b.0));
     let items = match stage.map {
-        Some(_) => Some(wire::ITEM.to_owned()),
-        None => known.kind.items.map(str::to_owned),
+        Some(_) => Some(Items::of(wire::ITEM)),
+        None => known.items,
     };
     let cell = stage.cell.iter().map(|bound| (bound.axis.clone(), bound.label.clone()));
     Node {

@@ -15,7 +15,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use quantmill_cache::{ActionKey, ActionResult, IndexError, StoreError};
-use quantmill_stages::{Cancel, StageError};
+use quantmill_stages::{Cancel, Items, StageError};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::event::{Event, Finished, Outcome, Summary};
@@ -265,11 +265,8 @@ async fn stage(shared: Arc<Shared>, index: usize) -> Result<Outcome, Ended> {
         }
     };
     let node = &shared.graph.nodes[index];
-    match node.items.as_ref().filter(|port| node.input(port).is_some()) {
-        Some(port) => {
-            let port = port.clone();
-            Box::pin(each(shared, index, port, why)).await
-        }
+    match node.items.filter(|over| node.input(over.port).is_some()) {
+        Some(over) => Box::pin(each(shared, index, over, why)).await,
         None => whole(shared, index, why).await,
     }
 }
@@ -399,7 +396,7 @@ fn publish(shared: &Shared, index: usize, result: &ActionResult) -> Result<bool,
 async fn each(
     shared: Arc<Shared>,
     index: usize,
-    port: String,
+    over: Items,
     why: Option<Box<[Change]>>,
 ) -> Result<Outcome, Ended> {
     let started = Instant::now();
@@ -407,7 +404,7 @@ async fn each(
     let (ready, items) = blocking(move || {
         let Shared { graph, plan, state, .. } = &*judged;
         let ready = plan.ready(graph, state, index).map_err(|e| Ended::Broken(e.into()))?;
-        let items = items::split(plan, state, index, &graph.nodes[index], &ready, &port);
+        let items = items::split(plan, state, index, &graph.nodes[index], &ready, over);
         Ok((ready, items.map_err(|e| Ended::Broken(e.into()))?))
     })
     .await?;

@@ -34,17 +34,31 @@ pub struct Given {
 pub enum Origin {
     /// The store.
     Store,
-    /// A source file: how it looked when it was hashed, and its content where it had changed so
-    /// recently that a later change could look the same.
-    File(Stamp, Option<Digest>),
+    /// Source files, in the order of their names.
+    Files(Box<[Look]>),
     /// A folder or a glob of source files.
     Folder(Arc<Scan>),
 }
 
-impl Origin {
-    /// A source file that looked like this some time after `before`.
-    pub fn file(stamp: Stamp, digest: Digest, before: SystemTime) -> Origin {
-        Origin::File(stamp, (!stamp.settled(before)).then_some(digest))
+/// How a source file looked when it was hashed.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Its content, where it had changed so recently that a later change could look the same.
+    fresh: Option<Digest>,
+}
+
+impl Look {
+    /// Of a file that looked like this some time after `before`.
+    pub fn new(stamp: Stamp, digest: Digest, before: SystemTime) -> Look {
+        Look { stamp, fresh: (!stamp.settled(before)).then_some(digest) }
+    }
+
+    /// Whether the file is still what it was.
+    fn stands(&self, path: &Path) -> bool {
+        Stamp::read(path).is_ok_and(|now| now == self.stamp)
+            && self.fresh.is_none_or(|digest| Digest::of_file(path).ok() == Some(digest))
     }
 }
 
@@ -63,7 +77,7 @@ impl Given {
     pub fn settled(&self) -> bool {
         match &self.origin {
             Origin::Store => true,
-            Origin::File(_, fresh) => fresh.is_none(),
+            Origin::Files(looks) => looks.iter().all(|look| look.fresh.is_none()),
             Origin::Folder(scan) => scan.settled(),
         }
     }
@@ -82,11 +96,9 @@ impl Given {
         match &self.origin {
             Origin::Store => None,
             Origin::Folder(scan) => scan.changed(),
-            Origin::File(then, fresh) => {
-                let (_, path) = self.input.files.first_key_value()?;
-                let same = Stamp::read(path).is_ok_and(|now| now == *then)
-                    && fresh.is_none_or(|digest| Digest::of_file(path).ok() == Some(digest));
-                (!same).then(|| path.clone())
+            Origin::Files(looks) => {
+                let mut files = self.input.files.values().zip(looks);
+                files.find(|(path, look)| !look.stands(path)).map(|(path, _)| path.clone())
             }
         }
     }
@@ -126,7 +138,7 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let input = Input { files: [(name, whole)].into_iter().collect(), tree: false };
         let artifact = Artifact::File(entry.digest);
-        let origin = Origin::file(stamp, entry.digest, before);
+        let origin = Origin::Files([Look::new(stamp, entry.digest, before)].into());
         return Ok(Given { artifact, input, origin, shown: None });
     }
     let Some(choice) = Choice::new(dir, pattern)? else { return Err(nothing(dir, pattern)) };

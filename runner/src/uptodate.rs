@@ -153,8 +153,9 @@ pub fn write(
     for given in plan.sources() {
         match &given.origin {
             Origin::Folder(scan) => note.scan(scan),
-            Origin::File(stamp, _) => {
-                given.input.files.values().for_each(|path| note.file(path, *stamp));
+            Origin::Files(looks) => {
+                let files = given.input.files.values().zip(looks);
+                files.for_each(|(path, look)| note.file(path, look.stamp));
             }
             Origin::Store => {}
         }

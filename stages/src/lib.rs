@@ -32,7 +32,7 @@ mod trial;
 pub use context::{Cancel, Context, Device, Job, Progress, Sandbox, Sink};
 pub use format::Format;
 pub use input::{Files, Input};
-pub use stage::{Invalid, Kind, Named, Port, Result, Settled, Stage, StageError};
+pub use stage::{Invalid, Items, Kind, Named, Port, Result, Settled, Stage, StageError};
 pub use trial::{Judged, Tried};
 
 /// Every built-in kind of stage, in the order in which people meet them.

@@ -22,9 +22,6 @@ pub trait Stage {
     const VERSION: u32;
     /// One line for the stage list.
     const ABOUT: &'static str;
-    /// The input port over whose files the stage maps: each file is an action of its own, and the
-    /// stage's (only) output is the folder of what they wrote.
-    const ITEMS: Option<&'static str> = None;
     /// The outputs depend on `Context::seed`.
     const SEEDED: bool = false;
     /// The stage computes on `Context::device`. It then runs in a process of its own: a GPU driver
@@ -45,6 +42,11 @@ pub trait Stage {
     fn inputs(params: &Self::Params) -> Vec<Port>;
     /// The outputs it makes with these parameters. `from: stage` means the first.
     fn outputs(params: &Self::Params) -> Vec<Port>;
+    /// The port over whose files it maps with these parameters: each file is an action of its own,
+    /// and every output is a folder, that of what all of them wrote.
+    fn items(_params: &Self::Params) -> Option<Items> {
+        None
+    }
     /// What the types cannot say of the parameters: ranges, and what excludes what.
     fn check(_params: &Self::Params) -> std::result::Result<(), Invalid> {
         Ok(())
@@ -59,6 +61,35 @@ pub trait Stage {
     /// configurations that were tried on the same data. `None` where there is nothing to say.
     fn judge(_tried: &[Tried], _own: Option<usize>) -> Result<Option<Judged>> {
         Ok(None)
+    }
+}
+
+/// The files that a stage maps over.
+///
+/// An action is given its own file, which `Context::item` names, and the files before it in the
+/// order of the names; near the first there are fewer. What it reads decides its key: where a file
+/// changes or goes, that item is done again and the `behind` after it, and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Items {
+    /// The input port.
+    pub port: &'static str,
+    /// How many files before its own an action reads too.
+    pub behind: usize,
+}
+
+impl Items {
+    /// The files of a port, each read alone.
+    pub const fn of(port: &'static str) -> Items {
+        Items { port, behind: 0 }
+    }
+
+    /// What an action reads beside its own file, for people; empty where that is nothing.
+    pub fn reads(&self) -> String {
+        match self.behind {
+            0 => String::new(),
+            1 => "an item reads the file before it too".to_owned(),
+            n => format!("an item reads the {n} files before it too"),
+        }
     }
 }
 
@@ -225,6 +256,8 @@ pub struct Settled {
     pub inputs: Vec<Port>,
     /// The outputs it makes.
     pub outputs: Vec<Port>,
+    /// What it maps over.
+    pub items: Option<Items>,
 }
 
 /// A stage as a row of a table: what the engine sees of it.
@@ -236,8 +269,6 @@ pub struct Kind {
     pub version: u32,
     /// `Stage::ABOUT`.
     pub about: &'static str,
-    /// `Stage::ITEMS`.
-    pub items: Option<&'static str>,
     /// `Stage::SEEDED`.
     pub seeded: bool,
     /// `Stage::DEVICE`.
@@ -250,12 +281,14 @@ pub struct Kind {
     pub schema: fn() -> schemars::Schema,
     /// Reads `with`, fills in the defaults and checks: what goes into the key.
     pub resolve: fn(&Value) -> std::result::Result<Value, Invalid>,
-    /// The same, with the inputs and outputs for these parameters.
+    /// The same, with what these parameters decide: inputs, outputs, items.
     pub settle: fn(&Value) -> std::result::Result<Settled, Invalid>,
     /// Its inputs, for resolved parameters.
     pub inputs: fn(&Value) -> Vec<Port>,
     /// Its outputs, for resolved parameters.
     pub outputs: fn(&Value) -> Vec<Port>,
+    /// What it maps over, for resolved parameters.
+    pub items: fn(&Value) -> Option<Items>,
     /// Runs it with resolved parameters.
     pub run: fn(&Value, &Context) -> Result<()>,
     /// `Stage::names`.
@@ -271,7 +304,6 @@ impl Kind {
             name: S::NAME,
             version: S::VERSION,
             about: S::ABOUT,
-            items: S::ITEMS,
             seeded: S::SEEDED,
             device: S::DEVICE,
             named: S::NAMED,
@@ -281,6 +313,7 @@ impl Kind {
             settle: settle::<S>,
             inputs: |params| read::<S>(params).map(|p| S::inputs(&p)).unwrap_or_default(),
             outputs: |params| read::<S>(params).map(|p| S::outputs(&p)).unwrap_or_default(),
+            items: |params| read::<S>(params).ok().and_then(|p| S::items(&p)),
             run: |params, ctx| {
                 let params = read::<S>(params).map_err(|e| StageError::failed(e.message))?;
                 S::run(&params, ctx)
@@ -312,7 +345,7 @@ fn read<S: Stage>(params: &Value) -> std::result::Result<S::Params, Invalid> {
 fn settle<S: Stage>(params: &Value) -> std::result::Result<Settled, Invalid> {
     let params = read::<S>(params)?;
     S::check(&params)?;
-    let (inputs, outputs) = (S::inputs(&params), S::outputs(&params));
+    let (inputs, outputs, items) = (S::inputs(&params), S::outputs(&params), S::items(&params));
     let params = serde_json::to_value(&params).map_err(|e| Invalid::new("", e.to_string()))?;
-    Ok(Settled { params, inputs, outputs })
+    Ok(Settled { params, inputs, outputs, items })
 }

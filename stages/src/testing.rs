@@ -80,13 +80,17 @@ pub fn run<S: Stage>(params: Value, inputs: &[(&str, &Path)]) -> Result<Ran> {
     }
     let scratch = dir.path().join(".scratch");
     fs_err::create_dir(&scratch)?;
-    let item = kind.items.and_then(|port| inputs.iter().find(|(name, _)| *name == port));
+    let inputs: BTreeMap<String, Input> =
+        inputs.iter().map(|(port, path)| (port.to_string(), input(path))).collect();
+    // Of a folder the last file: the others are before it.
+    let item = (kind.items)(&params).and_then(|over| inputs.get(over.port));
+    let item = item.and_then(|input| input.files.keys().next_back().cloned());
     let job = Job {
         kind: kind.name.into(),
         params,
-        inputs: inputs.iter().map(|(port, path)| (port.to_string(), input(path))).collect(),
+        inputs,
         outputs: outputs.clone(),
-        item: item.and_then(|(_, path)| Some(path.file_name()?.to_string_lossy().into_owned())),
+        item,
         scratch,
         dir: dir.path().to_owned(),
         ..Job::default()

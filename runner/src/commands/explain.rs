@@ -198,6 +198,10 @@ impl<'a> Chain<'a> {
             }
             out.push_str(&format!("  {}\n", paint(on, Paint::Yellow, &cause(stage, change))));
         }
+        let reads = node.items.map(|over| over.reads()).filter(|reads| !reads.is_empty());
+        if let (Some(reads), false) = (reads, matches!(step.verdict, Verdict::Hit(_))) {
+            out.push_str(&format!("  {reads}\n"));
+        }
         out.push('\n');
         out.push_str(&self.tree(all)?);
         Ok(out)

@@ -1,7 +1,7 @@
 //! `quantmill plan`: what `run` would do, and why, without doing it.
 
 use clap::Args;
-use quantmill_stages::Kind;
+use quantmill_stages::{Items, Kind};
 use serde_json::{Value, json};
 
 use super::{Opened, Shown, Which, name_width, open};
@@ -88,12 +88,12 @@ fn items(
     step: &Step,
 ) -> Result<Option<(usize, usize)>, Failure> {
     let node = &opened.graph.nodes[index];
-    let (Verdict::Stale(_), Some(port)) = (&step.verdict, &node.items) else { return Ok(None) };
+    let (Verdict::Stale(_), Some(over)) = (&step.verdict, node.items) else { return Ok(None) };
     let ready = plan.ready(&opened.graph, &opened.state, index)?;
-    if !ready.given.contains_key(port) {
+    if !ready.given.contains_key(over.port) {
         return Ok(None);
     }
-    let items = items::split(plan, &opened.state, index, node, &ready, port)?;
+    let items = items::split(plan, &opened.state, index, node, &ready, over)?;
     Ok(Some((items.todo.len(), items.todo.len() + items.known.len())))
 }
 
@@ -148,7 +148,8 @@ fn text(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32, all: bo
         if !all && (*so_far > NAMED || word != "run" && many(word) > NAMED) {
             continue;
         }
-        let mut said: Vec<String> = row.items.iter().map(|(n, of)| items_said(*n, *of)).collect();
+        let items = |(todo, of)| items_said(todo, of, row.node.items);
+        let mut said: Vec<String> = row.items.into_iter().map(items).collect();
         if let Verdict::Unknown(waits) = &row.step.verdict {
             said.push(format!("waits on {}", waits_said(opened, waits)));
         }
@@ -181,8 +182,12 @@ fn text(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32, all: bo
     out
 }
 
-fn items_said(todo: usize, of: usize) -> String {
-    format!("{} of {}", number(todo), count(of, "item"))
+fn items_said(todo: usize, of: usize, over: Option<Items>) -> String {
+    let said = format!("{} of {}", number(todo), count(of, "item"));
+    match over.map(|over| over.reads()).filter(|reads| !reads.is_empty()) {
+        Some(reads) => format!("{said} ({reads})"),
+        None => said,
+    }
 }
 
 /// A few of the stages that it waits on.
@@ -247,7 +252,9 @@ fn json(opened: &Opened, rows: &[(usize, Row)], range: Range, jobs: u32) -> Valu
 
 fn stage(opened: &Opened, row: &Row) -> Value {
     let mut value = verdict(opened, row.node, row.step, &row.changes);
-    value["items"] = row.items.map(|(todo, of)| json!({ "run": todo, "all": of })).into();
+    let behind = row.node.items.map_or(0, |over| over.behind);
+    let items = |(todo, of)| json!({ "run": todo, "all": of, "files_before": behind });
+    value["items"] = row.items.map(items).into();
     value["estimate_ms"] = row.cost.map(|cost| cost.work()).into();
     value
 }

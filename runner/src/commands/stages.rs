@@ -33,11 +33,13 @@ pub fn stages(arguments: &Stages, kinds: &[Kind]) -> Result<(), Failure> {
         return Err(Failure::usage(format!("no kind of stage `{name}`"), help));
     };
     println!("{}: {} (version {})", paint(on, Paint::Bold, kind.name), kind.about, kind.version);
-    if let Some(port) = kind.items {
-        println!("It maps over the files of `{port}`: each is cached alone.");
-    }
     // Ports may depend on parameters: shown where the defaults are enough to know them.
     if let Ok(params) = (kind.resolve)(&Value::Null) {
+        if let Some(items) = (kind.items)(&params) {
+            let reads = Some(items.reads()).filter(|reads| !reads.is_empty());
+            let reads = reads.map_or(String::new(), |reads| format!("; {reads}"));
+            println!("It maps over the files of `{}`: each is cached alone{reads}.", items.port);
+        }
         println!("\n{}", paint(on, Paint::Bold, "inputs"));
         (kind.inputs)(&params).iter().for_each(|port| println!("  {}", input(port)));
         println!("{}", paint(on, Paint::Bold, "outputs"));

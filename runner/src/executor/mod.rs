@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use quantmill_cache::{ActionKey, ActionResult, Digest, IndexError, Scratch};
+use quantmill_cache::{ActionKey, ActionResult, Artifact, Digest, IndexError, Scratch};
 use quantmill_stages::{Cancel, Device, Input, Job, Progress, Sink, StageError};
 
 use self::in_place::InPlace;
@@ -262,10 +262,10 @@ impl Sink for Heard<'_> {
     }
 }
 
-/// The key of one item of a stage that maps over items: its own file in place of the folder.
-pub fn item_key(stage: &ActionKey, port: &str, name: &str, file: Digest) -> ActionKey {
+/// The key of one item of a stage that maps over items: what it reads in place of the folder.
+pub fn item_key(stage: &ActionKey, port: &str, name: &str, reads: Artifact) -> ActionKey {
     let mut key = stage.clone();
-    key.inputs.insert(port.to_owned(), quantmill_cache::Artifact::File(file));
+    key.inputs.insert(port.to_owned(), reads);
     key.item = Some(name.to_owned());
     key
 }

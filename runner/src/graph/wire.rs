@@ -350,8 +350,10 @@ fn map(
     if let Some(known) = known.filter(|known| !known.inputs.iter().any(Port::is_any)) {
         let kind = known.kind.name;
         let problem = problem(format!("`{kind}` takes no `map`"));
-        return Err(problem.help(match known.kind.items {
-            Some(port) => format!("it goes over the files of `{port}` by itself: leave out `map`"),
+        return Err(problem.help(match known.items {
+            Some(items) => {
+                format!("it goes over the files of `{}` by itself: leave out `map`", items.port)
+            }
             None => "`map` is for a `command`".to_owned(),
         }));
     }

@@ -3,17 +3,21 @@
 //! The result of the whole stage says which item wrote which file. So when one of 100,000 sources
 //! changes, the others are taken over from the last result by comparing two manifests, without
 //! looking each of them up.
+//!
+//! An item that reads files before its own is given them beside it, as a folder; its key then covers
+//! the manifest of that folder, and so their names too.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use quantmill_cache::{ActionKey, ActionResult, Artifact, Digest, Entry, IndexError, Tree};
-use quantmill_stages::{Input, Sandbox, StageError};
+use quantmill_stages::{Input, Items as Over, Sandbox, StageError};
 
 use super::{Ended, Shared};
 use crate::executor;
 use crate::graph::Node;
 use crate::plan::{Plan, Ready};
-use crate::source::{Given, Origin};
+use crate::source::{Given, Look, Origin};
 use crate::state::State;
 
 /// The items of a stage.
@@ -37,60 +41,77 @@ pub fn split(
     index: usize,
     node: &Node,
     ready: &Ready,
-    port: &str,
+    over: Over,
 ) -> Result<Items, IndexError> {
-    let Some(whole) = ready.given.get(port) else { return Ok(Items::default()) };
+    let Some(whole) = ready.given.get(over.port) else { return Ok(Items::default()) };
     let store = &state.store;
     let mut tree = Tree::default();
     match whole.artifact {
         Artifact::Tree(digest) => tree = store.tree(&digest)?,
         Artifact::File(digest) => {
-            for name in whole.input.files.keys() {
-                let entry = Entry { digest, size: 0, executable: false };
+            for (name, path) in &whole.input.files {
+                // The item's key is then as it would be in a folder.
+                let size = if over.behind > 0 { fs_err::metadata(path)?.len() } else { 0 };
+                let entry = Entry { digest, size, executable: false };
                 tree.entries.insert(name.clone(), entry);
             }
         }
     }
     let again = plan.again(index);
     let mut items = match plan.last_key(&node.name).filter(|_| !again) {
-        Some(last) => take_over(state, node, &last, &ready.key, port, &tree)?,
+        Some(last) => take_over(state, node, &last, &ready.key, over, &tree)?,
         None => Items::default(),
     };
-    for (at, (name, path)) in whole.input.files.iter().enumerate() {
-        if items.known.contains_key(name) {
+    let files: Vec<(&String, &PathBuf)> = whole.input.files.iter().collect();
+    for (at, (name, _)) in files.iter().enumerate() {
+        if items.known.contains_key(*name) {
             continue;
         }
-        let digest = tree.entries.get(name).map_or(whole.artifact.digest(), |entry| entry.digest);
-        let key = executor::item_key(&ready.key, port, name, digest);
+        let reads = at.saturating_sub(over.behind)..at + 1;
+        let entry = |name: &String| {
+            let unlisted = || Entry { digest: whole.artifact.digest(), size: 0, executable: false };
+            // Whether a file may be executed is nothing to a stage that reads it.
+            let listed = tree.entries.get(name).map(|entry| Entry { executable: false, ..*entry });
+            listed.unwrap_or_else(unlisted)
+        };
+        let read = || files[reads.clone()].iter().map(|(name, _)| ((*name).clone(), entry(name)));
+        let manifest = (over.behind > 0).then(|| Tree { entries: read().collect() });
+        let artifact = match &manifest {
+            Some(tree) => Artifact::Tree(Digest::of(&tree.encode())),
+            None => Artifact::File(entry(name).digest),
+        };
+        let key = executor::item_key(&ready.key, over.port, name, artifact);
         let hit = match again {
             true => None,
             false => state.index.get(&key.digest(), store)?,
         };
         if let Some(result) = hit.filter(|result| node.takes(result)) {
             items.millis += result.millis;
-            items.known.insert(name.clone(), files(state, &result)?);
+            items.known.insert((*name).clone(), self::files(state, &result)?);
             continue;
         }
         let mut given: BTreeMap<_, _> = (ready.given.iter())
-            .filter(|(other, _)| *other != port)
+            .filter(|(other, _)| *other != over.port)
             .map(|(other, given)| (other.clone(), given.clone()))
             .collect();
         let origin = match &whole.origin {
-            Origin::Folder(scan) => scan.file(at).map_or(Origin::Store, |(stamp, digest)| {
-                Origin::file(stamp, digest, scan.before())
-            }),
+            Origin::Folder(scan) => {
+                let look = |(stamp, digest)| Look::new(stamp, digest, scan.before());
+                let looks: Option<_> = reads.clone().map(|at| scan.file(at).map(look)).collect();
+                looks.map_or(Origin::Store, Origin::Files)
+            }
             origin => origin.clone(),
         };
-        let one = Given {
-            artifact: Artifact::File(digest),
-            input: Input {
-                files: [(name.clone(), path.clone())].into_iter().collect(),
-                tree: false,
-            },
-            origin,
-            shown: whole.shown.as_ref().map(|folder| folder.join(name)),
+        if let (Some(tree), Origin::Store) = (&manifest, &origin) {
+            store.put_tree(tree)?;
+        }
+        let own = files[reads].iter().map(|(name, path)| ((*name).clone(), (*path).clone()));
+        let input = Input { files: own.collect(), tree: manifest.is_some() };
+        let shown = match over.behind {
+            0 => whole.shown.as_ref().map(|folder| folder.join(name)),
+            _ => whole.shown.clone(),
         };
-        given.insert(port.to_owned(), one.into());
+        given.insert(over.port.to_owned(), Given { artifact, input, origin, shown }.into());
         items.todo.push(Ready { key, given });
     }
     Ok(items)
@@ -102,23 +123,29 @@ fn take_over(
     node: &Node,
     last: &Digest,
     key: &ActionKey,
-    port: &str,
+    over: Over,
     tree: &Tree,
 ) -> Result<Items, IndexError> {
     let (index, store) = (&state.index, &state.store);
     let mut items = Items::default();
     let Some(mut old) = index.key(last)? else { return Ok(items) };
-    let before = old.inputs.insert(port.to_owned(), key.inputs[port]);
+    let before = old.inputs.insert(over.port.to_owned(), key.inputs[over.port]);
     let Some(Artifact::Tree(before)) = before.filter(|_| old == *key) else { return Ok(items) };
     let result = index.get(last, store)?.filter(|result| node.takes(result));
     let Some(result) = result else { return Ok(items) };
     let Ok(before) = store.tree(&before) else { return Ok(items) };
     let names: Vec<(&String, &Entry)> = before.entries.iter().collect();
-    let same = |name: &str, entry: &Entry| {
-        tree.entries.get(name).is_some_and(|now| now.digest == entry.digest)
+    let now: Vec<(&String, &Entry)> = tree.entries.iter().collect();
+    // An item is the same where all that it reads is, under the same names.
+    let same = |at: usize, name: &String| {
+        let Ok(place) = now.binary_search_by(|(other, _)| other.cmp(&name)) else { return false };
+        let old = names[at.saturating_sub(over.behind)..=at].iter();
+        let new = now[place.saturating_sub(over.behind)..=place].iter();
+        old.map(|(name, entry)| (name, entry.digest))
+            .eq(new.map(|(name, entry)| (name, entry.digest)))
     };
     let mut known: Vec<Option<Files>> =
-        names.iter().map(|(name, entry)| same(name, entry).then(Files::new)).collect();
+        names.iter().enumerate().map(|(at, (name, _))| same(at, name).then(Files::new)).collect();
     for (output, artifact) in &result.outputs {
         let owners = result.items.get(output).map(|owners| store.read(owners));
         let Some(Ok(owners)) = owners else { return Ok(Items::default()) };

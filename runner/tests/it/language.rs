@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use quantmill::graph::{From, Graph, Needs, Node};
-use quantmill_stages::Sandbox;
+use quantmill_stages::{Items, Sandbox};
 use serde_json::json;
 
 use crate::bad::read;
@@ -220,7 +220,7 @@ stages:
 "#;
     let graph = good(text, &[]);
     let [clean, glob] = graph.nodes.as_slice() else { panic!() };
-    assert_eq!((clean.items.as_deref(), glob.items.as_deref()), (Some("item"), Some("item")));
+    assert_eq!((clean.items, glob.items), (Some(Items::of("item")), Some(Items::of("item"))));
     assert_eq!(clean.input("item"), Some(&From::Input("days".into())));
     assert_eq!(glob.input("item"), Some(&From::Path("./raw/*.txt".into())));
 }

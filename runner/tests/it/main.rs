@@ -11,6 +11,7 @@ mod disk;
 mod explain;
 mod front;
 mod incremental;
+mod items;
 #[cfg(unix)]
 mod kill;
 mod language;

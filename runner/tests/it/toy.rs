@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quantmill_stages::command::Command;
-use quantmill_stages::{Context, Format, Invalid, Kind, Port, Result, Stage};
+use quantmill_stages::{Context, Format, Invalid, Items, Kind, Port, Result, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,13 +26,15 @@ impl Stage for Extract {
     const NAME: &'static str = "extract";
     const VERSION: u32 = 1;
     const ABOUT: &'static str = "text of documents";
-    const ITEMS: Option<&'static str> = Some("documents");
     type Params = None;
     fn inputs(_: &None) -> Vec<Port> {
         vec![Port::input("documents", Format::Document)]
     }
     fn outputs(_: &None) -> Vec<Port> {
         vec![Port::tree("text", Format::Text, "text")]
+    }
+    fn items(_: &None) -> Option<Items> {
+        Some(Items::of("documents"))
     }
     fn run(_: &None, _: &Context) -> Result<()> {
         Ok(())

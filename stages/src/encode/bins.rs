@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +29,13 @@ pub struct Bins {
 const ROWS: usize = 262_144;
 
 impl Bins {
-    /// Reads the cuts off the training rows of a file; of a long span off [`ROWS`] of them, spread
+    /// Reads the cuts off the training rows of a series; of a long span off [`ROWS`] of them, spread
     /// evenly.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn fit(path: &Path, extent: Extent) -> Result<Bins> {
-        let rows = Rows::open(path)?;
+    /// A file cannot be read.
+    pub fn fit(files: &[PathBuf], extent: Extent) -> Result<Bins> {
+        let rows = Rows::open_all(files)?;
         let names = rows.names().to_vec();
         let mut columns = vec![Vec::new(); names.len()];
         let mut chosen = evenly(extent.train, ROWS).peekable();

@@ -169,13 +169,16 @@ impl Stage for Encode {
     }
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
-        let path = ctx.file("features")?;
-        let extent = table::extent(path)?;
-        let bins = Bins::fit(path, extent)?;
+        let files = table::files(ctx)?;
+        let extent = table::extent(&files)?;
+        let bins = Bins::fit(&files, extent)?;
         let told = write(params, extent, &bins, ctx)?;
         if told.train + told.test == 0 {
-            return Err(StageError::bad(path, "no row is left to write a prompt for")
-                .hint("check `from` and `to` against the dates of the training and test span"));
+            return Err(StageError::bad(
+                table::first(&files),
+                "no row is left to write a prompt for",
+            )
+            .hint("check `from` and `to` against the dates of the training and test span"));
         }
         let mut json = serde_json::to_string_pretty(&bins).map_err(std::io::Error::from)?;
         json.push('\n');
@@ -281,7 +284,7 @@ fn choice(
     let mut train = extent.train;
     if from.is_some() || to.is_some() {
         train = 0;
-        for row in Rows::open(ctx.file("features")?)?.take(extent.train_end) {
+        for row in Rows::open_all(&table::files(ctx)?)?.take(extent.train_end) {
             let row = row?;
             train += usize::from(row.split == Split::Train && within(&row, from, to));
         }
@@ -339,7 +342,7 @@ struct Due {
 const BATCH: usize = 4096;
 
 fn write(params: &Params, extent: Extent, bins: &Bins, ctx: &Context) -> Result<Told> {
-    let rows = Rows::open(ctx.file("features")?)?;
+    let rows = Rows::open_all(&table::files(ctx)?)?;
     let names = rows.names().to_vec();
     let environment = words::parse(params.template()).map_err(|e| failed(&e, &names))?;
     let mut choice = choice(params, extent, ctx)?;

@@ -270,3 +270,35 @@ Decision:";
     assert_eq!(prompts[100].prompt, expected);
     assert_eq!(Encode::VERSION, 3);
 }
+
+#[test]
+fn a_folder_of_tables_is_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let text = fs_err::read_to_string(&path).unwrap();
+    let (head, rows) = text.split_once('\n').unwrap();
+    let rows: Vec<&str> = rows.lines().collect();
+    let folder = dir.path().join("tables");
+    fs_err::create_dir(&folder).unwrap();
+    let write = |name: &str, head: &str, rows: &[&str]| {
+        let text = format!("{head}\n{}\n", rows.join("\n"));
+        fs_err::write(folder.join(name), text).unwrap();
+    };
+    write("a.csv", head, &rows[..301]);
+    write("b.csv", head, &rows[301..640]);
+    write("c.csv", head, &rows[640..]);
+    let with = json!({ "from": day(290), "context_states": 2 });
+    let (whole, own) = (encode(with.clone(), &path), encode(with.clone(), &folder));
+    for output in ["prompts", "bins"] {
+        assert_eq!(own.text(output), whole.text(output));
+    }
+    let error = || {
+        testing::run::<Encode>(with.clone(), &[("features", &folder)]).err().unwrap().to_string()
+    };
+    write("c.csv", &head.replace("rsi_14", "rsi_7"), &rows[640..]);
+    let said = error();
+    assert!(said.contains("c.csv:1: features `") && said.contains("rsi_7"), "{said}");
+    write("c.csv", head, &rows[600..]);
+    let said = error();
+    assert!(said.ends_with("c.csv:2: dates do not ascend"), "{said}");
+}

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::backtest::Bar;
 use crate::{Result, StageError};
 
-/// The rows of a features file.
+/// The rows of features.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     /// Date of each bar, as written.
@@ -63,8 +63,17 @@ pub fn day(date: &str) -> Option<i64> {
     Some(365 * y + leaps + (153 * m + 2) / 5 + day - 1)
 }
 
-/// Reads a features file.
-pub fn features(path: &Path) -> Result<Table> {
+/// Reads files of features that are one series, in order.
+pub fn features(files: &[impl AsRef<Path>]) -> Result<Table> {
+    let mut table = Table::default();
+    files.iter().try_for_each(|path| add(&mut table, path.as_ref()))?;
+    // A column that a file lacks is empty in its rows.
+    table.features.values_mut().for_each(|column| column.resize(table.dates.len(), None));
+    Ok(table)
+}
+
+fn add(table: &mut Table, path: &Path) -> Result<()> {
+    let begin = table.dates.len();
     let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
     let names: Vec<String> =
         reader.headers().map_err(|e| unreadable(path, &e))?.iter().map(String::from).collect();
@@ -79,7 +88,6 @@ pub fn features(path: &Path) -> Result<Table> {
     let prices = [place("open")?, place("high")?, place("low")?, place("close")?];
     let others: Vec<usize> =
         (0..names.len()).filter(|c| *c != date && *c != split && !prices.contains(c)).collect();
-    let mut table = Table::default();
     let mut columns = vec![Vec::new(); others.len()];
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|e| unreadable(path, &e))? {
@@ -122,8 +130,12 @@ pub fn features(path: &Path) -> Result<Table> {
         }
     }
     let named = others.iter().filter_map(|c| names.get(*c).cloned());
-    table.features = named.zip(columns).collect();
-    Ok(table)
+    for (name, column) in named.zip(columns) {
+        let whole = table.features.entry(name).or_default();
+        whole.resize(begin, None);
+        whole.extend(column);
+    }
+    Ok(())
 }
 
 fn unreadable(path: &Path, error: &csv::Error) -> StageError {
@@ -245,11 +257,24 @@ mod tests {
             "{HEAD}2020-01-01,1,2,0.5,1.5,9,warmup,\n2020-01-02,1,2,0.5,1.6,9,test,-0.25\n"
         );
         let (_dir, path) = file("f.csv", &text);
-        let table = features(&path).unwrap();
+        let table = features(&[path]).unwrap();
         assert_eq!(table.feature("momentum_30", 0), None);
         assert_eq!(table.feature("momentum_30", 1), Some(-0.25));
         assert_eq!(table.close(1), Some(1.6));
         assert_eq!(table.split, ["warmup", "test"]);
+    }
+
+    #[test]
+    fn files_are_one_series() {
+        let (_a, first) = file("a.csv", &format!("{HEAD}2020-01-01,1,2,0.5,1.5,9,train,0.5\n"));
+        let other = HEAD.replace("momentum_30", "bid");
+        let (_b, second) = file("b.csv", &format!("{other}2020-01-02,1,2,0.5,1.6,9,test,7\n"));
+        let table = features(&[&first, &second]).unwrap();
+        assert_eq!((table.dates.len(), table.close(1)), (2, Some(1.6)));
+        assert_eq!(table.features["momentum_30"], [Some(0.5), None]);
+        assert_eq!(table.features["bid"], [None, Some(7.0)]);
+        let error = features(&[&second, &first]).unwrap_err().to_string();
+        assert!(error.contains("a.csv:2: date 2020-01-01 does not ascend"), "{error}");
     }
 
     #[test]
@@ -263,11 +288,11 @@ mod tests {
             ("2020-01-03,1,2\n", "found record with 3 fields"),
         ] {
             let (_dir, path) = file("f.csv", &format!("{HEAD}{good}{row}"));
-            let error = features(&path).unwrap_err().to_string();
+            let error = features(&[path]).unwrap_err().to_string();
             assert!(error.contains(want) && error.contains(":3: "), "{error}");
         }
         let (_dir, path) = file("f.csv", "date,open\n");
-        assert!(features(&path).unwrap_err().to_string().contains("missing column `split`"));
+        assert!(features(&[path]).unwrap_err().to_string().contains("missing column `split`"));
     }
 
     #[test]
@@ -275,7 +300,7 @@ mod tests {
         let text =
             format!("{HEAD}2020-01-01,1,2,0.5,1.5,9,train,\n2020-01-02,1,2,0.5,1.6,9,test,\n");
         let (_dir, path) = file("f.csv", &text);
-        let table = features(&path).unwrap();
+        let table = features(&[path]).unwrap();
         let row = |t0: &str, split: &str| {
             format!(r#"{{"id":"x","t0":"{t0}","split":"{split}","prompt":"p"}}"#)
         };

@@ -5,6 +5,7 @@ use super::assess::{Given, assess};
 use super::decide::{Count, decide};
 use super::inference::Moments;
 use super::{Params, input, selection, write};
+use crate::featurize::table;
 use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
 
 /// The stage `evaluate`.
@@ -43,7 +44,7 @@ impl Stage for Evaluate {
     }
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
-        let table = input::features(ctx.file("features")?)?;
+        let table = input::features(&table::files(ctx)?)?;
         let mut prompts = input::prompts(ctx.file("prompts")?, &table)?;
         let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
         let available = prompts.len();

@@ -43,7 +43,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Context, Format, Port, Result, Stage, StageError};
+use crate::{Context, Format, Items, Port, Result, Stage, StageError};
 
 /// Rises whenever the text of a document may change.
 const VERSION: u32 = 2;
@@ -92,7 +92,6 @@ impl Stage for Extract {
     const VERSION: u32 = VERSION;
     const ABOUT: &'static str =
         "turn papers (PDF, LaTeX, HTML, Markdown, notebooks, text) into clean text";
-    const ITEMS: Option<&'static str> = Some("documents");
     type Params = Params;
 
     fn inputs(_: &Params) -> Vec<Port> {
@@ -101,6 +100,10 @@ impl Stage for Extract {
 
     fn outputs(_: &Params) -> Vec<Port> {
         vec![Port::tree("text", Format::Text, "text")]
+    }
+
+    fn items(_: &Params) -> Option<Items> {
+        Some(Items::of("documents"))
     }
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {

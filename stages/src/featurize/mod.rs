@@ -15,6 +15,9 @@
 //!
 //! Memory is bounded by windows and horizons, not by the length of the data.
 //!
+//! With `by_file` each file of a series, such as a day, is an action of its own, so that a new one is
+//! all that is computed ([`ByFile`]).
+//!
 //! It does not scale columns (the scalers are in `fit.json`), fill gaps, or adjust for splits and
 //! dividends.
 
@@ -31,15 +34,17 @@ pub mod window;
 mod write;
 
 #[cfg(test)]
+mod by_file_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::market::clock::Sampling;
+use crate::market::clock::{Clock, Sampling};
 use crate::market::quality::Quality;
 use crate::market::{Series, Source};
-use crate::{Context, Format, Invalid, Named, Port, Result, Stage, StageError};
+use crate::{Context, Format, Invalid, Items, Named, Port, Result, Stage, StageError};
 use feature::{Column, FeatureSpec};
 use fit::Fit;
 use labels::Label;
@@ -55,6 +60,31 @@ pub enum Check {
     /// The data are cut, and changed, after three times in the test span: no row before may change.
     /// Takes about six times as long.
     Causality,
+}
+
+/// One file of the series at a time.
+///
+/// A row then depends on its own file and the `behind` before it, and on nothing else. Windows that
+/// these fill are as they would be in a run over all files; what has no end, such as an exponential
+/// mean or the filter of `p_high_vol`, begins anew with the first file that is read. A row is of the
+/// file that makes it known: an empty second between two files is of the second.
+///
+/// Nothing is learnt: `fit` comes from a stage over the files of the training span. Spans go by the
+/// dates of `splits`, of which `train_end` must be given. As the next file is not read, the last rows
+/// of a file have no label, and those of the training span, `horizon_bars` at least, are `gap`. The
+/// embargo counts from the first row that is read after `train_end`. Where `index` or `peers` grow,
+/// every file is done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ByFile {
+    /// How many files before it are read to fill the windows; their rows are not written again.
+    pub behind: usize,
+}
+
+impl Default for ByFile {
+    fn default() -> ByFile {
+        ByFile { behind: 1 }
+    }
 }
 
 /// Parameters of `featurize`.
@@ -78,6 +108,17 @@ pub struct Params {
     pub quality: Quality,
     /// What is tried beside the work.
     pub check: Check,
+    /// Each file of `bars` or `events` is an action of its own, and `features` the folder of their
+    /// tables. Without it, all files are one action and one table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_file: Option<ByFile>,
+}
+
+impl Params {
+    /// The port of the series.
+    fn port(&self) -> &'static str {
+        if self.source.has_clock() { "events" } else { "bars" }
+    }
 }
 
 /// The stage.
@@ -90,19 +131,27 @@ impl Stage for Featurize {
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
-        let own = match params.source {
-            Source::Bars(_) => Port::input("bars", Format::Bars),
-            _ => Port::input("events", Format::Any),
+        let format = if params.source.has_clock() { Format::Any } else { Format::Bars };
+        let fit = match params.by_file {
+            Some(_) => Port::input("fit", Format::Metrics),
+            None => Port::optional("fit", Format::Metrics),
         };
         vec![
-            own,
+            Port::input(params.port(), format),
             Port::optional("index", Format::Any),
             Port::optional("peers", Format::Any),
-            Port::optional("fit", Format::Metrics),
+            fit,
         ]
     }
 
+    fn items(params: &Params) -> Option<Items> {
+        params.by_file.map(|by| Items { port: params.port(), behind: by.behind })
+    }
+
     fn outputs(params: &Params) -> Vec<Port> {
+        if params.by_file.is_some() {
+            return vec![Port::tree("features", Format::Features, "features")];
+        }
         let mut ports = vec![
             Port::file("features", Format::Features, "features.csv"),
             Port::file("fit", Format::Metrics, "fit.json"),
@@ -129,7 +178,8 @@ impl Stage for Featurize {
         if let Some(label) = &params.label {
             label.check("label")?;
         }
-        params.splits.check()
+        params.splits.check()?;
+        if params.by_file.is_some() { check_by_file(params) } else { Ok(()) }
     }
 
     fn names() -> Option<(&'static str, Vec<Named>)> {
@@ -150,6 +200,30 @@ impl Stage for Featurize {
         }
         write::write(params, &columns, &scan, fit, ctx)
     }
+}
+
+/// What a file alone does not tell.
+fn check_by_file(params: &Params) -> Result<(), Invalid> {
+    if params.splits.train_end.is_none() {
+        return Err(Invalid::new("splits.train_end", "must be given where there is `by_file`")
+            .help("a share of the rows is one of all files, and an action reads only a few"));
+    }
+    if params.splits.folds.is_some() {
+        return Err(Invalid::new("splits.folds", "go over all rows, and `by_file` over one file")
+            .help("make the folds in a stage without `by_file`"));
+    }
+    if params.check == Check::Causality {
+        return Err(Invalid::new(
+            "check",
+            "cuts the whole series, and `by_file` reads a few files",
+        )
+        .help("check the stage that learns the `fit`"));
+    }
+    if params.source.has_clock() && !matches!(params.sampling.clock, Clock::Every(_)) {
+        return Err(Invalid::new("sampling.clock", "must be `every` where there is `by_file`")
+            .help("one that counts would begin anew in each action, and rows would not meet"));
+    }
+    Ok(())
 }
 
 fn named(row: &feature::Listed) -> Named {
@@ -182,7 +256,7 @@ fn columns(params: &Params, scan: &scan::Scan) -> Result<Vec<Column>> {
 
 /// The files of the ports.
 fn series(params: &Params, ctx: &Context) -> Result<Series> {
-    let port = if params.source.has_clock() { "events" } else { "bars" };
+    let port = params.port();
     let side = |name: &str| ctx.has(name).then(|| ctx.file(name).map(Into::into)).transpose();
     Ok(Series {
         files: ctx.files(port).map(|(name, path)| (name.to_owned(), path.to_owned())).collect(),

@@ -19,6 +19,8 @@ pub struct Scan {
     pub spool: PathBuf,
     /// Their number.
     pub rows: usize,
+    /// The first that is written: those before it are of files that are read to fill windows.
+    pub own: usize,
     /// Where the spans lie.
     pub spans: Spans,
     /// Times of the first row, and of the last of the training span.
@@ -51,11 +53,15 @@ pub fn scan(params: &Params, ctx: &Context) -> Result<Scan> {
     let mut has = Has { index: series.index.is_some(), ..Has::default() };
     has.peers = series.peers.is_some();
     let (mut rows, mut up_to_end, mut before_test, mut before_holdout) = (0, 0, 0, 0);
+    let (by_file, mut own) = (params.by_file.is_some(), 0);
+    let item = series.files.iter().position(|(name, _)| by_file && Some(&**name) == ctx.item());
+    let item = item.unwrap_or_default();
     let mut odd = 0u64;
     let mut sample = Sample::default();
     while feed.next(&mut sample)? {
         spool.push(&sample)?;
         rows += 1;
+        own += usize::from(feed.file() < item);
         up_to_end += usize::from(end.is_some_and(|end| end.holds(sample.time)));
         before_test += usize::from(start.is_some_and(|start| sample.time < start.first));
         before_holdout += usize::from(sealed.is_none_or(|start| sample.time < start.first));
@@ -93,13 +99,13 @@ pub fn scan(params: &Params, ctx: &Context) -> Result<Scan> {
         },
     };
     let form = feed.form();
-    if spans.train < 30 {
+    if spans.train < 30 && !by_file {
         let message = format!("the training span holds {} rows", spans.train);
         let port = series.files.first().map_or_else(PathBuf::new, |(name, _)| name.into());
         return Err(StageError::bad(port, message)
             .hint("it needs as many rows as the longest window and more; move `splits.train_end`, add rows, or sample more often"));
     }
-    Ok(Scan { spool: path, rows, spans, train, form, source: has, periods_per_year, counts })
+    Ok(Scan { spool: path, rows, own, spans, train, form, source: has, periods_per_year, counts })
 }
 
 /// Times of the first row and of the last of the first `rows`.

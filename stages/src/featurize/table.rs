@@ -1,5 +1,5 @@
-//! Reads `features.csv` back, for the stages that follow: row by row, so that a file may be of any
-//! length.
+//! Reads `features.csv` back, or the folder of one a file, for the stages that follow: row by row, so
+//! that a series may be of any length.
 //!
 //! Columns are found by name, so that a file with more of them, or with other bars, is read as
 //! well; rows of the warm-up have features that are not known. The features are the columns after
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::split::Split;
 use crate::market::{Quote, time};
-use crate::{Result, StageError};
+use crate::{Context, Result, StageError};
 
 /// Columns after `split` that are no features.
 pub const COMPANIONS: [&str; 10] = [
@@ -60,16 +60,23 @@ impl Row {
     }
 }
 
-/// The rows of a file in order; ends after the first error.
+/// The rows of a file, or of several as one series, in order; ends after the first error.
 pub struct Rows {
-    path: PathBuf,
-    reader: csv::Reader<fs_err::File>,
+    table: Table,
+    /// The files after it.
+    rest: std::vec::IntoIter<PathBuf>,
     record: csv::StringRecord,
-    header: csv::StringRecord,
     names: Vec<String>,
-    places: Places,
     last: Option<i64>,
     done: bool,
+}
+
+/// A file that is being read.
+struct Table {
+    path: PathBuf,
+    reader: csv::Reader<fs_err::File>,
+    header: csv::StringRecord,
+    places: Places,
 }
 
 /// Where the columns are.
@@ -82,19 +89,15 @@ struct Places {
     features: Vec<usize>,
 }
 
-impl Rows {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// It cannot be read, or a column is missing.
-    pub fn open(path: &Path) -> Result<Rows> {
-        let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
-        let header = reader.headers().map_err(|e| unreadable(path, &e))?.clone();
+impl Table {
+    fn open(path: PathBuf) -> Result<Table> {
+        let mut reader = csv::Reader::from_reader(fs_err::File::open(&path)?);
+        let header = reader.headers().map_err(|e| unreadable(&path, &e))?.clone();
         let find = |name: &str| header.iter().position(|found| found == name);
         let place = |name: &str| {
             find(name).ok_or_else(|| {
                 let found = header.iter().collect::<Vec<_>>().join(", ");
-                StageError::bad(path, format!("missing column `{name}`"))
+                StageError::bad(&path, format!("missing column `{name}`"))
                     .at(1)
                     .hint(format!("features come from a `featurize` stage; columns found: {found}"))
             })
@@ -119,10 +122,50 @@ impl Rows {
                 .then(|| traded.map(Option::unwrap_or_default)),
             features,
         };
-        let names = places.features.iter().map(|&at| header[at].to_owned()).collect();
-        let record = csv::StringRecord::new();
-        let path = path.to_owned();
-        Ok(Rows { path, reader, record, header, names, places, last: None, done: false })
+        Ok(Table { path, reader, header, places })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.places.features.iter().map(|&at| self.header[at].to_owned()).collect()
+    }
+}
+
+/// The files of port `features`, one series in the order of their names: one table, or one a file.
+///
+/// # Errors
+/// There is none.
+pub fn files(ctx: &Context) -> Result<Vec<PathBuf>> {
+    let files: Vec<PathBuf> = ctx.files("features").map(|(_, path)| path.to_owned()).collect();
+    match files.is_empty() {
+        true => Err(StageError::failed("input `features` has no file")),
+        false => Ok(files),
+    }
+}
+
+/// The place that a fault of all files is told at.
+pub fn first(files: &[PathBuf]) -> &Path {
+    files.first().map_or(Path::new("features"), PathBuf::as_path)
+}
+
+impl Rows {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or a column is missing.
+    pub fn open(path: &Path) -> Result<Rows> {
+        Rows::open_all(&[path.to_owned()])
+    }
+
+    /// Opens files that are one series, the first now and each other when it is come to.
+    ///
+    /// # Errors
+    /// There is none, the first cannot be read, or a column is missing.
+    pub fn open_all(files: &[PathBuf]) -> Result<Rows> {
+        let mut rest = files.to_vec().into_iter();
+        let first = rest.next().ok_or_else(|| StageError::failed("there is no table to read"))?;
+        let table = Table::open(first)?;
+        let (names, record) = (table.names(), csv::StringRecord::new());
+        Ok(Rows { table, rest, record, names, last: None, done: false })
     }
 
     /// The names of the features.
@@ -135,21 +178,42 @@ impl Rows {
         self.names.iter().position(|own| own == name)
     }
 
+    /// Goes on to the next line, of the next file where one has ended.
+    fn advance(&mut self) -> Result<bool> {
+        loop {
+            let Table { path, reader, .. } = &mut self.table;
+            if reader.read_record(&mut self.record).map_err(|e| unreadable(path, &e))? {
+                return Ok(true);
+            }
+            let Some(next) = self.rest.next() else { return Ok(false) };
+            let before = std::mem::replace(&mut self.table, Table::open(next)?);
+            let names = self.table.names();
+            if names != self.names {
+                let (old, new) = (self.names.join(", "), names.join(", "));
+                let before = before.path.display();
+                let message = format!("features `{new}` where {before} has `{old}`");
+                return Err(StageError::bad(&self.table.path, message)
+                    .at(1)
+                    .hint("the files must come from one `featurize` stage; name its `features`"));
+            }
+        }
+    }
+
     fn read(&mut self) -> Result<Option<Row>> {
-        if !self.reader.read_record(&mut self.record).map_err(|e| unreadable(&self.path, &e))? {
+        if !self.advance()? {
             return Ok(None);
         }
+        let Table { path, header, places, .. } = &self.table;
         let line = self.record.position().map_or(0, csv::Position::line);
-        let bad = |message: String| StageError::bad(&self.path, message).at(line);
+        let bad = |message: String| StageError::bad(path, message).at(line);
         let text = |at: usize| self.record.get(at).unwrap_or("");
         let number = |at: usize| match text(at).parse::<f64>() {
             Ok(x) if x.is_finite() => Ok(x),
             _ => {
-                let name = self.header.get(at).unwrap_or("");
+                let name = header.get(at).unwrap_or("");
                 Err(bad(format!("{name} is not a number: `{}`", text(at))))
             }
         };
-        let places = &self.places;
         let split = Split::parse(text(places.split))
             .ok_or_else(|| bad(format!("unknown split `{}`", text(places.split))))?;
         let feature = |&at: &usize| match text(at) {
@@ -273,7 +337,7 @@ impl Around {
     }
 }
 
-/// What a file holds.
+/// What a series holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Rows up to the last training row.
@@ -284,13 +348,13 @@ pub struct Extent {
     pub rows: usize,
 }
 
-/// Counts the rows of a file, having read each.
+/// Counts the rows of a series, having read each.
 ///
 /// # Errors
-/// The file cannot be read, or has no training row.
-pub fn extent(path: &Path) -> Result<Extent> {
+/// A file cannot be read, or there is no training row.
+pub fn extent(files: &[PathBuf]) -> Result<Extent> {
     let mut extent = Extent::default();
-    for (at, row) in Rows::open(path)?.enumerate() {
+    for (at, row) in Rows::open_all(files)?.enumerate() {
         extent.rows += 1;
         if row?.split == Split::Train {
             extent.train_end = at + 1;
@@ -298,7 +362,7 @@ pub fn extent(path: &Path) -> Result<Extent> {
         }
     }
     match extent.train {
-        0 => Err(StageError::bad(path, "no row of split `train`")
+        0 => Err(StageError::bad(first(files), "no row of split `train`")
             .hint("check `splits` of the featurize stage")),
         _ => Ok(extent),
     }

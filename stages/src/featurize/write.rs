@@ -70,7 +70,12 @@ pub fn write(
     mut fit: Fit,
     ctx: &Context,
 ) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 18, fs_err::File::create(ctx.output("features")?)?);
+    let mut path = ctx.output("features")?.to_owned();
+    if params.by_file.is_some() {
+        path.push(table_name(ctx.item().unwrap_or(params.port())));
+        path.parent().map_or(Ok(()), fs_err::create_dir_all)?;
+    }
+    let mut out = BufWriter::with_capacity(1 << 18, fs_err::File::create(path)?);
     header(&mut out, params, columns, scan)?;
     let mut rack = Rack::new(columns, scan, &fit)?;
     let mut labeller = params.label.map(Labeller::new);
@@ -109,6 +114,9 @@ pub fn write(
     }
     out.flush()?;
     ctx.progress(scan.rows as u64, scan.rows as u64, "rows", "features")?;
+    if params.by_file.is_some() {
+        return report_file(params, scan, &sums, ctx);
+    }
     report(params, columns, scan, &sums, ctx)?;
     if !ctx.has("fit") {
         fit.scalers = sums.scalers.finish(columns.iter().map(|column| column.name.as_str()));
@@ -120,6 +128,16 @@ pub fn write(
         json(ctx, "folds", &folds(params, scheme, &sums))?;
     }
     Ok(())
+}
+
+/// The name of a file's table: its own, as `.csv` and not packed.
+pub fn table_name(item: &str) -> String {
+    let plain = [".gz", ".xz"].into_iter().find_map(|end| item.strip_suffix(end)).unwrap_or(item);
+    let stem = match plain.rsplit_once('.') {
+        Some((stem, kind)) if !stem.is_empty() && !kind.contains('/') => stem,
+        _ => plain,
+    };
+    format!("{stem}.csv")
 }
 
 fn header(out: &mut impl Write, params: &Params, columns: &[Column], scan: &Scan) -> Result<()> {
@@ -183,6 +201,9 @@ fn finish(
     (row, waits, label): (usize, &Waiting, Option<Known>),
     sums: &mut Sums,
 ) -> Result<()> {
+    if row < scan.own {
+        return Ok(());
+    }
     let unlabelled = params.label.is_some() && label.is_none();
     let until = row + label.map_or(0, |known| known.rows);
     let split = match &waits.whole {
@@ -214,6 +235,22 @@ fn finish(
     if wanted && !matches!(split, Split::Warmup | Split::Holdout) {
         // Without a label a row is known at once.
         sums.spans.push((row, (waits.time, label.map_or(waits.time, |known| known.t1))));
+    }
+    Ok(())
+}
+
+/// Tells of the rows of one file.
+fn report_file(params: &Params, scan: &Scan, sums: &Sums, ctx: &Context) -> Result<()> {
+    for (split, n) in &sums.splits {
+        ctx.metric(&format!("rows_{}", split.name()), *n as f64);
+    }
+    let warm_up = sums.splits.get(&Split::Warmup).copied().unwrap_or_default();
+    let behind = params.by_file.map_or(0, |by| by.behind);
+    // At the beginning of a series windows fill; later on they should be full.
+    if warm_up > 0 && warm_up == scan.rows - scan.own && ctx.files(params.port()).count() > behind {
+        ctx.warn(format!(
+            "every row is warm-up: {behind} files before it do not fill the windows; raise `by_file.behind`"
+        ));
     }
     Ok(())
 }

@@ -240,6 +240,10 @@ impl Feed for BarFiles {
     fn form(&self) -> Form {
         self.form
     }
+
+    fn file(&self) -> usize {
+        self.last.map_or(0, |(_, place)| place.file as usize)
+    }
 }
 
 fn is_parquet(path: &Path) -> bool {

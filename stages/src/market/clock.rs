@@ -94,8 +94,11 @@ pub struct Sampler<E> {
     tally: Tally,
     /// The next time of [`Clock::Every`].
     tick: Option<i64>,
-    /// Time of the last event that was taken.
+    /// Time of the last event that was taken, and its file.
     now: i64,
+    file: u32,
+    /// The file that made the last sample known.
+    shown: u32,
     quote: Option<Quote>,
     close: Option<f64>,
     depth: bool,
@@ -145,6 +148,8 @@ impl<E: Events> Sampler<E> {
             tally,
             tick: None,
             now: i64::MIN,
+            file: 0,
+            shown: 0,
             quote: None,
             close: None,
             depth: false,
@@ -207,7 +212,7 @@ impl<E: Events> Sampler<E> {
 
     fn take(&mut self) -> Result<()> {
         let Event { time, place, what } = self.events.event();
-        self.now = time;
+        (self.now, self.file) = (time, place.file);
         self.interval.events += 1;
         match what {
             What::Depth(depth) => {
@@ -275,6 +280,12 @@ impl<E: Events> Sampler<E> {
     }
 
     fn give(&mut self, time: i64, into: &mut Sample) {
+        // Where the last event is at the tick, the sample is there at the end of its file too.
+        let at_end = match self.sampling.clock {
+            Clock::Every(_) => time <= self.now,
+            _ => true,
+        };
+        self.shown = if at_end { self.file } else { self.events.event().place.file };
         self.tally.counts.samples += 1;
         let close = self.close.unwrap_or(f64::NAN);
         let interval = &mut self.interval;
@@ -352,5 +363,9 @@ impl<E: Events> Feed for Sampler<E> {
             Clock::Every(Span(step)) => Form::of_step(step),
             _ => Form::Nanos,
         }
+    }
+
+    fn file(&self) -> usize {
+        self.shown as usize
     }
 }

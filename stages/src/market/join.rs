@@ -156,4 +156,8 @@ impl Feed for Joined {
     fn form(&self) -> Form {
         self.feed.form()
     }
+
+    fn file(&self) -> usize {
+        self.feed.file()
+    }
 }

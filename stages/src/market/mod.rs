@@ -37,6 +37,9 @@ pub trait Feed: Samples {
     fn counts(&self) -> quality::Counts;
     /// The form in which to write the samples' times.
     fn form(&self) -> time::Form;
+    /// Which of the files, from 0 in the order of the names, made the last sample known: without that
+    /// file and those after it the sample would not be there, with it it is.
+    fn file(&self) -> usize;
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::reward::{Outcome, RewardSpec, Score};
 use super::{Both, Pair, Params, Terms};
 use crate::encode::prompt::{Prompt, Prompts};
 use crate::featurize::split::{Split, evenly};
-use crate::featurize::table::{Around, Extent, Row, Rows};
+use crate::featurize::table::{self, Around, Extent, Row, Rows};
 use crate::market::time;
 use crate::{Context, Result, StageError};
 
@@ -78,7 +78,7 @@ fn all(
     out: &mut impl Write,
 ) -> Result<Vec<Brief>> {
     let (path, r) = (ctx.file("prompts")?, &params.reward);
-    let reader = Rows::open(ctx.file("features")?)?;
+    let reader = Rows::open_all(&table::files(ctx)?)?;
     let taking = Taking {
         horizon: r.horizon_bars,
         markout: r.markout_bars,

@@ -197,13 +197,16 @@ impl Stage for Pairs {
     }
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
-        let path = ctx.file("features")?;
-        let extent = table::extent(path)?;
+        let files = table::files(ctx)?;
+        let extent = table::extent(&files)?;
         let r = &params.reward;
         ctx.progress(0, 0, "prompts", "fitting the fill model")?;
-        let (fill, log_likelihood) = observe::fit(path, extent, params)?.ok_or_else(|| {
-            StageError::bad(path, "no fill model: limit orders at these offsets never fill")
-                .hint("choose `offsets_bps` within the range of a bar")
+        let (fill, log_likelihood) = observe::fit(&files, extent, params)?.ok_or_else(|| {
+            StageError::bad(
+                table::first(&files),
+                "no fill model: limit orders at these offsets never fill",
+            )
+            .hint("choose `offsets_bps` within the range of a bar")
         })?;
         let spec = RewardSpec {
             maker_fee_bps: r.maker_fee_bps,

@@ -1,6 +1,6 @@
 //! Fits the fill model to orders that are imagined to rest at training rows.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::Params;
 use super::action::Side;
@@ -18,12 +18,13 @@ const ROWS: usize = 20_000;
 /// [`ROWS`] rows spread evenly. The model and its log-likelihood; `None` where nothing fills.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn fit(path: &Path, extent: Extent, params: &Params) -> Result<Option<(FillModel, f64)>> {
+/// A file cannot be read.
+pub fn fit(files: &[PathBuf], extent: Extent, params: &Params) -> Result<Option<(FillModel, f64)>> {
     let r = &params.reward;
     let mut waits: Vec<BarWaits> = Vec::new();
     let mut chosen = evenly(extent.train_end, ROWS).peekable();
-    let mut rows = Around::new(Rows::open(path)?, extent.train_end, r.sigma_window, r.horizon_bars);
+    let mut rows =
+        Around::new(Rows::open_all(files)?, extent.train_end, r.sigma_window, r.horizon_bars);
     while let Some(number) = rows.step()? {
         if chosen.peek() != Some(&number) {
             continue;

@@ -269,3 +269,22 @@ fn golden() {
     assert_eq!(format!("{:.6} {:.6}", spec.fill.a, spec.fill.k), "2.370600 1.814463");
     assert_eq!(Pairs::VERSION, 2);
 }
+
+#[test]
+fn a_folder_of_tables_is_read_as_one() {
+    let inputs = inputs();
+    let text = fs_err::read_to_string(&inputs.features).unwrap();
+    let (head, rows) = text.split_once('\n').unwrap();
+    let rows: Vec<&str> = rows.lines().collect();
+    let folder = inputs.dir.path().join("tables");
+    fs_err::create_dir(&folder).unwrap();
+    for (name, rows) in [("a.csv", &rows[..400]), ("b.csv", &rows[400..])] {
+        let text = format!("{head}\n{}\n", rows.join("\n"));
+        fs_err::write(folder.join(name), text).unwrap();
+    }
+    let whole = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let own = run(json!({}), &folder, &inputs.prompts).unwrap();
+    for output in ["pairs", "reward"] {
+        assert_eq!(own.text(output), whole.text(output));
+    }
+}
