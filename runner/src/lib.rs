@@ -3,6 +3,9 @@
 //!
 //! It knows stages only as the table of kinds that `main` passes to it.
 
+#[macro_use]
+mod say;
+
 pub mod cli;
 pub mod commands;
 pub mod diagnostic;

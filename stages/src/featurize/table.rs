@@ -161,7 +161,7 @@ impl Rows {
     /// # Errors
     /// There is none, the first cannot be read, or a column is missing.
     pub fn open_all(files: &[PathBuf]) -> Result<Rows> {
-        let mut rest = files.to_vec().into_iter();
+        let mut rest = Vec::from(files).into_iter();
         let first = rest.next().ok_or_else(|| StageError::failed("there is no table to read"))?;
         let table = Table::open(first)?;
         let (names, record) = (table.names(), csv::StringRecord::new());
