@@ -9,6 +9,7 @@ mod calls;
 mod clocks;
 mod disk;
 mod explain;
+mod fetch;
 mod front;
 mod incremental;
 mod items;

@@ -125,7 +125,11 @@ impl Space {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_quantmill"));
         command.args(arguments).current_dir(self.dir.path());
-        command.env_remove("QUANTMILL_HOME").env_remove("QUANTMILL_LOG").env("NO_COLOR", "1");
+        command
+            .env_remove("QUANTMILL_HOME")
+            .env_remove("QUANTMILL_LOG")
+            .env_remove("QUANTMILL_MIRROR")
+            .env("NO_COLOR", "1");
         command
     }
     pub fn quantmill(&self, arguments: &[&str]) -> Ended {
