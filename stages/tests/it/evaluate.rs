@@ -51,7 +51,7 @@ fn case(name: &str) -> Case {
     }
     std::fs::write(dir.join("features.csv"), features).unwrap();
     std::fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
-    let table = input::features(&dir.join("features.csv")).unwrap();
+    let table = input::features(&[dir.join("features.csv")]).unwrap();
     let prompts = input::prompts(&dir.join("prompts.jsonl"), &table).unwrap();
     Case { dir, table, prompts }
 }
