@@ -5,6 +5,7 @@
 //! well; rows of the warm-up have features that are not known. The features are the columns after
 //! `split` that are not [`COMPANIONS`].
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::split::Split;
@@ -64,7 +65,7 @@ impl Row {
 pub struct Rows {
     table: Table,
     /// The files after it.
-    rest: std::vec::IntoIter<PathBuf>,
+    rest: VecDeque<PathBuf>,
     record: csv::StringRecord,
     names: Vec<String>,
     last: Option<i64>,
@@ -161,9 +162,10 @@ impl Rows {
     /// # Errors
     /// There is none, the first cannot be read, or a column is missing.
     pub fn open_all(files: &[PathBuf]) -> Result<Rows> {
-        let mut rest = Vec::from(files).into_iter();
-        let first = rest.next().ok_or_else(|| StageError::failed("there is no table to read"))?;
-        let table = Table::open(first)?;
+        let (first, rest) =
+            files.split_first().ok_or_else(|| StageError::failed("there is no table to read"))?;
+        let table = Table::open(first.clone())?;
+        let rest = rest.iter().cloned().collect();
         let (names, record) = (table.names(), csv::StringRecord::new());
         Ok(Rows { table, rest, record, names, last: None, done: false })
     }
@@ -185,7 +187,7 @@ impl Rows {
             if reader.read_record(&mut self.record).map_err(|e| unreadable(path, &e))? {
                 return Ok(true);
             }
-            let Some(next) = self.rest.next() else { return Ok(false) };
+            let Some(next) = self.rest.pop_front() else { return Ok(false) };
             let before = std::mem::replace(&mut self.table, Table::open(next)?);
             let names = self.table.names();
             if names != self.names {
