@@ -27,13 +27,18 @@
 //!
 //! The shares of each family among the chosen and the rejected are metrics of every run, and a
 //! family with more than 80 % of the chosen is warned of. `max_family_share` caps it by leaving
-//! pairs out; the default leaves all in.
+//! pairs out, with `balance_regimes` in calm and in volatile times apart; the default leaves all in.
+//!
+//! Each pair has a `rationale` ([`rationale`]): a sentence for people, made of the score's terms. It
+//! knows what followed. It is never part of the prompt or the completions, and must not become one.
 
 pub mod action;
+mod balance;
 mod compare;
 pub mod fill;
 mod observe;
 pub mod rank;
+pub mod rationale;
 pub mod reward;
 
 #[cfg(test)]
@@ -100,6 +105,8 @@ pub struct Params {
     pub offsets_bps: Vec<u32>,
     /// Which action is rejected.
     pub rejected: Rejected,
+    /// Pairs for each prompt at most: the chosen action against so many different ones.
+    pub per_prompt: usize,
     /// Least difference of R between chosen and rejected, basis points.
     pub min_gap_bps: f64,
     /// Flat is chosen where no order has an R of at least this, basis points.
@@ -107,6 +114,9 @@ pub struct Params {
     /// Largest share of the pairs whose chosen action is of one family (`buy market`, `sell
     /// market`, `buy limit`, `sell limit`, `flat`); more are left out, evenly over time.
     pub max_family_share: f64,
+    /// Whether `max_family_share` holds in calm times (`p_high_vol` below 0.5) and in volatile ones
+    /// apart, so that no family stands for a regime. Needs the feature `p_high_vol`.
+    pub balance_regimes: bool,
     /// Pairs at most, spread evenly over time. Without it, all.
     pub max_pairs: Option<usize>,
     /// Seed of `rejected: random`.
@@ -119,9 +129,11 @@ impl Default for Params {
             reward: Reward::default(),
             offsets_bps: vec![10, 25, 50, 100],
             rejected: Rejected::default(),
+            per_prompt: 1,
             min_gap_bps: 1.0,
             flat_below_bps: 0.0,
             max_family_share: 1.0,
+            balance_regimes: false,
             max_pairs: None,
             seed: 0,
         }
@@ -131,7 +143,7 @@ impl Default for Params {
 /// A line of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The prompt's id.
+    /// The prompt's id; of further pairs of the same prompt with `#2`, `#3` and so on after it.
     pub id: String,
     /// The date of the decision.
     pub t0: String,
@@ -147,6 +159,8 @@ pub struct Pair {
     pub reward_chosen: f64,
     /// Reward of `rejected`, 0 to 1.
     pub reward_rejected: f64,
+    /// Why, in a sentence for people. It knows what followed: no model may read it.
+    pub rationale: String,
     /// The terms of both.
     pub components: Both,
     /// What followed: enough to score any action at this date.
@@ -273,6 +287,15 @@ fn check(params: &Params) -> Result<(), Invalid> {
     if !(params.max_family_share > 0.2 && params.max_family_share <= 1.0) {
         return Err(Invalid::new("max_family_share", "must be above 0.2 and at most 1")
             .help("there are five families: a fifth each is the least that can be asked"));
+    }
+    if params.balance_regimes && params.max_family_share == 1.0 {
+        return Err(Invalid::new("balance_regimes", "has nothing to hold in each regime")
+            .help("set `max_family_share` below 1, such as 0.3"));
+    }
+    let others = 2 * (params.offsets_bps.len() + 1);
+    if !(1..=others).contains(&params.per_prompt) {
+        return Err(Invalid::new("per_prompt", format!("must lie between 1 and {others}"))
+            .help("there is flat, and a market order and a limit at each offset on both sides"));
     }
     if params.max_pairs == Some(0) {
         return Err(Invalid::new("max_pairs", "must be above 0"));
