@@ -1,9 +1,10 @@
 //! `pairs`: preference pairs for the prompts of the training span, and the reward that made them.
 //!
-//! [`action`] is the grammar of a decision, [`reward`] its score against what followed, [`fill`]
-//! the model of resting orders, fitted on the training span, that the score needs, and [`rank`]
-//! picks the chosen and the rejected action of a date. Each pair carries the outcome of its date,
-//! so that any other action can be scored there too.
+//! [`action`] is the grammar of an action, [`decision`] that of an action with a size, as JSON and as a
+//! code, and [`order`] the way from there to an exchange. [`reward`] is an action's score against what
+//! followed, [`fill`] the model of resting orders, fitted on the training span, that the score needs,
+//! and [`rank`] picks the chosen and the rejected actions of a date. Each pair carries the outcome of
+//! its date, so that any other action can be scored there too.
 //!
 //! A label looks ahead to t1 = t + `horizon_bars` + `markout_bars`. No pair's t1 passes the last
 //! training row.
@@ -35,8 +36,10 @@
 pub mod action;
 mod balance;
 mod compare;
+pub mod decision;
 pub mod fill;
 mod observe;
+pub mod order;
 pub mod rank;
 pub mod rationale;
 pub mod reward;
