@@ -35,15 +35,21 @@
 
 pub mod action;
 mod balance;
+mod charts;
 mod compare;
 pub mod decision;
 pub mod fill;
+mod follow;
 mod observe;
 pub mod order;
+pub mod queue;
 pub mod rank;
 pub mod rationale;
+mod report;
 pub mod reward;
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod tests;
 
@@ -51,9 +57,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::featurize::table;
+use crate::market::Source;
+use crate::market::quality::Quality;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use action::MAX_OFFSET_BPS;
 use fill::Distance;
+use queue::Queue;
 use rank::Rejected;
 use reward::{Components, Outcome, RewardSpec};
 
@@ -98,12 +107,33 @@ impl Default for Reward {
     }
 }
 
+/// What the fill model is fitted to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fills {
+    /// Bars, or the trades in each: an order fills in the first that trades through it.
+    #[default]
+    Bars,
+    /// The events of port `events`: orders are imagined to rest in the queues of the book.
+    Queue,
+    /// The orders of port `events`, one by one: when others' orders were filled.
+    Orders,
+}
+
 /// Parameters of `pairs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Params {
     /// The reward.
     pub reward: Reward,
+    /// What the fill model is fitted to. `queue` and `orders` read the port `events`.
+    pub fills: Fills,
+    /// Of `fills: queue`: which of the units that are cancelled were ahead of an order.
+    pub queue: Queue,
+    /// What the files of `events` hold: `binance` or `orders`, as in `featurize`.
+    pub source: Source,
+    /// How many faults of `events` are put up with, as in `featurize`.
+    pub quality: Quality,
     /// Offsets of the limit orders that are compared, basis points; two at least.
     pub offsets_bps: Vec<u32>,
     /// Which action is rejected.
@@ -130,6 +160,10 @@ impl Default for Params {
     fn default() -> Params {
         Params {
             reward: Reward::default(),
+            fills: Fills::default(),
+            queue: Queue::default(),
+            source: Source::default(),
+            quality: Quality::default(),
             offsets_bps: vec![10, 25, 50, 100],
             rejected: Rejected::default(),
             per_prompt: 1,
@@ -198,14 +232,22 @@ impl Stage for Pairs {
     const ABOUT: &'static str = "preference pairs from an execution-aware reward";
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("prompts", Format::Prompts), Port::input("features", Format::Features)]
+    fn inputs(params: &Params) -> Vec<Port> {
+        let mut ports = vec![
+            Port::input("prompts", Format::Prompts),
+            Port::input("features", Format::Features),
+        ];
+        if params.fills != Fills::Bars {
+            ports.push(Port::input("events", Format::Any));
+        }
+        ports
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
         vec![
             Port::file("pairs", Format::Pairs, "pairs.jsonl"),
             Port::file("reward", Format::Metrics, "reward.json"),
+            Port::file("report", Format::Report, "report.html"),
         ]
     }
 
@@ -218,7 +260,7 @@ impl Stage for Pairs {
         let extent = table::extent(path)?;
         let r = &params.reward;
         ctx.progress(0, 0, "prompts", "fitting the fill model")?;
-        let (fill, log_likelihood) = observe::fit(path, extent, params)?.ok_or_else(|| {
+        let fitted = observe::fit(extent, params, ctx)?.ok_or_else(|| {
             StageError::bad(path, "no fill model: limit orders at these offsets never fill")
                 .hint("choose `offsets_bps` within the range of a bar")
         })?;
@@ -229,22 +271,31 @@ impl Stage for Pairs {
             scale: r.scale,
             horizon_bars: r.horizon_bars,
             markout_bars: r.markout_bars,
-            fill,
+            fill: fitted.model,
             fill_distance: r.fill_distance,
         };
-        ctx.metric("fill_log_likelihood", log_likelihood);
-        compare::write(extent, params, &spec, ctx)?;
+        ctx.metric("fill_log_likelihood", fitted.log_likelihood);
+        ctx.metric("fill_orders", fitted.orders);
+        ctx.metric("fill_fills", fitted.fills);
+        let briefs = compare::write(extent, params, &spec, ctx)?;
+        let page = report::render(ctx.output("pairs")?, &briefs, &fitted, &spec, params)?;
+        fs_err::write(ctx.output("report")?, page)?;
         let mut json = serde_json::to_string_pretty(&spec).map_err(std::io::Error::from)?;
         json.push('\n');
         fs_err::write(ctx.output("reward")?, json)?;
         ctx.metric("fill_a", spec.fill.a);
         ctx.metric("fill_k", spec.fill.k);
+        if let Some([a, k]) = fitted.errors {
+            ctx.metric("fill_a_error", a);
+            ctx.metric("fill_k_error", k);
+        }
         Ok(())
     }
 }
 
 fn check(params: &Params) -> Result<(), Invalid> {
     let r = &params.reward;
+    check_fills(params)?;
     let finite = [
         ("reward.maker_fee_bps", r.maker_fee_bps),
         ("reward.taker_fee_bps", r.taker_fee_bps),
@@ -304,4 +355,34 @@ fn check(params: &Params) -> Result<(), Invalid> {
         return Err(Invalid::new("max_pairs", "must be above 0"));
     }
     Ok(())
+}
+
+/// What the fill model is fitted to, against the source that it is to come from.
+fn check_fills(params: &Params) -> Result<(), Invalid> {
+    params.source.check().map_err(|mut e| {
+        e.path = format!("source.{}", e.path);
+        e
+    })?;
+    if let Queue::Power(n) = params.queue
+        && !(n > 0.0 && n <= 100.0)
+    {
+        return Err(Invalid::new("queue.power", "must be above 0 and at most 100"));
+    }
+    let fits = match (params.fills, &params.source) {
+        (Fills::Bars, Source::Bars(_)) => true,
+        (Fills::Bars, _) => {
+            return Err(Invalid::new("source", "is not read with `fills: bars`")
+                .help("set `fills` to `queue` or `orders`, or leave `source` out"));
+        }
+        (Fills::Queue, Source::Binance(_) | Source::Orders(_)) => true,
+        (Fills::Orders, Source::Orders(_)) => true,
+        _ => false,
+    };
+    match (fits, params.fills) {
+        (true, _) => Ok(()),
+        (_, Fills::Orders) => Err(Invalid::new("source", "does not tell orders apart")
+            .help("`fills: orders` needs `source: { orders: {} }`")),
+        _ => Err(Invalid::new("source", "tells of no trades, or of no book")
+            .help("`fills: queue` needs the book and the trades: `binance` or `orders`")),
+    }
 }

@@ -331,6 +331,56 @@ fn parameters_out_of_range_are_refused() {
     assert!(resolve(&json!({})).is_ok());
 }
 
+#[test]
+fn the_report_is_one_file_that_escapes_what_it_shows() {
+    let inputs = inputs();
+    let text = fs_err::read_to_string(&inputs.prompts).unwrap();
+    let hostile = inputs.dir.path().join("hostile.jsonl");
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let mut prompt: Value = serde_json::from_str(line).unwrap();
+            let with = format!(
+                "<script>alert(1)</script> & \u{202e}{}",
+                prompt["prompt"].as_str().unwrap()
+            );
+            prompt["prompt"] = json!(with);
+            prompt.to_string()
+        })
+        .collect();
+    fs_err::write(&hostile, lines.join("\n")).unwrap();
+    let ran = run(json!({ "per_prompt": 2 }), &inputs.features, &hostile).unwrap();
+    let page = ran.text("report");
+    if let Some(folder) = std::env::var_os("QUANTMILL_REPORTS") {
+        fs_err::write(PathBuf::from(folder).join("pairs.html"), &page).unwrap();
+    }
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;&#x2f;script&gt; &amp;"));
+    for never in ["<script", "http://", "https://", "src=", "\u{202e}", "<link", "@import"] {
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains(never), "{never}");
+    }
+    assert_eq!(page.matches("<article").count(), 10);
+    for name in ["fills", "rewards", "classes", "regimes"] {
+        assert!(page.contains(&format!("<figure id=\"{name}\"")), "{name}");
+    }
+    assert_eq!(page.matches("<svg role=").count(), 4);
+    let all = pairs(&ran);
+    for at in [0, all.len() / 10] {
+        let pair = &all[at];
+        assert!(page.contains(&pair.rationale) && page.contains(pair.chosen.trim()));
+    }
+    assert!(
+        page.contains(&format!(
+            "A = {:.4}, k = {:.4}",
+            ran.metrics["fill_a"], ran.metrics["fill_k"]
+        ))
+    );
+    assert_eq!(
+        page,
+        run(json!({ "per_prompt": 2 }), &inputs.features, &hostile).unwrap().text("report")
+    );
+}
+
 /// Where these move, raise `Pairs::VERSION`, and put the new ones here.
 #[test]
 fn golden() {
