@@ -164,6 +164,7 @@ fn axes<'a, 'b>(
 ) -> Result<Chart<'a, 'b>, Failed> {
     let mut chart = ChartBuilder::on(plot)
         .margin_right(20)
+        .margin_top(8)
         .x_label_area_size(32)
         .y_label_area_size(64)
         .build_cartesian_2d(x, y)?;

@@ -313,7 +313,7 @@ impl Follower {
 
     /// The best quotes may have reached orders of the other side.
     fn reach(&mut self, time: i64) {
-        if self.bids.len() + self.asks.len() == 0 {
+        if self.bids.count() + self.asks.count() == 0 {
             return;
         }
         let Some(quote) = self.book.quote() else { return };

@@ -233,14 +233,17 @@ impl Limits {
         let price = offset.map(|offset| passive(on.tick, side, mid, offset)).transpose()?;
         if let Some(ticks) = price {
             let away_bps = 1e4 * (on.tick.times(ticks) / mid - 1.0).abs();
-            if !(away_bps <= self.price_band_bps) {
+            // Held the other way round, a limit that is no number would let everything pass.
+            let within = away_bps <= self.price_band_bps;
+            if !within {
                 return Err(Refusal::Band { away_bps, most_bps: self.price_band_bps });
             }
         }
         let after = position + side.sign() * quantity;
         let worth = after.abs() * mid;
         let smaller = after.abs() < position.abs() && after * position >= 0.0;
-        if !smaller && !(worth <= self.max_notional) {
+        let within = worth <= self.max_notional;
+        if !smaller && !within {
             return Err(Refusal::Notional { worth, most: self.max_notional });
         }
         Ok(Instruction::Send(Order {

@@ -96,7 +96,7 @@ impl<T: Copy + PartialEq> Resting<T> {
     }
 
     /// How many orders rest.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -257,10 +257,10 @@ mod tests {
         // What was ahead is used up to the unit: the next trade fills.
         assert_eq!(trade(&mut bids, 3, 100, 1.0), NONE);
         assert_eq!(trade(&mut bids, 4, 100, 0.5), [1]);
-        assert_eq!(bids.len(), 1);
+        assert_eq!(bids.count(), 1);
         assert_eq!(trade(&mut bids, 5, 101, 9.0), NONE);
         assert_eq!(trade(&mut bids, 5, 99, 0.1), [2], "a trade below the price went past it");
-        assert_eq!(bids.len(), 0);
+        assert_eq!(bids.count(), 0);
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
         asks.pass(102, true, &mut filled);
         assert_eq!(filled, [1, 2]);
         assert!(asks.leave(103, 3) && !asks.leave(103, 3));
-        assert_eq!((asks.len(), asks.prices().count()), (0, 0));
+        assert_eq!((asks.count(), asks.prices().count()), (0, 0));
     }
 
     proptest! {
@@ -346,9 +346,9 @@ mod tests {
                     prop_assert!(fronts.iter().all(|f| *f >= 0.0 && *f <= size + 1e-9));
                     prop_assert!(level.groups.iter().all(|g| g.early >= 0.0));
                     let sum: usize = level.groups.iter().map(|g| g.orders.len()).sum();
-                    prop_assert_eq!(sum, bids.len());
+                    prop_assert_eq!(sum, bids.count());
                 } else {
-                    prop_assert_eq!(bids.len(), 0);
+                    prop_assert_eq!(bids.count(), 0);
                 }
             }
             let all = filled.len();
