@@ -3,7 +3,8 @@
 //! `buy market`, `sell market`, `buy limit N`, `sell limit N` (N basis points away from the close,
 //! passive side) and `flat`. The same words are the completions of preference pairs, what a model
 //! is asked to write, and what the reward and the backtest act on. Nothing here guesses: a text
-//! that is not exactly one of them is no action, and its reader treats it as flat.
+//! that is not exactly one of them is no action, and its reader treats it as flat. Sizes, holding and
+//! cancelling are of [`super::decision`], which reads and writes these words too.
 
 use std::fmt;
 

@@ -1,32 +1,25 @@
-//! Writes the pair of every training prompt that has one.
+//! Writes the pairs of every training prompt that has one.
 //!
-//! Prompts and rows are read side by side, each once; what is held is one pair and the rows that
-//! its label spans. Which pairs are left out for balance or number is known at the end only, so
-//! they wait in a file, with a few bytes in memory for each.
+//! Prompts and rows are read side by side, each once; what is held is one prompt's pairs and the rows
+//! that its label spans. Which pairs are left out for balance or number is known at the end only
+//! ([`super::balance`]), so they wait in a file, with a few bytes in memory for each.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 
 use quantmill_cache::Digest;
 
-use super::action::{Action, FAMILIES};
+use super::action::Action;
+use super::balance::{Brief, Regime, report, thin};
 use super::rank::{Preference, Rules, Taking, candidates, outcome, prefer};
+use super::rationale::{Places, Signs, sentence};
 use super::reward::{Outcome, RewardSpec, Score};
 use super::{Both, Pair, Params, Terms};
 use crate::encode::prompt::{Prompt, Prompts};
-use crate::featurize::split::{Split, evenly};
-use crate::featurize::table::{self, Around, Extent, Row, Rows};
+use crate::featurize::split::Split;
+use crate::featurize::table::{self, Around, Extent, Rows};
 use crate::market::time;
 use crate::{Context, Result, StageError};
-
-/// What is kept of a pair until it is known which stay.
-#[derive(Clone, Copy, Debug)]
-struct Brief {
-    chosen: Action,
-    rejected: Action,
-    gap_bps: f32,
-    rewards: [f32; 2],
-}
 
 /// Prompts that gave no pair, by reason.
 #[derive(Default)]
@@ -36,11 +29,16 @@ struct Dropped {
     repeated: usize,
 }
 
-/// Writes port `pairs`, and tells of it.
+/// Writes port `pairs`, and tells of it. What is known of each pair that is there.
 ///
 /// # Errors
 /// A file cannot be read or written, a prompt is of no training row, or there is no pair.
-pub fn write(extent: Extent, params: &Params, spec: &RewardSpec, ctx: &Context) -> Result<()> {
+pub fn write(
+    extent: Extent,
+    params: &Params,
+    spec: &RewardSpec,
+    ctx: &Context,
+) -> Result<Vec<Brief>> {
     let scratch = ctx.scratch().join("pairs.jsonl");
     let mut out = BufWriter::new(fs_err::File::create(&scratch)?);
     let briefs = all(extent, params, spec, ctx, &mut out)?;
@@ -66,7 +64,7 @@ pub fn write(extent: Extent, params: &Params, spec: &RewardSpec, ctx: &Context) 
     }
     let kept: Vec<Brief> = kept.into_iter().map(|at| briefs[at]).collect();
     report(&kept, &params.offsets_bps, ctx);
-    Ok(())
+    Ok(kept)
 }
 
 /// Writes all pairs, in the order of the prompts.
@@ -86,12 +84,21 @@ fn all(
         half_spread_bps: r.half_spread_bps,
         spread: reader.place("spread_bps"),
     };
+    let places = Places::of(&reader);
+    if params.balance_regimes && !places.has_regime() {
+        let files = table::files(ctx)?;
+        let message = "missing column `p_high_vol`, which `balance_regimes` goes by";
+        return Err(StageError::bad(table::first(&files), message)
+            .at(1)
+            .hint("add `p_high_vol` to `features` of the featurize stage"));
+    }
     let span = r.horizon_bars + r.markout_bars;
     let mut rows = Around::new(reader, extent.train_end, r.sigma_window, span);
     let rules = Rules {
         min_gap_bps: params.min_gap_bps,
         flat_below_bps: params.flat_below_bps,
         rejected: params.rejected,
+        count: params.per_prompt,
         seed: params.seed,
     };
     let actions = candidates(&params.offsets_bps);
@@ -131,11 +138,15 @@ fn all(
             dropped.gap += 1;
             continue;
         };
-        briefs.push(brief(&preference));
-        let end = &rows.ahead()[span - 1];
-        serde_json::to_writer(&mut *out, &pair(prompt, end, outcome, &preference))
-            .map_err(std::io::Error::from)?;
-        out.write_all(b"\n")?;
+        let signs = places.signs(rows.row());
+        let Preference { chosen, rejected } = preference;
+        let t1 = &rows.ahead()[span - 1].date;
+        for (at, rejected) in rejected.iter().enumerate() {
+            briefs.push(brief(&chosen, rejected, &signs));
+            let pair = pair(at, &prompt, t1, &outcome, (&chosen, rejected), &signs);
+            serde_json::to_writer(&mut *out, &pair).map_err(std::io::Error::from)?;
+            out.write_all(b"\n")?;
+        }
     }
     ctx.progress(total as u64, total as u64, "prompts", "")?;
     ctx.metric("prompts_train", total as f64);
@@ -150,85 +161,43 @@ fn all(
     Ok(briefs)
 }
 
-fn brief(preference: &Preference) -> Brief {
-    let ((chosen, better), (rejected, worse)) = (preference.chosen, preference.rejected);
+type Scored = (Action, Score);
+
+fn brief(chosen: &Scored, rejected: &Scored, signs: &Signs) -> Brief {
+    let ((chosen, better), (rejected, worse)) = (chosen, rejected);
     Brief {
-        chosen,
-        rejected,
+        chosen: *chosen,
+        rejected: *rejected,
         gap_bps: (better.net_bps - worse.net_bps) as f32,
         rewards: [better.reward as f32, worse.reward as f32],
+        regime: signs.p_high_vol.map(Regime::of),
     }
 }
 
-fn pair(prompt: Prompt, end: &Row, outcome: Outcome, preference: &Preference) -> Pair {
-    let (chosen, rejected) = (&preference.chosen, &preference.rejected);
+fn pair(
+    at: usize,
+    prompt: &Prompt,
+    t1: &str,
+    outcome: &Outcome,
+    (chosen, rejected): (&Scored, &Scored),
+    signs: &Signs,
+) -> Pair {
     let terms = |score: &Score| Terms { net_bps: score.net_bps, terms: score.components };
+    let id = match at {
+        0 => prompt.id.clone(),
+        _ => format!("{}#{}", prompt.id, at + 1),
+    };
     Pair {
-        id: prompt.id,
-        t0: prompt.t0,
-        t1: end.date.clone(),
-        prompt: prompt.prompt,
+        id,
+        t0: prompt.t0.clone(),
+        t1: t1.to_owned(),
+        prompt: prompt.prompt.clone(),
         chosen: format!(" {}", chosen.0),
         rejected: format!(" {}", rejected.0),
         reward_chosen: chosen.1.reward,
         reward_rejected: rejected.1.reward,
+        rationale: sentence(signs, chosen, rejected),
         components: Both { chosen: terms(&chosen.1), rejected: terms(&rejected.1) },
-        outcome,
-    }
-}
-
-/// The pairs that stay: of families that are over their share fewer, and of all no more than the
-/// number, spread evenly over time.
-fn thin(briefs: &[Brief], params: &Params) -> Vec<usize> {
-    let mut places: [Vec<usize>; FAMILIES.len()] = Default::default();
-    for (at, brief) in briefs.iter().enumerate() {
-        let family = FAMILIES.iter().position(|name| *name == brief.chosen.family());
-        places[family.unwrap_or_default()].push(at);
-    }
-    let counts: Vec<usize> = places.iter().map(Vec::len).collect();
-    let cap = family_cap(&counts, params.max_family_share);
-    let mut kept: Vec<usize> = places
-        .iter()
-        .flat_map(|places| evenly(places.len(), cap).filter_map(|i| places.get(i).copied()))
-        .collect();
-    kept.sort_unstable();
-    evenly(kept.len(), params.max_pairs.unwrap_or(usize::MAX)).map(|i| kept[i]).collect()
-}
-
-/// The most pairs that each family may keep, so that none has more than `share` of what is left.
-pub fn family_cap(counts: &[usize], share: f64) -> usize {
-    let mut left: usize = counts.iter().sum();
-    loop {
-        let cap = ((left as f64 * share) as usize).max(1);
-        let kept = counts.iter().map(|&n| n.min(cap)).sum();
-        if kept == left {
-            return cap;
-        }
-        left = kept;
-    }
-}
-
-fn report(pairs: &[Brief], offsets: &[u32], ctx: &Context) {
-    let n = pairs.len() as f64;
-    let mean = |of: &dyn Fn(&Brief) -> f64| pairs.iter().map(of).sum::<f64>() / n;
-    ctx.metric("pairs", n);
-    ctx.metric("gap_mean_bps", mean(&|p| f64::from(p.gap_bps)));
-    ctx.metric("reward_chosen_mean", mean(&|p| f64::from(p.rewards[0])));
-    ctx.metric("reward_rejected_mean", mean(&|p| f64::from(p.rewards[1])));
-    for name in FAMILIES {
-        let chosen = mean(&|p| f64::from(p.chosen.family() == name));
-        let slug = name.replace(' ', "_");
-        ctx.metric(&format!("chosen_{slug}"), chosen);
-        ctx.metric(&format!("rejected_{slug}"), mean(&|p| f64::from(p.rejected.family() == name)));
-        if chosen > 0.8 {
-            ctx.warn(format!(
-                "{:.0} % of the pairs choose `{name}`: a model can win by always saying it; see `max_family_share` and `reward.adverse_weight`",
-                100.0 * chosen
-            ));
-        }
-    }
-    for &offset in offsets {
-        let at = |a: Action| matches!(a, Action::Limit(_, o) if o == offset);
-        ctx.metric(&format!("chosen_limit_{offset}"), mean(&|p| f64::from(at(p.chosen))));
+        outcome: outcome.clone(),
     }
 }

@@ -1,9 +1,10 @@
 //! `pairs`: preference pairs for the prompts of the training span, and the reward that made them.
 //!
-//! [`action`] is the grammar of a decision, [`reward`] its score against what followed, [`fill`]
-//! the model of resting orders, fitted on the training span, that the score needs, and [`rank`]
-//! picks the chosen and the rejected action of a date. Each pair carries the outcome of its date,
-//! so that any other action can be scored there too.
+//! [`action`] is the grammar of an action, [`decision`] that of an action with a size, as JSON and as a
+//! code, and [`order`] the way from there to an exchange. [`reward`] is an action's score against what
+//! followed, [`fill`] the model of resting orders, fitted on the training span, that the score needs,
+//! and [`rank`] picks the chosen and the rejected actions of a date. Each pair carries the outcome of
+//! its date, so that any other action can be scored there too.
 //!
 //! A label looks ahead to t1 = t + `horizon_bars` + `markout_bars`. No pair's t1 passes the last
 //! training row.
@@ -27,15 +28,28 @@
 //!
 //! The shares of each family among the chosen and the rejected are metrics of every run, and a
 //! family with more than 80 % of the chosen is warned of. `max_family_share` caps it by leaving
-//! pairs out; the default leaves all in.
+//! pairs out, with `balance_regimes` in calm and in volatile times apart; the default leaves all in.
+//!
+//! Each pair has a `rationale` ([`rationale`]): a sentence for people, made of the score's terms. It
+//! knows what followed. It is never part of the prompt or the completions, and must not become one.
 
 pub mod action;
+mod balance;
+mod charts;
 mod compare;
+pub mod decision;
 pub mod fill;
+mod follow;
 mod observe;
+pub mod order;
+pub mod queue;
 pub mod rank;
+pub mod rationale;
+mod report;
 pub mod reward;
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,9 +57,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::featurize::table;
+use crate::market::Source;
+use crate::market::quality::Quality;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use action::MAX_OFFSET_BPS;
 use fill::Distance;
+use queue::Queue;
 use rank::Rejected;
 use reward::{Components, Outcome, RewardSpec};
 
@@ -90,16 +107,39 @@ impl Default for Reward {
     }
 }
 
+/// What the fill model is fitted to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fills {
+    /// Bars, or the trades in each: an order fills in the first that trades through it.
+    #[default]
+    Bars,
+    /// The events of port `events`: orders are imagined to rest in the queues of the book.
+    Queue,
+    /// The orders of port `events`, one by one: when others' orders were filled.
+    Orders,
+}
+
 /// Parameters of `pairs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Params {
     /// The reward.
     pub reward: Reward,
+    /// What the fill model is fitted to. `queue` and `orders` read the port `events`.
+    pub fills: Fills,
+    /// Of `fills: queue`: which of the units that are cancelled were ahead of an order.
+    pub queue: Queue,
+    /// What the files of `events` hold: `binance` or `orders`, as in `featurize`.
+    pub source: Source,
+    /// How many faults of `events` are put up with, as in `featurize`.
+    pub quality: Quality,
     /// Offsets of the limit orders that are compared, basis points; two at least.
     pub offsets_bps: Vec<u32>,
     /// Which action is rejected.
     pub rejected: Rejected,
+    /// Pairs for each prompt at most: the chosen action against so many different ones.
+    pub per_prompt: usize,
     /// Least difference of R between chosen and rejected, basis points.
     pub min_gap_bps: f64,
     /// Flat is chosen where no order has an R of at least this, basis points.
@@ -107,6 +147,9 @@ pub struct Params {
     /// Largest share of the pairs whose chosen action is of one family (`buy market`, `sell
     /// market`, `buy limit`, `sell limit`, `flat`); more are left out, evenly over time.
     pub max_family_share: f64,
+    /// Whether `max_family_share` holds in calm times (`p_high_vol` below 0.5) and in volatile ones
+    /// apart, so that no family stands for a regime. Needs the feature `p_high_vol`.
+    pub balance_regimes: bool,
     /// Pairs at most, spread evenly over time. Without it, all.
     pub max_pairs: Option<usize>,
     /// Seed of `rejected: random`.
@@ -117,11 +160,17 @@ impl Default for Params {
     fn default() -> Params {
         Params {
             reward: Reward::default(),
+            fills: Fills::default(),
+            queue: Queue::default(),
+            source: Source::default(),
+            quality: Quality::default(),
             offsets_bps: vec![10, 25, 50, 100],
             rejected: Rejected::default(),
+            per_prompt: 1,
             min_gap_bps: 1.0,
             flat_below_bps: 0.0,
             max_family_share: 1.0,
+            balance_regimes: false,
             max_pairs: None,
             seed: 0,
         }
@@ -131,7 +180,7 @@ impl Default for Params {
 /// A line of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The prompt's id.
+    /// The prompt's id; of further pairs of the same prompt with `#2`, `#3` and so on after it.
     pub id: String,
     /// The date of the decision.
     pub t0: String,
@@ -147,6 +196,8 @@ pub struct Pair {
     pub reward_chosen: f64,
     /// Reward of `rejected`, 0 to 1.
     pub reward_rejected: f64,
+    /// Why, in a sentence for people. It knows what followed: no model may read it.
+    pub rationale: String,
     /// The terms of both.
     pub components: Both,
     /// What followed: enough to score any action at this date.
@@ -181,14 +232,22 @@ impl Stage for Pairs {
     const ABOUT: &'static str = "preference pairs from an execution-aware reward";
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("prompts", Format::Prompts), Port::input("features", Format::Features)]
+    fn inputs(params: &Params) -> Vec<Port> {
+        let mut ports = vec![
+            Port::input("prompts", Format::Prompts),
+            Port::input("features", Format::Features),
+        ];
+        if params.fills != Fills::Bars {
+            ports.push(Port::input("events", Format::Any));
+        }
+        ports
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
         vec![
             Port::file("pairs", Format::Pairs, "pairs.jsonl"),
             Port::file("reward", Format::Metrics, "reward.json"),
+            Port::file("report", Format::Report, "report.html"),
         ]
     }
 
@@ -201,12 +260,10 @@ impl Stage for Pairs {
         let extent = table::extent(&files)?;
         let r = &params.reward;
         ctx.progress(0, 0, "prompts", "fitting the fill model")?;
-        let (fill, log_likelihood) = observe::fit(&files, extent, params)?.ok_or_else(|| {
-            StageError::bad(
-                table::first(&files),
-                "no fill model: limit orders at these offsets never fill",
-            )
-            .hint("choose `offsets_bps` within the range of a bar")
+        let fitted = observe::fit(extent, params, ctx)?.ok_or_else(|| {
+            let what = "no fill model: limit orders at these offsets never fill";
+            StageError::bad(table::first(&files), what)
+                .hint("choose `offsets_bps` within the range of a bar")
         })?;
         let spec = RewardSpec {
             maker_fee_bps: r.maker_fee_bps,
@@ -215,22 +272,31 @@ impl Stage for Pairs {
             scale: r.scale,
             horizon_bars: r.horizon_bars,
             markout_bars: r.markout_bars,
-            fill,
+            fill: fitted.model,
             fill_distance: r.fill_distance,
         };
-        ctx.metric("fill_log_likelihood", log_likelihood);
-        compare::write(extent, params, &spec, ctx)?;
+        ctx.metric("fill_log_likelihood", fitted.log_likelihood);
+        ctx.metric("fill_orders", fitted.orders);
+        ctx.metric("fill_fills", fitted.fills);
+        let briefs = compare::write(extent, params, &spec, ctx)?;
+        let page = report::render(ctx.output("pairs")?, &briefs, &fitted, &spec, params)?;
+        fs_err::write(ctx.output("report")?, page)?;
         let mut json = serde_json::to_string_pretty(&spec).map_err(std::io::Error::from)?;
         json.push('\n');
         fs_err::write(ctx.output("reward")?, json)?;
         ctx.metric("fill_a", spec.fill.a);
         ctx.metric("fill_k", spec.fill.k);
+        if let Some([a, k]) = fitted.errors {
+            ctx.metric("fill_a_error", a);
+            ctx.metric("fill_k_error", k);
+        }
         Ok(())
     }
 }
 
 fn check(params: &Params) -> Result<(), Invalid> {
     let r = &params.reward;
+    check_fills(params)?;
     let finite = [
         ("reward.maker_fee_bps", r.maker_fee_bps),
         ("reward.taker_fee_bps", r.taker_fee_bps),
@@ -277,8 +343,47 @@ fn check(params: &Params) -> Result<(), Invalid> {
         return Err(Invalid::new("max_family_share", "must be above 0.2 and at most 1")
             .help("there are five families: a fifth each is the least that can be asked"));
     }
+    if params.balance_regimes && params.max_family_share == 1.0 {
+        return Err(Invalid::new("balance_regimes", "has nothing to hold in each regime")
+            .help("set `max_family_share` below 1, such as 0.3"));
+    }
+    let others = 2 * (params.offsets_bps.len() + 1);
+    if !(1..=others).contains(&params.per_prompt) {
+        return Err(Invalid::new("per_prompt", format!("must lie between 1 and {others}"))
+            .help("there is flat, and a market order and a limit at each offset on both sides"));
+    }
     if params.max_pairs == Some(0) {
         return Err(Invalid::new("max_pairs", "must be above 0"));
     }
     Ok(())
+}
+
+/// What the fill model is fitted to, against the source that it is to come from.
+fn check_fills(params: &Params) -> Result<(), Invalid> {
+    params.source.check().map_err(|mut e| {
+        e.path = format!("source.{}", e.path);
+        e
+    })?;
+    if let Queue::Power(n) = params.queue
+        && !(n > 0.0 && n <= 100.0)
+    {
+        return Err(Invalid::new("queue.power", "must be above 0 and at most 100"));
+    }
+    let fits = match (params.fills, &params.source) {
+        (Fills::Bars, Source::Bars(_)) => true,
+        (Fills::Bars, _) => {
+            return Err(Invalid::new("source", "is not read with `fills: bars`")
+                .help("set `fills` to `queue` or `orders`, or leave `source` out"));
+        }
+        (Fills::Queue, Source::Binance(_) | Source::Orders(_)) => true,
+        (Fills::Orders, Source::Orders(_)) => true,
+        _ => false,
+    };
+    match (fits, params.fills) {
+        (true, _) => Ok(()),
+        (_, Fills::Orders) => Err(Invalid::new("source", "does not tell orders apart")
+            .help("`fills: orders` needs `source: { orders: {} }`")),
+        _ => Err(Invalid::new("source", "tells of no trades, or of no book")
+            .help("`fills: queue` needs the book and the trades: `binance` or `orders`")),
+    }
 }

@@ -34,13 +34,13 @@ pub fn candidates(offsets_bps: &[u32]) -> Vec<Action> {
     all
 }
 
-/// A preference between two actions at one date.
+/// What is preferred at one date.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
     /// The better action and its score.
     pub chosen: (Action, Score),
-    /// The worse action and its score.
-    pub rejected: (Action, Score),
+    /// Worse actions and their scores, all different: a pair each, one at least.
+    pub rejected: Vec<(Action, Score)>,
 }
 
 /// How preferences are made.
@@ -52,12 +52,14 @@ pub struct Rules {
     pub flat_below_bps: f64,
     /// Which action is rejected.
     pub rejected: Rejected,
+    /// Actions that are rejected at most.
+    pub count: usize,
     /// Seed of [`Rejected::Random`].
     pub seed: u64,
 }
 
-/// Ranks the candidates by R and picks two. Equal scores keep the order of the candidates. `None`
-/// where nothing lies `min_gap_bps` below the chosen action.
+/// Ranks the candidates by R and picks the best and those that it is set against. Equal scores keep
+/// the order of the candidates. `None` where nothing lies `min_gap_bps` below the chosen action.
 pub fn prefer(
     spec: &RewardSpec,
     outcome: &Outcome,
@@ -74,22 +76,20 @@ pub fn prefer(
         Some(flat) if best.1.net_bps < rules.flat_below_bps => flat,
         _ => best,
     };
-    let lower: Vec<_> = scored
-        .iter()
-        .filter(|(action, s)| {
-            *action != chosen.0 && chosen.1.net_bps - s.net_bps >= rules.min_gap_bps
-        })
-        .collect();
-    let rejected = match rules.rejected {
-        Rejected::Worst => *lower.last()?,
-        Rejected::Second => *lower.first()?,
-        Rejected::Random if lower.is_empty() => return None,
+    let mut lower: Vec<(Action, Score)> = scored.clone();
+    lower.retain(|(action, s)| {
+        *action != chosen.0 && chosen.1.net_bps - s.net_bps >= rules.min_gap_bps
+    });
+    let rejected: Vec<_> = match rules.rejected {
+        Rejected::Worst => lower.into_iter().rev().take(rules.count).collect(),
+        Rejected::Second => lower.into_iter().take(rules.count).collect(),
         Rejected::Random => {
             let mut rng = ChaCha8Rng::seed_from_u64(rules.seed ^ fnv1a(date));
-            *lower.get(rng.random_range(0..lower.len()))?
+            let draws = rules.count.min(lower.len());
+            (0..draws).map(|_| lower.remove(rng.random_range(0..lower.len()))).collect()
         }
     };
-    Some(Preference { chosen: *chosen, rejected: *rejected })
+    (!rejected.is_empty()).then_some(Preference { chosen: *chosen, rejected })
 }
 
 /// A digest of a short text that stays the same for ever (FNV-1a).

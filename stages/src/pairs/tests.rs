@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::action::{Action, FAMILIES};
-use super::compare::family_cap;
+use super::balance::family_cap;
 use super::rank::candidates;
 use super::*;
 use crate::encode::Encode;
@@ -187,6 +187,92 @@ fn families_can_be_capped_and_flat_asked_for() {
 }
 
 #[test]
+fn a_prompt_can_have_several_pairs() {
+    let inputs = inputs();
+    let by = |with: Value| run(with, &inputs.features, &inputs.prompts).unwrap();
+    let single = pairs(&by(json!({})));
+    for rejected in ["random", "worst", "second"] {
+        let one = pairs(&by(json!({ "rejected": rejected })));
+        let many = pairs(&by(json!({ "rejected": rejected, "per_prompt": 3 })));
+        let firsts: Vec<&Pair> = many.iter().filter(|pair| !pair.id.contains('#')).collect();
+        assert_eq!(firsts, one.iter().collect::<Vec<_>>(), "{rejected}");
+        assert!(many.len() > 2 * one.len() && many.len() <= 3 * one.len());
+        for same in many.chunk_by(|a, b| a.t0 == b.t0) {
+            let mut against: Vec<&str> = same.iter().map(|pair| &pair.rejected[..]).collect();
+            against.sort_unstable();
+            against.dedup();
+            assert_eq!(against.len(), same.len());
+            for (at, pair) in same.iter().enumerate() {
+                assert_eq!(pair.chosen, same[0].chosen);
+                assert_ne!(pair.chosen, pair.rejected);
+                let ids = [pair.t0.clone(), format!("{}#{}", pair.t0, at + 1)];
+                assert_eq!(pair.id, ids[usize::from(at > 0)]);
+            }
+        }
+    }
+    let all = pairs(&by(json!({ "per_prompt": 10, "min_gap_bps": 0 })));
+    assert_eq!(all.len(), 10 * single.len());
+}
+
+#[test]
+fn families_can_be_capped_in_each_regime() {
+    let inputs = inputs();
+    let with = json!({ "max_family_share": 0.3, "balance_regimes": true, "per_prompt": 2 });
+    let ran = run(with, &inputs.features, &inputs.prompts).unwrap();
+    let rows = table::Rows::open(&inputs.features).unwrap();
+    let place = rows.place("p_high_vol").unwrap();
+    let volatile: std::collections::HashMap<String, bool> =
+        rows.map(|row| row.unwrap()).map(|row| (row.date, row.features[place] >= 0.5)).collect();
+    let kept = pairs(&ran);
+    let mut sum = 0.0;
+    for (regime, name) in [(false, "calm"), (true, "volatile")] {
+        let own: Vec<&Pair> = kept.iter().filter(|pair| volatile[&pair.t0] == regime).collect();
+        assert!(own.len() > 20);
+        assert_eq!(ran.metrics[&format!("pairs_{name}")], own.len() as f64);
+        for family in FAMILIES {
+            let n = own.iter().filter(|pair| action(&pair.chosen).family() == family).count();
+            assert!(n as f64 <= 0.3 * own.len() as f64, "{name} {family}: {n} of {}", own.len());
+            let metric = format!("pairs_{name}_{}", family.replace(' ', "_"));
+            assert_eq!(ran.metrics[&metric], n as f64);
+            sum += n as f64;
+        }
+    }
+    assert_eq!(ran.metrics["pairs"], sum);
+
+    // Without the column there is nothing to go by.
+    let text = fs_err::read_to_string(&inputs.features).unwrap();
+    let other = inputs.dir.path().join("without.csv");
+    fs_err::write(&other, text.replacen("p_high_vol", "something", 1)).unwrap();
+    let with = json!({ "max_family_share": 0.3, "balance_regimes": true });
+    let error = run(with, &other, &inputs.prompts).err().unwrap().to_string();
+    assert!(error.contains("without.csv:1: missing column `p_high_vol`"), "{error}");
+}
+
+#[test]
+fn a_rationale_is_in_no_prompt_and_no_completion() {
+    let inputs = inputs();
+    let ran = run(json!({ "per_prompt": 2 }), &inputs.features, &inputs.prompts).unwrap();
+    let prompts: std::collections::HashMap<String, String> =
+        crate::encode::prompt::Prompts::open(&inputs.prompts)
+            .unwrap()
+            .map(|prompt| prompt.unwrap())
+            .map(|prompt| (prompt.t0, prompt.prompt))
+            .collect();
+    for pair in pairs(&ran) {
+        assert_eq!(pair.prompt, prompts[&pair.t0]);
+        assert_eq!(format!(" {}", action(&pair.chosen)), pair.chosen);
+        assert_eq!(format!(" {}", action(&pair.rejected)), pair.rejected);
+        let gap = pair.components.chosen.net_bps - pair.components.rejected.net_bps;
+        let gap = if gap < 9.95 { format!("{gap:.1}") } else { format!("{gap:.0}") };
+        let end = format!("; {gap} bps better than{}.", pair.rejected);
+        assert!(pair.rationale.ends_with(&end), "{} {end}", pair.rationale);
+        assert!(pair.rationale.starts_with(|c: char| c.is_ascii_uppercase()));
+        let volatile = pair.rationale.contains("volatile market");
+        assert!(!volatile || !pair.rationale.contains("queue"));
+    }
+}
+
+#[test]
 fn one_family_that_wins_nearly_always_is_warned_of() {
     let inputs = inputs();
     // Market orders cost more than the market moves.
@@ -234,12 +320,65 @@ fn parameters_out_of_range_are_refused() {
         (json!({ "reward": { "horizon_bars": 0 } }), "reward.horizon_bars"),
         (json!({ "min_gap_bps": -1 }), "min_gap_bps"),
         (json!({ "max_family_share": 0.2 }), "max_family_share"),
+        (json!({ "balance_regimes": true }), "balance_regimes"),
+        (json!({ "per_prompt": 0 }), "per_prompt"),
+        (json!({ "per_prompt": 11 }), "per_prompt"),
         (json!({ "max_pairs": 0 }), "max_pairs"),
     ];
     for (params, path) in wrong {
         assert_eq!(resolve(&params).unwrap_err().path, path);
     }
     assert!(resolve(&json!({})).is_ok());
+}
+
+#[test]
+fn the_report_is_one_file_that_escapes_what_it_shows() {
+    let inputs = inputs();
+    let text = fs_err::read_to_string(&inputs.prompts).unwrap();
+    let hostile = inputs.dir.path().join("hostile.jsonl");
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let mut prompt: Value = serde_json::from_str(line).unwrap();
+            let with = format!(
+                "<script>alert(1)</script> & \u{202e}{}",
+                prompt["prompt"].as_str().unwrap()
+            );
+            prompt["prompt"] = json!(with);
+            prompt.to_string()
+        })
+        .collect();
+    fs_err::write(&hostile, lines.join("\n")).unwrap();
+    let ran = run(json!({ "per_prompt": 2 }), &inputs.features, &hostile).unwrap();
+    let page = ran.text("report");
+    if let Some(folder) = std::env::var_os("QUANTMILL_REPORTS") {
+        fs_err::write(PathBuf::from(folder).join("pairs.html"), &page).unwrap();
+    }
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;&#x2f;script&gt; &amp;"));
+    for never in ["<script", "http://", "https://", "src=", "\u{202e}", "<link", "@import"] {
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains(never), "{never}");
+    }
+    assert_eq!(page.matches("<article").count(), 10);
+    for name in ["fills", "rewards", "classes", "regimes"] {
+        assert!(page.contains(&format!("<figure id=\"{name}\"")), "{name}");
+    }
+    assert_eq!(page.matches("<svg role=").count(), 4);
+    let all = pairs(&ran);
+    for at in [0, all.len() / 10] {
+        let pair = &all[at];
+        assert!(page.contains(&pair.rationale) && page.contains(pair.chosen.trim()));
+    }
+    assert!(
+        page.contains(&format!(
+            "A = {:.4}, k = {:.4}",
+            ran.metrics["fill_a"], ran.metrics["fill_k"]
+        ))
+    );
+    assert_eq!(
+        page,
+        run(json!({ "per_prompt": 2 }), &inputs.features, &hostile).unwrap().text("report")
+    );
 }
 
 /// Where these move, raise `Pairs::VERSION`, and put the new ones here.
