@@ -143,6 +143,9 @@ pub fn queues(extent: Extent, params: &Params, ctx: &Context) -> Result<Vec<Wait
     }
     ctx.metric("fill_rows_unplaced", follower.unplaced as f64);
     ctx.metric("fill_orders_lost", follower.lost as f64);
+    ctx.metric("fill_orders_queued", follower.queued as f64);
+    let reached = follower.bids.reached() + follower.asks.reached();
+    ctx.metric("fill_fills_in_queue", reached as f64);
     Ok(follower.waits)
 }
 
@@ -176,6 +179,8 @@ struct Follower {
     rows: u64,
     unplaced: u64,
     lost: u64,
+    /// Orders that joined behind others.
+    queued: u64,
 }
 
 impl Follower {
@@ -195,6 +200,7 @@ impl Follower {
             rows: 0,
             unplaced: 0,
             lost: 0,
+            queued: 0,
         }
     }
 
@@ -225,6 +231,7 @@ impl Follower {
                 let distance = params.reward.fill_distance.of(away, due.sigma);
                 let order = Open { row, at: at as u32, start: due.start, bar: due.bar, distance };
                 let size = self.size(side, price, &quote);
+                self.queued += u64::from(size > 0.0);
                 match side {
                     Side::Buy => {
                         self.bids.join(price, size, order);

@@ -21,11 +21,17 @@ struct Inputs {
     prompts: PathBuf,
 }
 
+/// Orders that are recorded one by one cross each other for a moment.
+fn faults(source: &Value) -> Value {
+    json!({ "max_crossed": if source.get("orders").is_some() { 10_000 } else { 0 } })
+}
+
 /// Features and prompts of events, one a bar of `every`.
 fn inputs(events: PathBuf, source: &Value, every: &str) -> Inputs {
     let dir = tempfile::tempdir().unwrap();
     let with = json!({
         "source": source,
+        "quality": faults(source),
         "sampling": { "clock": { "every": every }, "warm_up": "2s", "max_idle": "600s" },
         "features": ["spread_bps", "imbalance"],
         "splits": { "train_fraction": 0.8 },
@@ -347,24 +353,66 @@ fn real_books_fill_fewer_orders_in_longer_queues() {
             let ran = run(with, &inputs).unwrap();
             let m = &ran.metrics;
             eprintln!(
-                "{name} {queue}: {} orders, {} filled, A {:.3}, k {:.3}, ln L {:.1}, lost {}",
+                "{name} {queue}: {} orders, {} filled, A {:.3}, k {:.3}, ln L {:.1}, lost {}, queued {}, filled in queue {}",
                 m["fill_orders"],
                 m["fill_fills"],
                 m["fill_a"],
                 m["fill_k"],
                 m["fill_log_likelihood"],
-                m["fill_orders_lost"]
+                m["fill_orders_lost"],
+                m["fill_orders_queued"],
+                m["fill_fills_in_queue"]
             );
             assert_eq!(m["fill_rows_unplaced"], 0.0);
             assert!(m["fill_k"] > 0.0);
-            (m["fill_orders"], m["fill_fills"])
+            (m["fill_orders"], m["fill_fills"], m["fill_fills_in_queue"])
         };
-        let (orders, fewest) = fills(json!("trades"));
+        let (orders, fewest, queued) = fills(json!("trades"));
         let all = [fills(json!("log")), fills(json!({ "power": 1 })), fills(json!({ "power": 3 }))];
-        for (count, filled) in all {
+        for (count, filled, in_queue) in all {
             assert_eq!(count, orders);
             assert!(filled >= fewest && filled < orders);
+            assert!(in_queue >= queued && queued > 0.0);
         }
         assert!(fewest > 100.0);
+    }
+}
+
+/// Five hours of real orders (QUANTMILL_MIRROR): what became of them, beside imagined ones in the queues
+/// of the book that they make up.
+#[test]
+fn real_orders_and_imagined_ones_agree_on_the_decay() {
+    let Some(mirror) = std::env::var_os("QUANTMILL_MIRROR").map(PathBuf::from) else {
+        eprintln!("skipped: QUANTMILL_MIRROR is not set");
+        return;
+    };
+    let source = json!({ "orders": {} });
+    let path = mirror.join("bitstamp-orders/orders.csv.xz");
+    let inputs = inputs(path, &source, "10s");
+    let found = |fills: &str, queue: Value| {
+        let with = json!({
+            "fills": fills, "queue": queue, "source": source, "quality": faults(&source),
+            "offsets_bps": [5, 10, 25, 50],
+            "min_gap_bps": 0.1, "reward": { "horizon_bars": 6, "fill_distance": "bps" }
+        });
+        let ran = run(with, &inputs).unwrap();
+        let m = &ran.metrics;
+        eprintln!(
+            "orders, {fills} {queue}: {} orders, {} filled, A {:.4} +- {:.4}, k {:.5} +- {:.5}, ln L {:.1}",
+            m["fill_orders"],
+            m["fill_fills"],
+            m["fill_a"],
+            m["fill_a_error"],
+            m["fill_k"],
+            m["fill_k_error"],
+            m["fill_log_likelihood"]
+        );
+        (m["fill_fills"], m["fill_k"])
+    };
+    let lives = found("orders", json!("trades"));
+    let queues = ["trades", "log"].map(|queue| found("queue", json!(queue)));
+    assert!(queues[0].0 <= queues[1].0);
+    for (fills, k) in [lives, queues[0], queues[1]] {
+        assert!(fills > 100.0 && k > 0.0);
     }
 }

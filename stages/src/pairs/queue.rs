@@ -87,17 +87,25 @@ pub struct Resting<T> {
     model: Queue,
     levels: BTreeMap<i64, Level<T>>,
     count: usize,
+    /// Orders that a trade at their own price filled.
+    reached: usize,
 }
 
 impl<T: Copy + PartialEq> Resting<T> {
     /// No order yet.
     pub fn new(side: Side, model: Queue) -> Resting<T> {
-        Resting { side, model, levels: BTreeMap::new(), count: 0 }
+        Resting { side, model, levels: BTreeMap::new(), count: 0, reached: 0 }
     }
 
     /// How many orders rest.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// How many orders were filled by a trade at their own price, their queue being used up; all others
+    /// that filled were passed.
+    pub fn reached(&self) -> usize {
+        self.reached
     }
 
     /// The prices at which orders rest.
@@ -178,6 +186,7 @@ impl<T: Copy + PartialEq> Resting<T> {
             let taken = size - credit;
             if taken > group.front {
                 self.count -= group.orders.len();
+                self.reached += group.orders.len();
                 filled.append(&mut group.orders);
             }
             group.front = (group.front - taken).max(0.0);
@@ -260,7 +269,7 @@ mod tests {
         assert_eq!(bids.count(), 1);
         assert_eq!(trade(&mut bids, 5, 101, 9.0), NONE);
         assert_eq!(trade(&mut bids, 5, 99, 0.1), [2], "a trade below the price went past it");
-        assert_eq!(bids.count(), 0);
+        assert_eq!((bids.count(), bids.reached()), (0, 1));
     }
 
     #[test]
