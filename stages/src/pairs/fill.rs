@@ -136,8 +136,9 @@ pub fn poisson(waits: &[Waits]) -> Option<FillModel> {
 /// The log-likelihood of waits whose times are known, up to what the data alone decide.
 pub fn log_likelihood_exact(model: &FillModel, waits: &[Waits]) -> f64 {
     let term = |w: &Waits| {
-        let intensity = model.intensity(w.distance);
-        w.fills * intensity.ln() - w.exposure * intensity
+        // The logarithm of an intensity that is too small for a number is one all the same.
+        let log = model.a.ln() - model.k * w.distance;
+        w.fills * log - w.exposure * log.exp()
     };
     waits.iter().map(term).sum()
 }

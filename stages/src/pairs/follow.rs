@@ -392,7 +392,8 @@ fn divisor(mut a: i64, mut b: i64) -> i64 {
 }
 
 /// The waits of the orders that others placed within the training span, behind the mid: each up to its
-/// first fill or its end, for the horizon at most. Who cancels chooses when: that is taken to be
+/// first fill or its end, for the horizon at most; those more than twice as far as the farthest offset
+/// say nothing of the offsets and are left out. Who cancels chooses when: that is taken to be
 /// independent of how near a fill was.
 ///
 /// # Errors
@@ -441,7 +442,8 @@ impl Span {
         let after = self.dues.partition_point(|due| due.start <= life.placed);
         let due = self.dues.get(after.checked_sub(1)?)?;
         let away = 1e4 * life.distance()? / life.mid_at_placement?;
-        if life.took || life.placed >= self.end || away <= 0.0 {
+        let far = 2.0 * f64::from(params.offsets_bps.iter().copied().max().unwrap_or_default());
+        if life.took || life.placed >= self.end || away <= 0.0 || away > far {
             return None;
         }
         let most = (self.horizon * due.bar).min((self.end - life.placed) as f64);
