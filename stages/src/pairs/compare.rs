@@ -25,6 +25,7 @@ use crate::{Context, Result, StageError};
 #[derive(Default)]
 struct Dropped {
     past_end: usize,
+    still: usize,
     gap: usize,
     repeated: usize,
 }
@@ -131,7 +132,9 @@ fn all(
             continue;
         }
         let Some(outcome) = outcome(rows.past(), rows.ahead(), &taking) else {
-            dropped.past_end += 1;
+            // Where the horizon is there, the volatility is not.
+            let short = rows.ahead().len() < span;
+            *if short { &mut dropped.past_end } else { &mut dropped.still } += 1;
             continue;
         };
         let Some(preference) = prefer(spec, &outcome, &actions, &rules, &prompt.t0) else {
@@ -151,11 +154,12 @@ fn all(
     ctx.progress(total as u64, total as u64, "prompts", "")?;
     ctx.metric("prompts_train", total as f64);
     ctx.metric("dropped_label_past_train_end", dropped.past_end as f64);
+    ctx.metric("dropped_price_stood_still", dropped.still as f64);
     ctx.metric("dropped_gap_too_small", dropped.gap as f64);
     ctx.metric("dropped_repeated", dropped.repeated as f64);
     if briefs.is_empty() {
-        let Dropped { past_end, gap, repeated } = dropped;
-        return Err(StageError::bad(path, format!("no pairs: {total} training prompts, {past_end} of them with a label past the end of the training span, {gap} with too small a gap, {repeated} repeated"))
+        let Dropped { past_end, still, gap, repeated } = dropped;
+        return Err(StageError::bad(path, format!("no pairs: {total} training prompts, {past_end} of them with a label past the end of the training span, {still} with a price that stood still before, {gap} with too small a gap, {repeated} repeated"))
             .hint("lower `min_gap_bps`, or give `encode` more training rows"));
     }
     Ok(briefs)

@@ -126,6 +126,15 @@ fn queues_give_back_the_intensity_of_trades() {
     assert!(m["fill_k_error"] < 0.1 * k);
     assert_eq!(m["fill_orders_lost"], 0.0);
 
+    assert!(ran.warnings.iter().all(|warning| !warning.contains("k = ")), "{:?}", ran.warnings);
+    // In volatilities of a price that hardly moves, distance says next to nothing here.
+    let mut still = with(json!("log"));
+    still["reward"] = json!({ "fill_distance": "sigma", "sigma_window": 2 });
+    let still = run(still, &inputs).unwrap();
+    let told =
+        still.warnings.iter().any(|w| w.starts_with("fills do not fall with distance (k = "));
+    assert_eq!(told, still.metrics["fill_k"] <= 0.0);
+
     // Bars of the same trades see the same fills, to a bar.
     let mut bars = with(json!("log"));
     (bars["fills"], bars["source"]) = (json!("bars"), json!({ "bars": {} }));

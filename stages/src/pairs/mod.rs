@@ -146,7 +146,8 @@ pub struct Params {
     pub offsets_bps: Vec<u32>,
     /// Which action is rejected.
     pub rejected: Rejected,
-    /// Pairs for each prompt at most: the chosen action against so many different ones.
+    /// Pairs for each prompt at most: the chosen action against so many different ones. More than 1 is
+    /// for `dpo`: `dapo` samples answers of its own, and would ask the same prompt again.
     pub per_prompt: usize,
     /// Least difference of R between chosen and rejected, basis points.
     pub min_gap_bps: f64,
@@ -283,6 +284,12 @@ impl Stage for Pairs {
             fill: fitted.model,
             fill_distance: r.fill_distance,
         };
+        if fitted.model.k <= 0.0 {
+            ctx.warn(format!(
+                "fills do not fall with distance (k = {}): where the volatility of `sigma_window` bars says little of the next ones, set `reward.fill_distance` to `bps`",
+                fitted.model.k
+            ));
+        }
         ctx.metric("fill_log_likelihood", fitted.log_likelihood);
         ctx.metric("fill_orders", fitted.orders);
         ctx.metric("fill_fills", fitted.fills);

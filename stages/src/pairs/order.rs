@@ -166,6 +166,8 @@ pub enum Refusal {
     },
     /// Less than a lot.
     Small,
+    /// The price would be rounded to 0.
+    Tick,
     /// The price lies too far from the mid.
     Band {
         /// How far, basis points.
@@ -190,6 +192,7 @@ impl fmt::Display for Refusal {
                 write!(f, "an order of {size} units is larger than the {most} allowed")
             }
             Refusal::Small => f.write_str("the quantity is less than a lot"),
+            Refusal::Tick => f.write_str("the price is less than a tick"),
             Refusal::Band { away_bps, most_bps } => {
                 write!(f, "the price lies {away_bps:.1} bps from the mid; {most_bps} are allowed")
             }
@@ -264,9 +267,8 @@ fn passive(tick: Step, side: Side, mid: f64, offset_bps: u32) -> Result<u64, Ref
         Side::Sell if tick.times(below) < wanted => below + 1,
         Side::Sell => below,
     };
-    // A price of 0 is none: the tick is coarser than the price.
     if ticks == 0 {
-        return Err(Refusal::Band { away_bps: 1e4, most_bps: f64::from(offset_bps) });
+        return Err(Refusal::Tick);
     }
     Ok(ticks)
 }
@@ -345,6 +347,8 @@ mod tests {
         let coarse = Instrument { lot: step("1"), ..bitcoin() };
         let refused = LIMITS.check(&coarse, Decision::Market(Side::Buy, 10), mid, 0.0);
         assert_eq!(refused, Err(Refusal::Small));
+        let penny = LIMITS.check(&bitcoin(), Decision::Limit(Side::Buy, 10, 1), 0.009, 0.0);
+        assert_eq!(penny, Err(Refusal::Tick));
         // A limit that is no number lets nothing pass.
         let broken = Limits { max_notional: f64::NAN, ..LIMITS };
         assert!(broken.check(&bitcoin(), Decision::Market(Side::Buy, 1), mid, 0.0).is_err());
