@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::input::Table;
 use crate::pairs::action::{Action, FAMILIES, Side};
+use crate::pairs::decision::Decision;
 
 /// Share of one action from which the report raises an alarm.
 pub const ALARM: f64 = 0.95;
@@ -26,7 +27,7 @@ pub struct Answer {
 impl Answer {
     /// Reads an answer.
     pub fn new(row: usize, raw: String) -> Answer {
-        let action = Action::parse(&raw);
+        let action = Decision::read(&raw).map(Decision::action);
         Answer { row, raw, action }
     }
     /// The action, or `parse failure`.

@@ -11,6 +11,7 @@ use quantmill_cache::Digest;
 
 use super::action::Action;
 use super::balance::{Brief, Regime, report, thin};
+use super::decision::Decision;
 use super::rank::{Preference, Rules, Taking, candidates, outcome, prefer};
 use super::rationale::{Places, Signs, sentence};
 use super::reward::{Outcome, RewardSpec, Score};
@@ -146,7 +147,7 @@ fn all(
         let t1 = &rows.ahead()[span - 1].date;
         for (at, rejected) in rejected.iter().enumerate() {
             briefs.push(brief(&chosen, rejected, &signs));
-            let pair = pair(at, &prompt, t1, &outcome, (&chosen, rejected), &signs);
+            let pair = pair(at, &prompt, t1, &outcome, (&chosen, rejected), &signs, params);
             serde_json::to_writer(&mut *out, &pair).map_err(std::io::Error::from)?;
             out.write_all(b"\n")?;
         }
@@ -185,6 +186,7 @@ fn pair(
     outcome: &Outcome,
     (chosen, rejected): (&Scored, &Scored),
     signs: &Signs,
+    params: &Params,
 ) -> Pair {
     let terms = |score: &Score| Terms { net_bps: score.net_bps, terms: score.components };
     let id = match at {
@@ -196,12 +198,13 @@ fn pair(
         t0: prompt.t0.clone(),
         t1: t1.to_owned(),
         prompt: prompt.prompt.clone(),
-        chosen: format!(" {}", chosen.0),
-        rejected: format!(" {}", rejected.0),
+        chosen: format!(" {}", Decision::from(chosen.0).write(params.answers)),
+        rejected: format!(" {}", Decision::from(rejected.0).write(params.answers)),
         reward_chosen: chosen.1.reward,
         reward_rejected: rejected.1.reward,
         rationale: sentence(signs, chosen, rejected),
         components: Both { chosen: terms(&chosen.1), rejected: terms(&rejected.1) },
+        order: params.desk.as_ref().map(|desk| desk.sent(chosen.0.into(), outcome.close)),
         outcome: outcome.clone(),
     }
 }

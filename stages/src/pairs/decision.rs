@@ -19,6 +19,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
@@ -26,6 +27,19 @@ use super::action::{Action, MAX_OFFSET_BPS, Side};
 
 /// The largest size, in units.
 pub const MAX_SIZE: u32 = 1000;
+
+/// How a decision is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// `buy limit 10`.
+    #[default]
+    Words,
+    /// `{"action":"limit","side":"buy","offset_bps":10,"size":1}`.
+    Json,
+    /// `B10`: few tokens, and so a fast answer.
+    Code,
+}
 
 /// What is to be done with the orders of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,6 +191,15 @@ impl Decision {
                 side.name()
             ),
             _ => format!(r#"{{"action":"{self}"}}"#),
+        }
+    }
+
+    /// Writes one of the three forms.
+    pub fn write(self, form: Form) -> String {
+        match form {
+            Form::Words => self.to_string(),
+            Form::Json => self.to_json(),
+            Form::Code => self.code(),
         }
     }
 

@@ -69,7 +69,9 @@ use crate::market::Source;
 use crate::market::quality::Quality;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use action::MAX_OFFSET_BPS;
+use decision::Form;
 use fill::Distance;
+use order::Desk;
 use queue::Queue;
 use rank::Rejected;
 use reward::{Components, Outcome, RewardSpec};
@@ -144,6 +146,11 @@ pub struct Params {
     pub quality: Quality,
     /// Offsets of the limit orders that are compared, basis points; two at least.
     pub offsets_bps: Vec<u32>,
+    /// How the answers are written. `train` and `evaluate` read all three.
+    pub answers: Form,
+    /// What is traded and within which limits: each pair then holds the `order` that would be sent of
+    /// the chosen answer, or why none may be.
+    pub desk: Option<Desk>,
     /// Which action is rejected.
     pub rejected: Rejected,
     /// Pairs for each prompt at most: the chosen action against so many different ones. More than 1 is
@@ -174,6 +181,8 @@ impl Default for Params {
             source: Source::default(),
             quality: Quality::default(),
             offsets_bps: vec![10, 25, 50, 100],
+            answers: Form::default(),
+            desk: None,
             rejected: Rejected::default(),
             per_prompt: 1,
             min_gap_bps: 1.0,
@@ -207,6 +216,9 @@ pub struct Pair {
     pub reward_rejected: f64,
     /// Why, in a sentence for people. It knows what followed: no model may read it.
     pub rationale: String,
+    /// What would be sent of `chosen`, where there is a desk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
     /// The terms of both.
     pub components: Both,
     /// What followed: enough to score any action at this date.

@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::action::Side;
@@ -85,21 +86,23 @@ impl<'de> Deserialize<'de> for Step {
 }
 
 /// What is traded, and in what steps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Instrument {
     /// The exchange's symbol.
     pub symbol: String,
-    /// The step of prices.
+    /// The step of prices, as `"0.01"`.
+    #[schemars(with = "String")]
     pub tick: Step,
-    /// The step of quantities.
+    /// The step of quantities, as `"0.00001"`.
+    #[schemars(with = "String")]
     pub lot: Step,
     /// What one unit of size is, in the instrument's quantity.
     pub unit: f64,
 }
 
 /// What an order may be at most.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// The largest size of one order, units.
@@ -109,6 +112,28 @@ pub struct Limits {
     /// The most that the position may be worth at the mid once the order is filled. An order that only
     /// makes a position smaller is not held to it.
     pub max_notional: f64,
+}
+
+/// An instrument and the limits of an account on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Desk {
+    /// What is traded.
+    pub instrument: Instrument,
+    /// What an order may be at most.
+    pub limits: Limits,
+}
+
+impl Desk {
+    /// What would be sent of a decision at this mid by an account that holds nothing: the body of the
+    /// order, or `refused: ` and why. Empty where nothing is sent.
+    pub fn sent(&self, decision: Decision, mid: f64) -> String {
+        match self.limits.check(&self.instrument, decision, mid, 0.0) {
+            Ok(Instruction::Send(order)) => order.to_json(),
+            Ok(Instruction::Cancel | Instruction::Nothing) => String::new(),
+            Err(why) => format!("refused: {why}"),
+        }
+    }
 }
 
 /// What is to be sent.

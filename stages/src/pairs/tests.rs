@@ -381,6 +381,37 @@ fn the_report_is_one_file_that_escapes_what_it_shows() {
     );
 }
 
+#[test]
+fn answers_are_written_as_asked_and_orders_kept_within_limits() {
+    let inputs = inputs();
+    let by = |with: Value| pairs(&run(with, &inputs.features, &inputs.prompts).unwrap());
+    let words = by(json!({}));
+    let desk = json!({
+        "instrument": { "symbol": "IXIC", "tick": "0.01", "lot": "0.1", "unit": 1.0 },
+        "limits": { "max_size": 1, "price_band_bps": 30.0, "max_notional": 1e6 }
+    });
+    for (form, with) in [
+        ("code", json!({ "answers": "code", "desk": desk })),
+        ("json", json!({ "answers": "json" })),
+    ] {
+        let other = by(with);
+        assert_eq!(other.len(), words.len());
+        for (a, b) in words.iter().zip(&other) {
+            let read = |text: &str| super::decision::Decision::read(text).unwrap();
+            assert_eq!(read(&a.chosen), read(&b.chosen));
+            assert_eq!(read(&a.rejected), read(&b.rejected));
+            assert_ne!(a.chosen, b.chosen);
+            assert_eq!(b.order.is_some(), form == "code");
+        }
+        let sent = |what: &str| {
+            other.iter().filter(|p| p.order.as_deref().is_some_and(|o| o.contains(what))).count()
+        };
+        if form == "code" {
+            assert!(sent("\"timeInForce\":\"GTC\"") > 10 && sent("refused: the price lies") > 10);
+        }
+    }
+}
+
 /// Where these move, raise `Pairs::VERSION`, and put the new ones here.
 #[test]
 fn golden() {

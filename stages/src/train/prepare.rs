@@ -13,7 +13,7 @@ use super::params::{Arch, Dapo, Lora, Params};
 use crate::device::{Back, Place, Train};
 use crate::model::lora::{self, Spec};
 use crate::model::{self, Config, Llama, Normal, Sampling, Source, Tokenizer, generate, weights};
-use crate::pairs::action::Action;
+use crate::pairs::decision::Decision;
 use crate::pairs::reward::{Outcome, RewardSpec, score};
 use crate::{Context, Result, StageError};
 
@@ -254,7 +254,7 @@ impl World for Market {
     /// action.
     fn score(&self, at: usize, sample: &Sample) -> Scored {
         let text = self.tokenizer.decode(&sample.tokens).unwrap_or_default();
-        let action = Action::parse(&text).filter(|_| sample.ended);
+        let action = Decision::read(&text).map(Decision::action).filter(|_| sample.ended);
         match (action, self.outcomes.get(at)) {
             (Some(action), Some(outcome)) => {
                 Scored { reward: score(&self.reward, outcome, action).reward, parsed: true }
