@@ -132,13 +132,17 @@ fn download(remote: &Remote, to: &Path) -> Result<(), SourceError> {
     let ran = curl.stdin(Stdio::null()).output();
     let why = match ran {
         Ok(out) if out.status.success() && to.is_file() => return Ok(()),
-        Ok(out) => String::from_utf8_lossy(&out.stderr).trim().to_owned(),
+        // Each try says so; the last is enough.
+        Ok(out) => {
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            said.trim().lines().last().unwrap_or("`curl` failed").to_owned()
+        }
         Err(error) => format!("`curl` cannot be run: {error}"),
     };
     Err(SourceError::Nothing {
         message: format!("{} cannot be fetched: {why}", remote.url),
         help: Some(format!(
-            "or put a file with that digest, under any name, into a folder that {MIRROR} names"
+            "try again with a network, or put a file with that digest, under any name, into a folder that {MIRROR} names"
         )),
     })
 }
