@@ -124,7 +124,9 @@ fn refused_any_call_it_says_so_and_the_next_run_is_right() {
     for fault in ["error=ENOSPC", "error=EIO"] {
         sweep(fault, |ended, inject| {
             assert!([0, 1, 2, 70].contains(&ended.code), "{inject}: {ended:?}");
-            assert!(!ended.err.contains("panicked"), "{inject}: {ended:?}");
+            // tokio wakes its threads by a `write` to an eventfd, which no disk refuses.
+            let woken = ended.err.contains("failed to wake I/O driver");
+            assert!(woken || !ended.err.contains("panicked"), "{inject}: {ended:?}");
         });
     }
 }
