@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use quantmill_cache::Digest;
 
-use crate::space::Space;
+use crate::space::{Space, skip};
 
 fn pipeline(url: &str) -> String {
     format!(
@@ -52,6 +52,9 @@ fn a_mirror_is_looked_at_by_content_and_the_store_after_it() {
 
 #[test]
 fn a_url_is_fetched_once_and_another_content_is_refused() {
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        return skip("there is no `curl`");
+    }
     let digest = Digest::of(b"fetched\n");
     let space = Space::new(&pipeline(&format!("{}#blake3={digest}", serve(b"fetched\n", 1))));
     let ended = space.quantmill(&["run"]);
