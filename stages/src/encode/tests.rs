@@ -91,6 +91,50 @@ fn the_narrative_reads_back() {
     }
 }
 
+/// On a book the state has other features, of other sizes; its numbers read back too.
+#[test]
+fn the_narrative_of_a_book_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = dir.path().join("stream.txt");
+    fs_err::write(&stream, crate::market::tests::made::spot()).unwrap();
+    let with = json!({
+        "source": { "binance": {} },
+        "sampling": { "clock": { "every": "20ms" }, "warm_up": "100ms" },
+        "features": [
+            "spread_bps", "microprice_dev_bps", { "momentum_5": { "window": 10 } },
+            { "vwap_dev_bps": { "window": 20 } }, "imbalance",
+            { "order_flow_imbalance": { "window": 5 } }
+        ],
+        "splits": { "train_fraction": 0.8, "horizon_bars": 1, "embargo_bars": 1 }
+    });
+    let ran = testing::run::<Featurize>(with, &[("events", &stream)]).unwrap();
+    let path = &ran.outputs["features"];
+    let ran = encode(json!({ "bar": "tick", "context_bars": 0 }), path);
+    let (names, rows) = (names(path), table::read(path).unwrap());
+    let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
+    assert!(prompts(&ran).len() > 100);
+    for prompt in prompts(&ran) {
+        let row = rows.iter().find(|row| row.date == prompt.t0).unwrap();
+        let value = |name: &str| feature(&names, row, name);
+        // Small numbers have two digits, the others as many decimals as they are given.
+        let near = |name: &str, half: f64| (value(name), half.min(0.05 * value(name).abs()));
+        let expected = [
+            near("spread_bps", 0.05),
+            (bins.percentile("spread_bps", value("spread_bps")) as f64, 0.0),
+            near("microprice_dev_bps", 0.005),
+            (value("momentum_5"), 0.05),
+            (value("vwap_dev_bps"), 0.5),
+            (value("imbalance"), 0.005),
+            (value("order_flow_imbalance"), 0.005),
+        ];
+        let read = numbers(&prompt.prompt);
+        assert_eq!(read.len(), expected.len(), "{}", prompt.prompt);
+        for (read, (value, tolerance)) in read.iter().zip(expected) {
+            assert!((read - value).abs() <= tolerance + 1e-9, "{read} {value}: {}", prompt.prompt);
+        }
+    }
+}
+
 #[test]
 fn raw_names_every_feature() {
     let dir = tempfile::tempdir().unwrap();

@@ -41,7 +41,7 @@ pub fn builtin(program: &Program) -> Option<HashMap<u8, String>> {
             Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect())
         }
         Program::Sfnt(data) => {
-            let face = ttf_parser::Face::parse(data, 0).ok()?;
+            let face = face(data)?;
             if let Some(table) = face.tables().cff {
                 let text = |code| named(table.glyph_name(table.glyph_index(code)?)?);
                 return Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect());
@@ -61,6 +61,16 @@ pub fn builtin(program: &Program) -> Option<HashMap<u8, String>> {
             Some((0..=255).filter_map(|code| Some((code, text(code)?))).collect())
         }
     }
+}
+
+/// A TrueType or OpenType program. One that says to be a collection of more fonts than it has bytes for
+/// is none: ttf-parser takes the number as it is, and stops at it where debug assertions are on.
+fn face(data: &[u8]) -> Option<ttf_parser::Face<'_>> {
+    if data.starts_with(b"ttcf") {
+        let fonts = u32::from_be_bytes(data.get(8..12)?.try_into().ok()?) as usize;
+        data.get(12..)?.get(..fonts.checked_mul(4)?)?;
+    }
+    ttf_parser::Face::parse(data, 0).ok()
 }
 
 /// Which character each glyph is, by the font's Unicode map. It asks for the blocks that papers
@@ -90,7 +100,7 @@ pub fn cid_text(program: &Program, to_glyph: Option<&[u8]>) -> HashMap<u32, Stri
             glyphs.filter_map(|glyph| Some((u32::from(glyph), text(glyph)?))).collect()
         }
         Program::Sfnt(data) => {
-            let Ok(face) = ttf_parser::Face::parse(data, 0) else { return HashMap::new() };
+            let Some(face) = face(data) else { return HashMap::new() };
             let unicode = unicode_of_glyphs(&face);
             let text = |glyph: u16| {
                 let c = unicode.get(&glyph).map(|c| c.to_string());
@@ -107,5 +117,17 @@ pub fn cid_text(program: &Program, to_glyph: Option<&[u8]>) -> HashMap<u32, Stri
             let cids = 0..most.min(65_535) as u16;
             cids.filter_map(|cid| Some((u32::from(cid), text(glyph_of(cid)?)?))).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_collection_of_four_billion_fonts_is_none() {
+        assert!(face(b"ttcf(\xfe\xff\xff\xff\x10\x26\x08\x0a\xdc\x00").is_none());
+        assert!(face(b"ttcf\0\x01\0\0").is_none());
     }
 }

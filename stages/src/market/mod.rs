@@ -43,4 +43,4 @@ pub trait Feed: Samples {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ mod bars;
 mod book;
 mod causal;
 mod clock;
-mod made;
+pub(crate) mod made;
 mod mirror;
 mod orders;
 mod real;
