@@ -241,11 +241,6 @@ fn sign(x: f64) -> i8 {
     }
 }
 
-/// The meta-label of a side that was taken (1 or -1): 1 where it earned, else 0.
-pub fn meta(side: f64, known: &Known) -> u8 {
-    u8::from(side * known.simple > 0.0)
-}
-
 /// Weights that give each class of the training rows the same sum: n / (classes n_c).
 pub fn balance(counts: &[(i8, usize)]) -> Vec<(i8, f64)> {
     let present: Vec<_> = counts.iter().filter(|(_, count)| *count > 0).collect();
@@ -367,27 +362,6 @@ mod tests {
                 assert!(i64::from(known.class) == bin || both == 2.0 && ran_out, "{i}");
             }
         }
-    }
-
-    /// mlfinpy gives 0 wherever time ran out, also where the side earned; here it is 1.
-    #[test]
-    fn meta_labels_agree_with_the_reference() {
-        let expected = expected();
-        let days = daily(&expected);
-        let mut late = 0;
-        for event in expected["meta_label_mom20"].as_array().unwrap() {
-            // `ret` of the reference is that of the side.
-            let side = event["side"].as_f64().unwrap();
-            let simple = side * event["ret"].as_f64().unwrap();
-            let own = u64::from(meta(side, &Known { t1: 0, rows: 0, simple, class: 0 }));
-            if own == event["bin"].as_u64().unwrap() {
-                continue;
-            }
-            let [from, to] = ["i", "t1"].map(|name| event[name].as_u64().unwrap() as usize);
-            assert!(own == 1 && days[to].time - days[from].time >= 10 * DAY, "{event}");
-            late += 1;
-        }
-        assert_eq!(late, 5);
     }
 
     fn bar(time: i64, low: f64, high: f64, close: f64) -> Sample {

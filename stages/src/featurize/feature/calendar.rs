@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entry, Feature, Need, Settings, Shape, read};
 use crate::Invalid;
 use crate::market::Sample;
+use crate::market::time::{DAY, civil, days};
 
 /// Parameters of the features of the calendar.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -91,55 +92,13 @@ impl Feature for Of {
     }
 }
 
-/// Nanoseconds in a day.
-const DAY: i64 = 86_400_000_000_000;
-
 fn hours(time: i64) -> f64 {
     time.rem_euclid(DAY) as f64 / 3_600e9
 }
 
 /// The first of the next month, 00:00, in nanoseconds since 1970.
 fn next_month(time: i64) -> i64 {
-    let (year, month) = month(time.div_euclid(DAY));
+    let (year, month, _) = civil(time.div_euclid(DAY));
     let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-    days(year, month).saturating_mul(DAY)
-}
-
-/// Year and month of a day since 1970, by Hinnant's algorithm: years begin in March, so that the
-/// leap day is their last.
-fn month(day: i64) -> (i64, i64) {
-    let day = day + 719_468;
-    let era = day.div_euclid(146_097);
-    let of_era = day.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month)
-}
-
-/// Days from 1970-01-01 to the first of a month.
-fn days(year: i64, month: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_and_months_there_and_back() {
-        assert_eq!((days(1970, 1), days(2000, 3), days(2024, 3)), (0, 11_017, 19_783));
-        for (year, m) in [(1900, 1), (1970, 1), (1999, 12), (2000, 2), (2024, 2), (2100, 2)] {
-            let first = days(year, m);
-            assert_eq!((month(first), month(first + 27)), ((year, m), (year, m)));
-            assert_ne!(month(first - 1), (year, m));
-            let next = if m == 12 { days(year + 1, 1) } else { days(year, m + 1) };
-            assert_eq!(month(next - 1), (year, m));
-        }
-    }
+    days(year, month, 1).saturating_mul(DAY)
 }

@@ -16,7 +16,6 @@
 pub mod calendar;
 pub mod causal;
 pub mod eigen;
-pub mod execution;
 pub mod flow;
 pub mod garch;
 pub mod liquidity;

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::super::execution::{effective_spread, markout_bps};
 use super::super::flow::{Signs, bulk, order_flow};
 use super::super::liquidity::roll;
 use super::super::vpin::Vpin;
@@ -114,22 +113,6 @@ fn spreads_of_trades_agree_with_the_reference() {
     close_to("roll", ours, roll(covariance), 1e-9);
     // orderflow-metrics takes one mean for both series.
     close_to("roll", ours, expected["roll_om"].as_f64().unwrap(), 1e-7);
-
-    let Quotes { quotes, .. } = quotes();
-    let before = |at: usize| quotes[at.saturating_sub(1)].mid();
-    let side = |t: &Trade| if t.bought == Some(true) { 1.0 } else { -1.0 };
-    let spreads = numbers(&expected["eff_spread"]);
-    for ((trade, at), theirs) in trades.iter().zip(spreads) {
-        close_to("spread", effective_spread(side(trade), trade.price, before(*at)), theirs, 1e-9);
-    }
-    for later in ["1", "5", "20"] {
-        let theirs = maybe(&expected["markout_bps"][later]);
-        for ((trade, at), theirs) in trades.iter().zip(theirs) {
-            let Some(mid) = quotes.get(at + later.parse::<usize>().unwrap()) else { continue };
-            let ours = markout_bps(side(trade), before(*at), mid.mid());
-            assert!((ours - theirs.unwrap()).abs() < 1e-9, "{later}");
-        }
-    }
 }
 
 #[test]

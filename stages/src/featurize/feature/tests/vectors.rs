@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::regime::{Filter, Hmm};
 use super::super::relative::{absorption, revert};
-use super::super::{eigen, execution, garch, series};
+use super::super::{eigen, garch, series};
 use super::*;
 use crate::featurize::window::{Comoments, Rolling};
 
@@ -215,23 +215,6 @@ fn absorption_and_schedules_agree_with_the_reference() {
         close_to("eigenvalue", *a, b, 1e-9);
     }
     close_to("absorption", absorption(&ours, 1), of["ar1"].as_f64().unwrap(), 1e-9);
-
-    let of = &expected["almgren_chriss"];
-    let number = |name: &str| of[name].as_f64().unwrap();
-    let plan = execution::AlmgrenChriss {
-        units: number("X"),
-        horizon: number("T"),
-        steps: number("N") as usize,
-        eta: number("eta"),
-        gamma: number("gamma"),
-        lambda: number("lam"),
-        sigma: number("sigma"),
-    };
-    // Table 1 of the paper has 0.607 a day.
-    close_to("kappa", plan.kappa(), number("kappa"), 1e-9);
-    for (a, b) in plan.holdings().iter().zip(numbers(&of["x"])) {
-        assert!((a - b).abs() <= 1e-9 * b + 1e-6, "{a}, not {b}");
-    }
 }
 
 #[test]
