@@ -17,7 +17,7 @@ pub mod featurize;
 mod format;
 mod input;
 pub mod market;
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
 pub mod model;
 pub mod pairs;
 #[cfg(feature = "models")]

@@ -336,7 +336,7 @@ fn hostile_texts_are_divided_in_good_time() {
 }
 
 /// With a tokenizer of a file, counts are its own and ranges hold all the same.
-#[cfg(feature = "tokenizers")]
+#[cfg(feature = "lm")]
 mod own_tokenizer {
     use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
     use tokenizers::pre_tokenizers::PreTokenizerWrapper;

@@ -3,7 +3,7 @@
 //! Special tokens in a text count as the text they are, and none are added, as a trainer packs text.
 //! A build without the feature `tokenizers` knows of the type and can make none.
 
-#[cfg(feature = "tokenizers")]
+#[cfg(feature = "lm")]
 mod real {
     use std::ops::Range;
     use std::path::Path;
@@ -55,7 +55,7 @@ mod real {
     }
 }
 
-#[cfg(not(feature = "tokenizers"))]
+#[cfg(not(feature = "lm"))]
 mod real {
     use std::convert::Infallible;
     use std::ops::Range;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Evaluate;
 use crate::device::{Back, cpu};
-use crate::model::{self, Config, Folder, Llama, Normal, Sampling, Tokenizer, weights};
+use crate::model::{self, Config, Folder, Llama, Normal, Sampling, Tokenizer, save};
 use crate::testing;
 
 /// A model folder: two layers, byte-level tokens.
@@ -22,7 +22,7 @@ fn model(dir: &Path, seed: u64) -> PathBuf {
     let llama = Llama::<Back>::build(&config, &mut Normal::new(seed), &cpu()).unwrap();
     config.write(&folder).unwrap();
     tokenizer.write(&folder).unwrap();
-    weights::save(&llama, &folder).unwrap();
+    save::save(&llama, &folder).unwrap();
     folder
 }
 

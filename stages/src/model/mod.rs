@@ -1,72 +1,38 @@
 //! Language models: the Llama and Qwen2 layouts, their files, adapters, tokenizer and generation.
 //!
-//! A model is one struct, [`Llama`], generic over the backend; the stages use it with
-//! [`crate::device::Back`] and [`crate::device::Train`]. This module knows no stage and trains
-//! nothing.
+//! What concerns files (`config`, `tokenizer`, `gguf`, `weights`) knows no Burn. A model in training is one
+//! struct, `Llama`, generic over the backend; the stages use it with `device::Back` and
+//! `device::Train`. This module knows no stage and trains nothing.
 
 pub mod config;
+#[cfg(feature = "models")]
 pub mod generate;
 pub mod gguf;
+#[cfg(feature = "models")]
 pub mod kernels;
+#[cfg(feature = "models")]
 pub mod llama;
+#[cfg(feature = "models")]
+mod load;
+#[cfg(feature = "models")]
 pub mod lora;
+#[cfg(feature = "models")]
+pub mod save;
 pub mod tokenizer;
 pub mod weights;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "models"))]
 mod tests;
 
 pub use config::Config;
+#[cfg(feature = "models")]
 pub use generate::{Prompt, Sample, Sampling, generate, sample};
 pub use gguf::Gguf;
+#[cfg(feature = "models")]
 pub use kernels::{Kernels, Span};
+#[cfg(feature = "models")]
 pub use llama::{Cache, Llama};
+#[cfg(feature = "models")]
+pub use load::{Loaded, load, load_folder};
 pub use tokenizer::Tokenizer;
 pub use weights::{Folder, Normal, Source};
-
-use burn::prelude::*;
-
-use crate::{Context, Result};
-
-/// A model folder, read.
-pub struct Loaded<B: Backend> {
-    /// The model, with its adapter if the folder has one.
-    pub model: Llama<B>,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-}
-
-/// Reads the model folder that feeds a port: the shape, the tokenizer, the weights in safetensors or
-/// GGUF, and the adapter if there is one. An adapter leaves only itself trainable.
-pub fn load<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
-    load_folder(&Folder::of_port(ctx, port), device)
-}
-
-/// [`load`] from the files of a folder.
-pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Loaded<B>> {
-    let gguf = match folder.iter().find(|(name, _)| name.ends_with(".gguf")) {
-        Some((_, path)) => Some(Gguf::open(path)?),
-        None => None,
-    };
-    let config = match (&gguf, folder.get("config.json")) {
-        (Some(gguf), None) => gguf.config()?,
-        _ => Config::read(folder.need("config.json")?)?,
-    };
-    let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
-        (Some(gguf), None) => gguf.tokenizer(&config)?,
-        _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
-    };
-    let model = match &gguf {
-        Some(gguf) => Llama::build(&config, &mut gguf.source(&config), device)?,
-        None => Llama::build(&config, &mut weights::Tensors::open_model(folder)?, device)?,
-    };
-    Ok(Loaded { model: adapt(model, folder)?, tokenizer })
-}
-
-/// Puts a folder's adapter on the model, if it has one.
-fn adapt<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
-    match folder.get("adapter_config.json") {
-        Some(_) => lora::read(model, folder),
-        None => Ok(model),
-    }
-}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::prelude::Backend;
 use serde_json::Value;
 
+use super::load::adapt;
 use super::*;
 use crate::device::{Back, Place, Train, cpu};
 
@@ -193,7 +194,7 @@ fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
 fn files_give_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let model = adapted::<Back>("lora");
-    weights::save(&model.without_adapter(), folder.path()).unwrap();
+    save::save(&model.without_adapter(), folder.path()).unwrap();
     let spec = lora::Spec {
         r: 4,
         alpha: 16.0,

@@ -7,13 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors, TensorView};
 
-use super::llama::Llama;
 use crate::{Context, Result, StageError};
 
 /// What gives weights by name.
@@ -197,6 +195,7 @@ impl Source for Tensors {
 }
 
 /// The transpose of a matrix of `rows` rows.
+#[cfg_attr(not(feature = "models"), allow(dead_code))]
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; values.len()];
     for (i, row) in values.chunks_exact(columns).enumerate() {
@@ -217,41 +216,6 @@ pub struct Named {
     pub values: Vec<f32>,
 }
 
-impl Named {
-    pub(crate) fn of<B: Backend, const D: usize>(
-        name: String,
-        tensor: Tensor<B, D>,
-    ) -> Result<Named> {
-        let shape = tensor.dims().to_vec();
-        let values = tensor.into_data().convert::<f32>().into_vec();
-        let values = values.map_err(|e| StageError::failed(format!("{name}: {e:?}")))?;
-        Ok(Named { name, shape, values })
-    }
-}
-
-/// Every weight of a model by its HF name and in HF's layout. An adapter is not among them.
-pub fn tensors<B: Backend>(model: &Llama<B>) -> Result<Vec<Named>> {
-    let mut out = vec![
-        Named::of("model.embed_tokens.weight".into(), model.embed.val())?,
-        Named::of("model.norm.weight".into(), model.norm.val())?,
-    ];
-    for (i, block) in model.blocks.iter().enumerate() {
-        let norms = [("input", &block.input_norm), ("post_attention", &block.post_norm)];
-        for (name, norm) in norms {
-            out.push(Named::of(format!("model.layers.{i}.{name}_layernorm.weight"), norm.val())?);
-        }
-    }
-    let head = model.head.iter().map(|head| ("lm_head".to_owned(), head));
-    for (name, layer) in model.linears().chain(head) {
-        out.push(Named::of(format!("{name}.weight"), layer.weight.val().transpose())?);
-        if let Some(bias) = &layer.bias {
-            out.push(Named::of(format!("{name}.bias"), bias.val())?);
-        }
-    }
-    out.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(out)
-}
-
 /// Writes tensors as f32 in a safetensors file. The bytes depend on the tensors alone.
 pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
     let bytes: Vec<Vec<u8>> =
@@ -265,11 +229,4 @@ pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
     let file = safetensors::serialize(views, None)
         .map_err(|e| StageError::failed(format!("{}: {e}", path.display())))?;
     Ok(fs_err::write(path, file)?)
-}
-
-/// Writes `config.json` and `model.safetensors` into a folder. An adapter is left out: merge it
-/// first, or write it beside with `lora::write`.
-pub fn save<B: Backend>(model: &Llama<B>, folder: &Path) -> Result<()> {
-    model.config.write(folder)?;
-    write(&folder.join("model.safetensors"), &tensors(model)?)
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{Back, cpu};
 use crate::model::gguf::{self, Gguf, Packing};
-use crate::model::weights::{self, Named};
+use crate::model::save;
+use crate::model::weights::Named;
 use crate::model::{Folder, Llama, Loaded, Source, Tokenizer, load_folder};
 use crate::{Context, Format, Port, Result, Stage, StageError};
 
@@ -97,7 +98,7 @@ impl Stage for Quantize {
         }
         ctx.progress(1, 4, "steps", "pack")?;
         let model = model.merge();
-        let tensors = weights::tensors(&model)?;
+        let tensors = save::tensors(&model)?;
         let packing = |tensor: &Named| packing(params, tensor);
         let path = out.join("model.gguf");
         gguf::write(&path, &model.config, &tokenizer, &tensors, packing)?;

@@ -13,7 +13,7 @@ fn model(folder: &Path) -> Llama<Back> {
     let mut config = Config::llama(0, 64, 1, 4, 2, 96, 64);
     tokenizer.describe(&mut config);
     let base: Llama<Back> = Llama::build(&config, &mut Normal::new(2), &cpu()).unwrap();
-    weights::save(&base, folder).unwrap();
+    save::save(&base, folder).unwrap();
     tokenizer.write(folder).unwrap();
     let spec = Spec { r: 2, alpha: 8.0, targets: vec!["up_proj".into()], rslora: false };
     let mut model = base.with_adapter(&spec, 1).unwrap();

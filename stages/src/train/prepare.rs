@@ -12,7 +12,7 @@ use super::logps::Group;
 use super::params::{Arch, Dapo, Lora, Params};
 use crate::device::{Back, Place, Train};
 use crate::model::lora::{self, Spec};
-use crate::model::{self, Config, Llama, Normal, Sampling, Source, Tokenizer, generate, weights};
+use crate::model::{self, Config, Llama, Normal, Sampling, Source, Tokenizer, generate, save};
 use crate::pairs::decision::Decision;
 use crate::pairs::reward::{Outcome, RewardSpec, score};
 use crate::{Context, Result, StageError};
@@ -273,7 +273,7 @@ pub fn save(
 ) -> Result<()> {
     let model = model.valid();
     tokenizer.write(folder)?;
-    weights::save(&model, folder)?;
+    save::save(&model, folder)?;
     match &params.lora {
         Some(lora) => lora::write(&model, &spec(lora), folder),
         None => Ok(()),

@@ -7,7 +7,7 @@
 //! read. Format: ggml's `docs/gguf.md`, version 3.
 
 mod blocks;
-#[cfg(test)]
+#[cfg(all(test, feature = "models"))]
 mod tests;
 mod write;
 

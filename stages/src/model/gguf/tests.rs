@@ -2,7 +2,8 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::device::{Back, cpu};
-use crate::model::weights::{Normal, tensors};
+use crate::model::save::tensors;
+use crate::model::weights::Normal;
 use crate::model::{Llama, Tokenizer};
 
 fn vectors() -> Json {

@@ -1,0 +1,49 @@
+//! A model folder to a model of tensors.
+
+use burn::prelude::*;
+
+use super::{Config, Folder, Gguf, Llama, Tokenizer, lora, weights};
+use crate::{Context, Result};
+
+/// A model folder, read.
+pub struct Loaded<B: Backend> {
+    /// The model, with its adapter if the folder has one.
+    pub model: Llama<B>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// Reads the model folder that feeds a port: the shape, the tokenizer, the weights in safetensors or
+/// GGUF, and the adapter if there is one. An adapter leaves only itself trainable.
+pub fn load<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
+    load_folder(&Folder::of_port(ctx, port), device)
+}
+
+/// [`load`] from the files of a folder.
+pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Loaded<B>> {
+    let gguf = match folder.iter().find(|(name, _)| name.ends_with(".gguf")) {
+        Some((_, path)) => Some(Gguf::open(path)?),
+        None => None,
+    };
+    let config = match (&gguf, folder.get("config.json")) {
+        (Some(gguf), None) => gguf.config()?,
+        _ => Config::read(folder.need("config.json")?)?,
+    };
+    let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
+        (Some(gguf), None) => gguf.tokenizer(&config)?,
+        _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
+    };
+    let model = match &gguf {
+        Some(gguf) => Llama::build(&config, &mut gguf.source(&config), device)?,
+        None => Llama::build(&config, &mut weights::Tensors::open_model(folder)?, device)?,
+    };
+    Ok(Loaded { model: adapt(model, folder)?, tokenizer })
+}
+
+/// Puts a folder's adapter on the model, if it has one.
+pub(super) fn adapt<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
+    match folder.get("adapter_config.json") {
+        Some(_) => lora::read(model, folder),
+        None => Ok(model),
+    }
+}
