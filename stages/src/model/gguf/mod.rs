@@ -7,6 +7,7 @@
 //! read. Format: ggml's `docs/gguf.md`, version 3.
 
 mod blocks;
+mod pack;
 #[cfg(all(test, feature = "models"))]
 mod tests;
 mod write;

@@ -28,10 +28,12 @@ pub fn write(
         let row = tensor.shape.last().copied().unwrap_or(0);
         let packed =
             row.is_multiple_of(kind.block()).then(|| match interleaved(&tensor.name, config) {
-                Some(heads) => kind.pack(&reorder(&tensor.values, heads, tensor.shape[0], false)),
-                None => kind.pack(&tensor.values),
+                Some(heads) => {
+                    kind.pack(&reorder(&tensor.values, heads, tensor.shape[0], false), None)
+                }
+                None => kind.pack(&tensor.values, None),
             });
-        let Some(packed) = packed.flatten() else {
+        let Some(packed) = packed else {
             let message = format!("`{}` with rows of {row} cannot be {kind:?}", tensor.name);
             return Err(StageError::failed(message));
         };
