@@ -39,7 +39,7 @@ pub fn schema(kinds: &[Kind]) -> Value {
         "properties": {
             "version": { "description": "The version of this file's format.", "const": 1 },
             "vars": {
-                "description": "Variables: `${name}` stands for their value anywhere in `inputs` and `stages`. `--set name=value` changes one for a run.",
+                "description": "Variables: `${name}` stands for their value anywhere in `inputs` and `stages`, `${sizes[scale].steps}` for a member that another variable names. `--set name=value` changes one for a run.",
                 "type": "object",
             },
             "seed": seed("The seed of every stage that has none of its own."),
