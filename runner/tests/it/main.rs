@@ -11,6 +11,7 @@ mod disk;
 mod explain;
 mod fetch;
 mod front;
+mod hub;
 mod incremental;
 mod items;
 #[cfg(unix)]
