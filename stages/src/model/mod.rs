@@ -4,12 +4,14 @@
 //! struct, `Llama`, generic over the backend; the stages use it with `device::Back` and
 //! `device::Train`. This module knows no stage and trains nothing.
 
+pub mod adapter;
 pub mod config;
 #[cfg(feature = "models")]
 pub mod generate;
 pub mod gguf;
 #[cfg(feature = "models")]
 pub mod kernels;
+pub mod layout;
 #[cfg(feature = "models")]
 pub mod llama;
 #[cfg(feature = "models")]

@@ -131,6 +131,12 @@ impl Tokenizer {
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
+    /// Whether it puts the token that begins a text in front, where it is asked for special tokens.
+    pub fn begins(&self) -> Result<bool> {
+        let encoding = self.inner.encode_fast("", true);
+        let encoding = encoding.map_err(|e| StageError::failed(format!("tokenizing: {e}")))?;
+        Ok(self.bos.is_some() && encoding.get_ids().first().copied() == self.bos)
+    }
     /// A token to pad with. It never counts, so it need not be one of its own.
     pub fn pad(&self) -> u32 {
         self.eos.first().copied().unwrap_or(0)

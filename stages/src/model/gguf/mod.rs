@@ -8,7 +8,7 @@
 
 mod blocks;
 mod pack;
-#[cfg(all(test, feature = "models"))]
+#[cfg(test)]
 mod tests;
 mod write;
 
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use blocks::Packing;
-pub use write::write;
+pub use write::{Entry, write};
 
 use super::config::{Config, Ids};
 use super::tokenizer::{Bpe, Tokenizer};
@@ -88,15 +88,14 @@ fn interleaved(hf: &str, config: &Config) -> Option<usize> {
     }
 }
 
-/// Reorders the rows of each head: from halves one after the other to halves interleaved, or back.
-fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
+/// Puts the rows of q or k back in HF's order: in each head, one half after the other.
+fn separate(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
     let (width, half) = (values.len() / rows.max(1), rows / heads.max(1) / 2);
     let mut out = vec![0.0; values.len()];
     for row in 0..rows {
         let (head, j) = (row / (2 * half), row % (2 * half));
         let mixed = head * 2 * half + 2 * (j % half) + j / half;
-        let (from, to) = if back { (mixed, row) } else { (row, mixed) };
-        out[to * width..][..width].copy_from_slice(&values[from * width..][..width]);
+        out[row * width..][..width].copy_from_slice(&values[mixed * width..][..width]);
     }
     out
 }
@@ -226,7 +225,7 @@ impl Source for Weights<'_> {
         let packed = packed.ok_or_else(|| StageError::bad(path, "an offset past the end"))?;
         let values = info.packing.unpack(packed);
         Ok(match interleaved(name, self.config) {
-            Some(heads) => reorder(&values, heads, shape[0], true),
+            Some(heads) => separate(&values, heads, shape[0]),
             None => values,
         })
     }
