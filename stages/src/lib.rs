@@ -20,7 +20,7 @@ pub mod market;
 #[cfg(feature = "lm")]
 pub mod model;
 pub mod pairs;
-#[cfg(feature = "lm")]
+#[cfg(feature = "models")]
 pub mod quantize;
 mod stage;
 #[cfg(test)]
@@ -45,7 +45,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<pairs::Pairs>(),
     #[cfg(feature = "models")]
     Kind::of::<train::Train>(),
-    #[cfg(feature = "lm")]
+    #[cfg(feature = "models")]
     Kind::of::<quantize::Quantize>(),
     #[cfg(feature = "models")]
     Kind::of::<evaluate::Evaluate>(),

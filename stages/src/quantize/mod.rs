@@ -1,11 +1,9 @@
 //! `quantize`: a trained model in fewer bits, ready for llama.cpp and its kin, and for this program.
 //!
 //! The adapter, if there is one, is merged into the weights first. Matrices are packed by `method`,
-//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml,
-//! unless texts say which weights matter (`importance`). The folder holds `model.gguf` with shape,
+//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml. The folder holds `model.gguf` with shape,
 //! tokenizer, chat template and end tokens in it, and HF's files beside it, so that it is a model to
-//! the other stages too. A tensor is read, packed and written at a time. It works on the CPU and
-//! knows no Burn.
+//! the other stages too. A tensor is read, packed and written at a time. It works on the CPU.
 
 mod measure;
 mod params;
@@ -41,11 +39,7 @@ impl Stage for Quantize {
     type Params = Params;
 
     fn inputs(_: &Params) -> Vec<Port> {
-        vec![
-            Port::input("model", Format::Model),
-            Port::optional("text", Format::Chunks),
-            Port::optional("importance", Format::Chunks),
-        ]
+        vec![Port::input("model", Format::Model), Port::optional("text", Format::Chunks)]
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -63,12 +57,8 @@ impl Stage for Quantize {
         if given.tokenizer.eos().is_empty() {
             ctx.warn("the model names no token that ends a text: generation will not stop");
         }
-        let importance = match ctx.has("importance") {
-            true => Some(measure::importance(ctx, &folder, params)?),
-            false => None,
-        };
         let tally = match params.format {
-            Container::Gguf => gguf(params, ctx, &given, importance.as_ref())?,
+            Container::Gguf => gguf(params, ctx, &given)?,
             Container::Safetensors => safetensors(params, ctx, &given)?,
         };
         given.config.write(out)?;
@@ -119,9 +109,7 @@ impl Given<'_> {
     /// Its weights, the adapter added in.
     fn weights(&self, names: &[String]) -> Result<Box<dyn Source + '_>> {
         Ok(match &self.file {
-            Some(file) => {
-                Box::new(Merged::open(file.source(&self.config), self.folder, names)?)
-            }
+            Some(file) => Box::new(Merged::open(file.source(&self.config), self.folder, names)?),
             None => Box::new(Merged::open(Tensors::open_model(self.folder)?, self.folder, names)?),
         })
     }
@@ -175,12 +163,7 @@ impl Tally {
     }
 }
 
-fn gguf(
-    params: &Params,
-    ctx: &Context,
-    given: &Given,
-    importance: Option<&measure::Importance>,
-) -> Result<Tally> {
+fn gguf(params: &Params, ctx: &Context, given: &Given) -> Result<Tally> {
     let entries = entries(params, &given.config);
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     let mut source = given.weights(&names)?;
@@ -191,10 +174,7 @@ fn gguf(
         ctx.progress(done, entries.len() as u64, "tensors", entry.name.as_str())?;
         done += 1;
         let values = source.read(&entry.name, &entry.shape)?;
-        let columns = entry.shape.last().copied().unwrap_or(1);
-        let counts = importance.and_then(|all| all.of(&entry.name, columns));
-        let counts = counts.map(|row| row.repeat(values.len() / columns.max(1)));
-        let packed = entry.packing.pack(&values, counts.as_deref());
+        let packed = entry.packing.pack(&values, None);
         tally.add(&values, entry.packing, &packed);
         Ok(packed)
     })?;

@@ -89,8 +89,6 @@ pub struct Params {
     pub format: Container,
     /// Chunks of `text` to measure the loss on, before and after.
     pub measure_chunks: usize,
-    /// Chunks of `importance` to learn from which weights matter.
-    pub importance_chunks: usize,
 }
 
 /// The parameters of `quantize`.
@@ -107,8 +105,6 @@ struct Settings {
     format: Container,
     /// Chunks of `text` to measure the loss on, before and after.
     measure_chunks: usize,
-    /// Chunks of `importance` to learn from which weights matter.
-    importance_chunks: usize,
 }
 
 impl Default for Settings {
@@ -118,7 +114,6 @@ impl Default for Settings {
             embeddings: None,
             format: Container::Gguf,
             measure_chunks: 16,
-            importance_chunks: 64,
         }
     }
 }
@@ -144,7 +139,6 @@ impl From<Settings> for Params {
             embeddings,
             format: given.format,
             measure_chunks: given.measure_chunks,
-            importance_chunks: given.importance_chunks,
         }
     }
 }

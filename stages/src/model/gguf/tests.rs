@@ -53,6 +53,19 @@ fn a_file_in_f32_gives_back_the_model_and_its_tokenizer() {
 }
 
 #[test]
+fn llama_3_keeps_its_angles_as_a_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let (mut config, tokenizer) = small("llama");
+    save(&path, &config, &tokenizer, Packing::F16).unwrap();
+    assert_eq!(Gguf::open(&path).unwrap().rope_factors(), None);
+    let scaling = serde_json::json!({ "rope_type": "llama3", "factor": 8.0 });
+    config.rope_scaling = Some(serde_json::from_value(scaling).unwrap());
+    save(&path, &config, &tokenizer, Packing::F16).unwrap();
+    assert_eq!(Gguf::open(&path).unwrap().rope_factors(), Some(config.rope_factors()));
+}
+
+#[test]
 fn rows_of_q_lie_interleaved_as_llama_cpp_wants_them() {
     let rows: Vec<u8> = (0..8).collect();
     assert_eq!(write::interleave(&rows, 2, 1), [0, 2, 1, 3, 4, 6, 5, 7]);

@@ -4,8 +4,9 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use super::{Packing, Value, interleaved, name_of};
-use crate::model::config::Config;
+use super::names::{arch_of, name_of};
+use super::{Packing, Value, interleaved};
+use crate::model::config::{Config, Scaling};
 use crate::model::tokenizer::Tokenizer;
 use crate::{Result, StageError};
 
@@ -26,7 +27,8 @@ impl Entry {
     /// Bytes of a row, and of the tensor; `None` where a row cannot be packed so.
     fn bytes(&self) -> Option<(usize, usize)> {
         let row = self.shape.last().copied()?;
-        let (block, rows) = (self.packing.block(), self.shape.iter().rev().skip(1).product::<usize>());
+        let (block, rows) =
+            (self.packing.block(), self.shape.iter().rev().skip(1).product::<usize>());
         let bytes = row / block * self.packing.bytes();
         row.is_multiple_of(block).then_some((bytes, bytes * rows))
     }
@@ -43,9 +45,15 @@ pub fn write(
     mut packed: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
     let meta = metadata(config, tokenizer, chat_template, entries)?;
+    // Llama 3's angles are a tensor: what each pair's is divided by.
+    let factors = match config.rope_scaling.as_ref().is_some_and(Scaling::scales) {
+        true => config.rope_factors(),
+        false => Vec::new(),
+    };
     let mut head = b"GGUF".to_vec();
     head.extend(3u32.to_le_bytes());
-    head.extend((entries.len() as u64).to_le_bytes());
+    let count = entries.len() + usize::from(!factors.is_empty());
+    head.extend((count as u64).to_le_bytes());
     head.extend((meta.len() as u64).to_le_bytes());
     for (key, value) in &meta {
         text(&mut head, key);
@@ -61,14 +69,11 @@ pub fn write(
             let row = shape.last().copied().unwrap_or(0);
             StageError::failed(format!("`{name}` with rows of {row} cannot be {packing:?}"))
         })?;
-        text(&mut head, &known);
-        head.extend((shape.len() as u32).to_le_bytes());
-        for &dim in shape.iter().rev() {
-            head.extend((dim as u64).to_le_bytes());
-        }
-        head.extend(packing.code().to_le_bytes());
-        head.extend((offset as u64).to_le_bytes());
+        describe(&mut head, &known, shape, *packing, offset);
         offset = (offset + bytes).next_multiple_of(ALIGN);
+    }
+    if !factors.is_empty() {
+        describe(&mut head, "rope_freqs.weight", &[factors.len()], Packing::F32, offset);
     }
     head.resize(head.len().next_multiple_of(ALIGN), 0);
     let mut file = BufWriter::new(fs_err::File::create(path)?);
@@ -82,7 +87,19 @@ pub fn write(
         file.write_all(&bytes)?;
         file.write_all(&[0; ALIGN][..padding])?;
     }
+    file.write_all(&Packing::F32.pack(&factors, None))?;
     Ok(file.flush()?)
+}
+
+/// A tensor's place in the header.
+fn describe(head: &mut Vec<u8>, name: &str, shape: &[usize], packing: Packing, offset: usize) {
+    text(head, name);
+    head.extend((shape.len() as u32).to_le_bytes());
+    for &dim in shape.iter().rev() {
+        head.extend((dim as u64).to_le_bytes());
+    }
+    head.extend(packing.code().to_le_bytes());
+    head.extend((offset as u64).to_le_bytes());
 }
 
 /// Reorders packed rows of `width` bytes as llama.cpp wants those of q and k: in each head, the
@@ -106,7 +123,7 @@ fn metadata(
 ) -> Result<Vec<(String, Value)>> {
     let int = |x: usize| Value::Int(x as i128);
     let word = |x: &str| Value::Text(x.into());
-    let arch = config.model_type.as_str();
+    let arch = arch_of(&config.model_type);
     let mut meta = vec![
         ("general.architecture".to_owned(), word(arch)),
         ("general.alignment".into(), int(ALIGN)),
