@@ -25,8 +25,8 @@ pub use write::write;
 use super::config::{Config, Ids};
 use super::tokenizer::{Bpe, Tokenizer};
 use super::weights::{Bytes, Raw, Source, map};
-use names::{expert_of, model_of, name_of};
 use crate::{Result, StageError};
+use names::{expert_of, model_of, name_of};
 
 /// A value of the header.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ fn interleaved(hf: &str, config: &Config) -> Option<usize> {
 }
 
 /// Reorders the rows of each head: from halves one after the other to halves interleaved, or back.
-fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
+pub(crate) fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
     let (width, half) = (values.len() / rows.max(1), rows / heads.max(1) / 2);
     let mut out = vec![0.0; values.len()];
     for row in 0..rows {
