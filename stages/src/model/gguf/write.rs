@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Packing, Value, interleaved, name_of, reorder};
+use super::names::{arch_of, name_of};
+use super::{Packing, Value, interleaved, reorder};
 use crate::model::config::Config;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Named;
@@ -73,7 +74,7 @@ fn metadata(
 ) -> Result<Vec<(String, Value)>> {
     let int = |x: usize| Value::Int(x as i128);
     let word = |x: &str| Value::Text(x.into());
-    let arch = config.model_type.as_str();
+    let arch = arch_of(&config.model_type);
     let mut meta = vec![
         ("general.architecture".to_owned(), word(arch)),
         ("general.alignment".into(), int(ALIGN)),
