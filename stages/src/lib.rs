@@ -17,6 +17,8 @@ pub mod evaluate;
 pub mod extract;
 pub mod featurize;
 mod format;
+#[cfg(feature = "lm")]
+pub mod infer;
 mod input;
 pub mod market;
 #[cfg(feature = "lm")]

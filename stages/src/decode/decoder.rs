@@ -28,8 +28,8 @@ pub struct Wanted {
     pub seed: u64,
     /// Which of them it is.
     pub sample: u64,
-    /// How many of the likeliest tokens are noted at each step.
-    pub likeliest: usize,
+    /// How many of the likeliest tokens are noted at each step; none at all costs nothing.
+    pub likeliest: Option<usize>,
 }
 
 /// Why a sample ended.
@@ -50,7 +50,16 @@ pub struct Token {
     pub log_prob: f32,
     /// The grammar left no choice.
     pub forced: bool,
-    /// The likeliest tokens here and their log-probabilities at temperature 1, without the grammar.
+    /// Where [`Wanted::likeliest`] asks: what the model alone says here.
+    pub model: Option<Opinion>,
+}
+
+/// What a model says of the next token, at temperature 1 and without a grammar.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Opinion {
+    /// The log-probability of the token that was drawn.
+    pub log_prob: f64,
+    /// The likeliest tokens and their log-probabilities, the likeliest first.
     pub likeliest: Vec<(u32, f64)>,
 }
 
@@ -120,20 +129,23 @@ impl Decoder {
         let mask = self.constraint.as_ref().and_then(Constraint::mask);
         let sampling = &self.wanted.sampling;
         let (id, log_prob) = draw(logits, mask, &self.seen, sampling, &mut self.rng)?;
-        let likeliest = match self.wanted.likeliest {
-            0 => Vec::new(),
-            n => sampling::likeliest(logits, n)?,
+        let model = match self.wanted.likeliest {
+            None => None,
+            Some(n) => Some(Opinion {
+                log_prob: sampling::log_probs(logits, [id].into_iter())?.into_iter().sum(),
+                likeliest: sampling::likeliest(logits, n)?,
+            }),
         };
         let ends = sampling.stop.contains(&id);
         if ends {
-            self.tokens.push(Token { id, log_prob, forced: false, likeliest });
+            self.tokens.push(Token { id, log_prob, forced: false, model });
             self.finish = Some(Finish::Stop);
             return Ok(Next::Done(Finish::Stop));
         }
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(id)?;
         }
-        self.push(Token { id, log_prob, forced: false, likeliest });
+        self.push(Token { id, log_prob, forced: false, model });
         self.whole();
         let mut read = vec![id];
         if self.finish.is_none() {
@@ -159,7 +171,7 @@ impl Decoder {
         let count = forced.len();
         for (at, id) in (1..).zip(forced) {
             read.push(id);
-            self.push(Token { id, log_prob: 0.0, forced: true, likeliest: Vec::new() });
+            self.push(Token { id, log_prob: 0.0, forced: true, model: None });
             if self.finish.is_some() {
                 if at == count {
                     self.whole();

@@ -29,7 +29,7 @@ const LOGITS: usize = 416;
 fn wanted(temperature: f32, seed: u64, vocabulary: &Vocabulary) -> Wanted {
     let stop = vocabulary.tokenizer().eos();
     let sampling = Sampling { temperature, ..Sampling::greedy(200, stop) };
-    Wanted { sampling, stop: vec![], seed, sample: 0, likeliest: 0 }
+    Wanted { sampling, stop: vec![], seed, sample: 0, likeliest: None }
 }
 
 /// Decodes with random logits; the text, and how many times a model would have been asked.
