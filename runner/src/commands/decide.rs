@@ -91,7 +91,7 @@ pub struct Decide {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// 0 takes the likeliest token at each step
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Seed of what is drawn
     #[arg(long, value_name = "N", default_value_t = 0)]

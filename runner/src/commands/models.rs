@@ -75,19 +75,19 @@ pub struct Drawing {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_tokens: usize,
     /// Divides the logits; 0 takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw among that many likeliest tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_k: usize,
     /// Draw among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Draw among the tokens at least this many times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Make tokens that were there before less likely; 1 does not
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
     /// Seed of what is drawn
     #[arg(long, value_name = "N", default_value_t = 0)]

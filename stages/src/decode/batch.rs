@@ -7,6 +7,8 @@
 //!
 //! Order among samples is that of their arrival; nothing here waits, blocks or knows a network.
 
+use std::collections::HashMap;
+
 use super::decoder::{Decoder, Finish, Next, Token, Wanted};
 use super::grammar::Constraint;
 use super::model::Model;
@@ -72,8 +74,8 @@ struct Slot {
 /// Samples under way.
 pub struct Batch {
     slots: Vec<Slot>,
-    /// Who hears of each job, by its number.
-    hears: std::collections::HashMap<usize, Hear>,
+    /// Who hears of each job, by its number, and how many of its samples are under way.
+    hears: HashMap<usize, (Hear, usize)>,
     next: usize,
     /// Sessions of ended samples, the latest last.
     idle: Vec<Held>,
@@ -104,7 +106,7 @@ impl Batch {
         match self.begin(model, job, &mut hear) {
             Ok(None) => {}
             Ok(Some(slot)) => {
-                self.hears.insert(slot.job, hear);
+                self.hears.insert(slot.job, (hear, slot.decoders.len()));
                 self.slots.push(slot);
             }
             Err(error) => {
@@ -190,7 +192,7 @@ impl Batch {
                     if self.heard(&slot) {
                         self.slots.push(slot);
                     } else {
-                        self.retire(slot.held);
+                        self.end(slot);
                     }
                 }
                 Ok(logits) => {
@@ -230,7 +232,7 @@ impl Batch {
 
     /// Whether anybody still listens, asked while a prompt is read.
     fn heard(&mut self, slot: &Slot) -> bool {
-        let Some(hear) = self.hears.get_mut(&slot.job) else { return false };
+        let Some((hear, _)) = self.hears.get_mut(&slot.job) else { return false };
         let sample = slot.decoders.first().map_or(0, |(sample, _)| *sample);
         let (text, tokens, finish, cached) = (String::new(), &[][..], None, slot.cached);
         hear(Told { sample, text, tokens, finish, cached, error: None })
@@ -273,7 +275,7 @@ impl Batch {
         let finish = decoder.finish();
         let text = decoder.told();
         let tokens = &decoder.tokens()[slot.told..];
-        let heard = self.hears.get_mut(&slot.job).is_some_and(|hear| {
+        let heard = self.hears.get_mut(&slot.job).is_some_and(|(hear, _)| {
             hear(Told { sample: *sample, text, tokens, finish, cached: slot.cached, error: None })
         });
         slot.told = decoder.tokens().len();
@@ -286,25 +288,26 @@ impl Batch {
 
     fn fail(&mut self, slot: Slot, error: StageError) {
         let sample = slot.decoders.first().map_or(0, |(sample, _)| *sample);
-        if let Some(hear) = self.hears.get_mut(&slot.job) {
+        if let Some((hear, _)) = self.hears.get_mut(&slot.job) {
             let (text, tokens, finish) = (String::new(), &[][..], None);
             hear(Told { sample, text, tokens, finish, cached: 0, error: Some(error) });
         }
-        let job = slot.job;
         // Its session may be half read: it is dropped.
-        drop(slot);
-        self.forget(job);
+        self.forget(slot.job, slot.decoders.len());
     }
 
     fn end(&mut self, slot: Slot) {
-        let job = slot.job;
+        self.forget(slot.job, slot.decoders.len());
         self.retire(slot.held);
-        self.forget(job);
     }
 
-    fn forget(&mut self, job: usize) {
-        if self.slots.iter().all(|slot| slot.job != job) {
-            self.hears.remove(&job);
+    /// So many samples of a job have ended.
+    fn forget(&mut self, job: usize, samples: usize) {
+        if let Some((_, open)) = self.hears.get_mut(&job) {
+            *open = open.saturating_sub(samples);
+            if *open == 0 {
+                self.hears.remove(&job);
+            }
         }
     }
 

@@ -483,8 +483,12 @@ impl Choice {
             }
             Kind::Text => {
                 let top = |said: &Said| {
-                    let each = said.likeliest.iter().map(|(bytes, p)| (text(bytes), json!(p)));
-                    Value::Object(each.collect())
+                    // Bytes that are no text look alike: the likeliest of them stands for all.
+                    let mut each = Map::new();
+                    for (bytes, p) in &said.likeliest {
+                        each.entry(text(bytes)).or_insert_with(|| json!(p));
+                    }
+                    Value::Object(each)
                 };
                 json!({
                     "tokens": self.tokens.iter().map(|said| text(&said.bytes)).collect::<Vec<_>>(),
