@@ -16,6 +16,7 @@ pub mod exit;
 pub mod experiment;
 pub mod fetch;
 pub mod graph;
+pub mod hub;
 pub mod interrupt;
 pub mod lock;
 pub mod params;

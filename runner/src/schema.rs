@@ -39,7 +39,7 @@ pub fn schema(kinds: &[Kind]) -> Value {
         "properties": {
             "version": { "description": "The version of this file's format.", "const": 1 },
             "vars": {
-                "description": "Variables: `${name}` stands for their value anywhere in `inputs` and `stages`. `--set name=value` changes one for a run.",
+                "description": "Variables: `${name}` stands for their value anywhere in `inputs` and `stages`, `${sizes[scale].steps}` for a member that another variable names. `--set name=value` changes one for a run.",
                 "type": "object",
             },
             "seed": seed("The seed of every stage that has none of its own."),
@@ -50,10 +50,23 @@ pub fn schema(kinds: &[Kind]) -> Value {
             },
             "sandbox": sandbox("How far every `command` is kept to what it declares."),
             "inputs": {
-                "description": "Source files: a name for each file, folder or glob, relative to this file, or `https://host/file#blake3=<digest>`. They are read and hashed, never written.",
+                "description": "Source files: a name for each file, folder or glob, relative to this file, `https://host/file#blake3=<digest>`, or a model of the Hugging Face hub. They are read and hashed, never written.",
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[a-z0-9_-]+$" },
-                "additionalProperties": { "type": "string", "minLength": 1 },
+                "additionalProperties": { "anyOf": [
+                    { "type": "string", "minLength": 1 },
+                    {
+                        "description": "A model of the Hugging Face hub, from the hub's cache or fetched into it.",
+                        "type": "object",
+                        "required": ["hf"],
+                        "additionalProperties": false,
+                        "properties": {
+                            "hf": { "description": "`owner/name`.", "type": "string" },
+                            "revision": { "description": "A branch, tag or commit; `main`.", "type": "string" },
+                            "files": { "description": "Which files, as a glob; config, tokenizer, templates and safetensors.", "type": "string" },
+                        },
+                    },
+                ] },
             },
             "stages": {
                 "description": "The stages, in any order. A name has lower-case letters, digits, `_` and `-`.",

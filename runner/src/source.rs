@@ -1,4 +1,4 @@
-//! Source files: from a path, a glob or a URL of the pipeline file to digests.
+//! Source files: from a path, a glob, a URL or a model of the hub to digests.
 //!
 //! Sources are read in place and never written. What a stage read is compared with what was hashed
 //! by the files' stamps once the stage has ended.
@@ -13,8 +13,8 @@ use quantmill_cache::{Artifact, Digest, IndexError, Scan, Stamp, Walk};
 use quantmill_stages::{Files, Input};
 
 use crate::diagnostic::nearest;
-use crate::fetch;
 use crate::state::State;
+use crate::{fetch, hub};
 
 /// What feeds a port, ready to be read.
 #[derive(Clone, Debug)]
@@ -131,6 +131,9 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
     if let Some(remotes) = fetch::remotes(pattern) {
         return fetch::read(state, &remotes?);
     }
+    if let Some(hub) = hub::named(pattern) {
+        return read(state, dir, &hub?.place()?);
+    }
     let before = SystemTime::now();
     let whole = dir.join(pattern);
     if whole.is_file() {
@@ -162,6 +165,9 @@ pub fn read(state: &State, dir: &Path, pattern: &str) -> Result<Given, SourceErr
 pub fn exists(dir: &Path, pattern: &str) -> Result<(), SourceError> {
     if let Some(remotes) = fetch::remotes(pattern) {
         return remotes.map(drop);
+    }
+    if let Some(hub) = hub::named(pattern) {
+        return hub.map(drop);
     }
     let found = match dir.join(pattern).is_file() {
         true => true,

@@ -187,8 +187,21 @@ impl<'a> Vars<'a> {
         }
     }
 
-    /// `name` or `name.member`, with every span at the place of use.
+    /// `name`, `name.member` or `name[other].member`, with every span at the place of use. What
+    /// stands in brackets is a variable, whose value is the member's name.
     pub fn lookup(&mut self, path: &str, at: Span, cell: &Cell) -> Option<Yaml> {
+        if let Some((before, (index, after))) =
+            path.split_once('[').and_then(|(before, rest)| Some((before, rest.split_once(']')?)))
+            && !index.contains('[')
+        {
+            let member = self.lookup(index.trim(), at, cell)?;
+            let Some(member) = spell(&member) else {
+                let message = format!("`{index}` is {}, not the name of a member", member.noun());
+                self.problems.push(Problem::new("vars::type", at, message));
+                return None;
+            };
+            return self.lookup(&format!("{before}.{member}{after}"), at, cell);
+        }
         let legal = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
         if path.is_empty() || !path.chars().all(legal) {
             let message = format!("`${{{path}}}` is not a variable");

@@ -12,7 +12,7 @@ use quantmill_stages::infer::Options;
 use serde_json::Value;
 
 use crate::exit::Failure;
-use crate::report::text::duration;
+use crate::report::text::{bytes, count, duration, number};
 
 /// Which model, and with what means.
 #[derive(Args, Clone, Debug)]
@@ -38,15 +38,21 @@ impl Which {
             return Err(Failure::usage(message, Some(help.into())));
         }
         let begun = Instant::now();
-        let threads = self.threads.map_or_else(
-            || std::thread::available_parallelism().map_or(1, usize::from),
-            usize::from,
-        );
-        let context = self.context.map_or(0, |n| n as usize);
+        let threads = self.threads.map(usize::from);
+        let context = self.context.map(|n| n as usize);
         let model = Model::open(&self.model, Options { threads, context }, Some(now))?;
         if !quiet {
             let about = model.engine().about();
-            eprintln!("{about}; opened in {}", duration(millis(begun.elapsed())));
+            eprintln!(
+                "{} parameters in {} ({:?}), {} at most, {} with {}; opened in {}",
+                parameters(about.parameters),
+                bytes(about.bytes as u64),
+                about.packing,
+                count(about.context, "token"),
+                count(about.threads, "thread"),
+                about.instructions,
+                duration(millis(begun.elapsed())),
+            );
         }
         Ok(model)
     }
@@ -65,6 +71,15 @@ fn now(format: &str) -> String {
     match write!(out, "{}", chrono::Local::now().format(format)) {
         Ok(()) => out,
         Err(_) => String::new(),
+    }
+}
+
+/// `135 million`.
+fn parameters(n: usize) -> String {
+    match n as f64 {
+        n if n < 1e6 => number(n as usize),
+        n if n < 1e9 => format!("{:.0} million", n / 1e6),
+        n => format!("{:.1} billion", n / 1e9),
     }
 }
 

@@ -80,7 +80,7 @@ fn inputs(inputs: &Yaml, reading: &mut Reading) -> Vec<InputSpec> {
     let mut read = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         name(key, "an input", reading.problems);
-        if let Some(pattern) = reading.text(value, "an input") {
+        if let Some(pattern) = source(value, reading) {
             reading.problems.extend(pattern_problem(&pattern));
             let (name, span) = (key.name.clone(), pattern.span);
             read.push(InputSpec { name, pattern: pattern.text, span });
@@ -89,12 +89,50 @@ fn inputs(inputs: &Yaml, reading: &mut Reading) -> Vec<InputSpec> {
     read
 }
 
+/// A path, glob or URL; or a model of the hub, as `{ hf: owner/name, revision: main, files: "*" }`.
+fn source(value: &Yaml, reading: &mut Reading) -> Option<Text> {
+    let Value::Map(entries) = &value.value else { return reading.text(value, "an input") };
+    let (mut name, mut revision, mut files) = (None, None, None);
+    for (key, value) in entries {
+        let place = match key.name.as_str() {
+            "hf" => &mut name,
+            "revision" => &mut revision,
+            "files" => &mut files,
+            other => {
+                let message = format!("unknown key `{other}` of an input");
+                let help = suggest(other, "keys", vec!["hf", "revision", "files"]);
+                let problem = Problem::new("spec::unknown", key.span, message);
+                reading.problems.push(problem.maybe_help(help));
+                continue;
+            }
+        };
+        *place = Some(reading.text(value, &format!("`{}`", key.name))?.text);
+    }
+    let Some(name) = name else {
+        let problem =
+            Problem::new("spec::missing", value.span, "no `hf` in an input that is a map");
+        let help = "write a path or a glob, or `{ hf: owner/name }` for a model of the hub";
+        reading.problems.push(problem.help(help));
+        return None;
+    };
+    let revision = revision.map(|revision| format!("@{revision}")).unwrap_or_default();
+    let files = files.map(|files| format!("#{files}")).unwrap_or_default();
+    Some(Text { text: format!("hf://{name}{revision}{files}"), span: value.span })
+}
+
 fn pattern_problem(pattern: &Text) -> Option<Problem> {
     if pattern.text.trim().is_empty() {
         let problem = Problem::new("spec::path", pattern.span, "an input needs a path");
         return Some(problem.help("give a file, a folder or a glob such as `data/*.csv`"));
     }
     match crate::fetch::remotes(&pattern.text) {
+        Some(Err(SourceError::Nothing { message, help })) => {
+            return Some(Problem::new("spec::path", pattern.span, message).maybe_help(help));
+        }
+        Some(_) => return None,
+        None => {}
+    }
+    match crate::hub::named(&pattern.text) {
         Some(Err(SourceError::Nothing { message, help })) => {
             return Some(Problem::new("spec::path", pattern.span, message).maybe_help(help));
         }

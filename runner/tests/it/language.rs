@@ -156,6 +156,20 @@ fn foreach_gives_a_node_an_item_and_when_leaves_some_out() {
 }
 
 #[test]
+fn a_variable_may_name_the_member_of_another() {
+    let text = r#"
+version: 1
+vars:
+  scale: smoke
+  sizes: { smoke: { rows: 10 }, full: { rows: 5000 } }
+stages:
+  a: { uses: command, with: { run: "head -${sizes[scale].rows} > {out.x}", outputs: { x: x } } }
+"#;
+    assert_eq!(good(text, &[]).nodes[0].params()["run"], "head -10 > {out.x}");
+    assert_eq!(good(text, &["scale=full"]).nodes[0].params()["run"], "head -5000 > {out.x}");
+}
+
+#[test]
 fn two_stages_that_exclude_each_other_may_share_a_place() {
     let text = r#"
 version: 1

@@ -15,6 +15,7 @@ mod fetch;
 mod front;
 #[cfg(feature = "lm")]
 mod generate;
+mod hub;
 mod incremental;
 mod items;
 #[cfg(unix)]

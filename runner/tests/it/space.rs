@@ -37,6 +37,14 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Of a process that has ended.
+    pub fn of(out: std::process::Output) -> Ended {
+        Ended {
+            code: out.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&out.stdout).into_owned(),
+            err: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
     /// The last line of stderr: how a run sums itself up.
     pub fn summary(&self) -> &str {
         self.err.lines().last().unwrap_or("")
@@ -133,12 +141,7 @@ impl Space {
         command
     }
     pub fn quantmill(&self, arguments: &[&str]) -> Ended {
-        let out = self.command(arguments).output().unwrap();
-        Ended {
-            code: out.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&out.stdout).into_owned(),
-            err: String::from_utf8_lossy(&out.stderr).into_owned(),
-        }
+        Ended::of(self.command(arguments).output().unwrap())
     }
     pub fn run(&self) -> Ended {
         self.quantmill(&["run"])

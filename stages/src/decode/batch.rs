@@ -173,7 +173,7 @@ impl Batch {
             return Ok(held);
         }
         let room = room.next_multiple_of(ROOM).min(model.context());
-        let session = model.engine().session(room)?;
+        let session = model.engine().session(room);
         Ok(Held { session, room, tokens: Vec::new() })
     }
 
@@ -220,10 +220,9 @@ impl Batch {
                     self.fail(slot, StageError::failed(message.clone()));
                 }
             }
-            Ok(()) => {
-                for mut slot in one {
+            Ok(all) => {
+                for (mut slot, logits) in one.into_iter().zip(all) {
                     slot.held.tokens.append(&mut slot.pending);
-                    let logits = slot.held.session.logits().to_vec();
                     self.drawn(slot, &logits);
                 }
             }

@@ -73,7 +73,7 @@ impl<'m> Asker<'m> {
         asked.allowed.check().map_err(StageError::failed)?;
         let grammar = Grammar::decision(&asked.allowed, asked.form, &asked.lead);
         let constraint = model.constraint(&grammar)?;
-        let session = model.engine().session(model.context().min(4096))?;
+        let session = model.engine().session(model.context().min(4096));
         Ok(Asker { model, asked, constraint, session, read: Vec::new(), count: 0 })
     }
 
@@ -135,7 +135,7 @@ impl<'m> Asker<'m> {
             return Err(StageError::failed(message).hint("shorten it"));
         }
         if text.len() + MOST > self.session.capacity() {
-            self.session = self.model.engine().session(self.model.context())?;
+            self.session = self.model.engine().session(self.model.context());
             self.read.clear();
             return self.go_to(text);
         }

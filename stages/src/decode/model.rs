@@ -50,7 +50,7 @@ impl Model {
 
     /// The longest sequence, tokens.
     pub fn context(&self) -> usize {
-        self.engine.context()
+        self.engine.about().context
     }
 
     /// The tokens of a prompt.

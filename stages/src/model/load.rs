@@ -29,6 +29,10 @@ pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Lo
         (Some(gguf), None) => gguf.config()?,
         _ => Config::read(folder.need("config.json")?)?,
     };
+    let trainable = config.trainable();
+    trainable.map_err(|message| {
+        crate::StageError::failed(message).hint("load a Llama or Qwen2 model")
+    })?;
     let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
         (Some(gguf), None) => gguf.tokenizer(&config)?,
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,

@@ -6,9 +6,9 @@
 use std::path::Path;
 
 use serde_json::json;
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, TokenizerImpl};
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, TokenizerImpl};
 
 use super::config::{Config, Ids};
 use crate::{Result, StageError};
@@ -39,7 +39,10 @@ impl Tokenizer {
 
     fn parse(json: &[u8], config: &Config) -> std::result::Result<Tokenizer, String> {
         let inner = tokenizers::Tokenizer::from_bytes(json);
-        let inner = inner.map_err(|e| format!("not a tokenizer: {e}"))?;
+        Tokenizer::of(inner.map_err(|e| format!("not a tokenizer: {e}"))?, config)
+    }
+
+    fn of(inner: tokenizers::Tokenizer, config: &Config) -> std::result::Result<Tokenizer, String> {
         let (size, limit) = (inner.get_vocab_size(true), config.vocab_size);
         if size > limit {
             return Err(format!("{size} tokens, but the model has {limit}"));
@@ -221,6 +224,7 @@ impl Tokenizer {
 
     /// The tokenizer of the tables of a GGUF file, of a model of the given shape.
     pub fn of_bpe(bpe: &Bpe, config: &Config) -> Result<Tokenizer> {
+        let failed = |e: String| StageError::failed(format!("the tokenizer's tables: {e}"));
         let bytes = |regex: bool| {
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
                 "use_regex": regex})
@@ -243,26 +247,30 @@ impl Tokenizer {
                     .hint("put the model's tokenizer.json beside its GGUF file"));
             }
         };
-        let ids = bpe.tokens.iter().enumerate();
-        let vocab: serde_json::Map<_, _> =
-            ids.clone().map(|(id, token)| (token.clone(), id.into())).collect();
-        let special = ids.filter(|(id, _)| bpe.special.get(*id) == Some(&true));
-        let added: Vec<_> = special
-            .map(|(id, token)| {
-                json!({"id": id, "content": token, "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": false, "special": true})
-            })
-            .collect();
-        let text = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-            "normalizer": null, "pre_tokenizer": pre, "post_processor": null,
-            "decoder": bytes(true),
-            "model": {"type": "BPE", "dropout": null, "unk_token": null,
-                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-                "byte_fallback": false, "ignore_merges": bpe.pre == "llama-bpe",
-                "vocab": vocab, "merges": bpe.merges},
-        });
-        Tokenizer::parse(text.to_string().as_bytes(), config).map_err(StageError::failed)
+        let pre: PreTokenizerWrapper =
+            serde_json::from_value(pre).map_err(|e| failed(e.to_string()))?;
+        // Built directly: through the text of tokenizer.json it takes several times longer.
+        let vocab: Vocab = bpe.tokens.iter().cloned().zip(0..).collect();
+        let longest = bpe.tokens.iter().map(String::len).max().unwrap_or(0);
+        let pair = |merge: &String| match merge.split_once(' ') {
+            // The library indexes past its buffer by a merge longer than every token.
+            Some((a, b)) if a.len() + b.len() <= longest => Ok((a.to_owned(), b.to_owned())),
+            _ => Err(failed(format!("the merge `{merge}` makes no token"))),
+        };
+        let merges = bpe.merges.iter().map(pair).collect::<Result<Vec<_>>>()?;
+        let model = BPE::builder()
+            .vocab_and_merges(vocab, merges)
+            .ignore_merges(bpe.pre == "llama-bpe")
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::new(model);
+        inner.with_pre_tokenizer(Some(pre));
+        inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+        let special = bpe.tokens.iter().zip(&bpe.special).filter(|(_, special)| **special);
+        let special: Vec<_> =
+            special.map(|(token, _)| AddedToken::from(token.clone(), true)).collect();
+        inner.add_special_tokens(special).map_err(|e| failed(e.to_string()))?;
+        Tokenizer::of(inner, config).map_err(StageError::failed)
     }
 }
 

@@ -1,23 +1,76 @@
 //! Weights from and to files: HF folders in safetensors.
 //!
 //! A [`Source`] gives tensors by their HF name in HF's layout (`[out, in]` for a linear layer); a
-//! model is built from one. Nothing is allocated by a number that only a file's header claims: the
-//! header is checked against the length of the file first. Pickled checkpoints are not read.
+//! model is built from one. Files are mapped, not read: a page comes from the disk when a weight on it
+//! is used, and [`Raw`] gives a tensor's bytes as they lie there. Nothing is allocated by a number that
+//! only a file's header claims: the header is checked against the length of the file first. Pickled
+//! checkpoints are not read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use memmap2::Mmap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors, TensorView};
 
+use super::gguf::Packing;
 use crate::{Context, Result, StageError};
 
 /// What gives weights by name.
 pub trait Source {
     /// The values of a tensor, row by row. An error where it is missing or has another shape.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+}
+
+/// A tensor as it lies in a file.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// The shape, in HF's order: rows first.
+    pub shape: Vec<usize>,
+    /// How its weights are packed.
+    pub packing: Packing,
+    /// Its bytes, row by row.
+    pub bytes: Bytes,
+}
+
+/// A range of a mapped file, which it keeps mapped.
+#[derive(Clone, Debug)]
+pub struct Bytes {
+    map: Arc<Mmap>,
+    range: std::ops::Range<usize>,
+}
+
+impl Bytes {
+    /// A range of a map; none where it reaches past the end.
+    pub(crate) fn new(map: &Arc<Mmap>, range: std::ops::Range<usize>) -> Option<Bytes> {
+        map.get(range.clone())?;
+        Some(Bytes { map: map.clone(), range })
+    }
+    /// A part of it; none where it reaches past the end.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Option<Bytes> {
+        self.get(range.clone())?;
+        let start = self.range.start;
+        Some(Bytes { map: self.map.clone(), range: start + range.start..start + range.end })
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
+
+/// Maps a file for reading. Whoever shortens the file while it is mapped kills the process, as with
+/// every program that maps files; model files are replaced by renaming.
+pub(crate) fn map(path: &Path) -> Result<Arc<Mmap>> {
+    let file = fs_err::File::open(path)?;
+    // SAFETY: the map is read only; nobody is expected to change a model file in place.
+    let map = unsafe { Mmap::map(file.file()) };
+    Ok(Arc::new(map.map_err(|e| StageError::bad(path, e.to_string()))?))
 }
 
 /// The files of a model: relative names, and where their bytes are.
@@ -43,6 +96,12 @@ impl Folder {
             }
         }
         Ok(Folder { files, called: dir.display().to_string() })
+    }
+    /// One file alone.
+    pub fn of_file(path: &Path) -> Folder {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let files = name.map(|name| (name, path.to_owned())).into_iter().collect();
+        Folder { files, called: path.display().to_string() }
     }
     /// A file, if it is there.
     pub fn get(&self, name: &str) -> Option<&Path> {
@@ -108,7 +167,7 @@ pub struct Tensors {
 
 struct File {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Arc<Mmap>,
     header: Metadata,
     start: usize,
 }
@@ -116,7 +175,7 @@ struct File {
 impl Tensors {
     /// Opens a file and checks its header.
     pub fn open(path: &Path) -> Result<Tensors> {
-        let bytes = fs_err::read(path)?;
+        let bytes = map(path)?;
         let (len, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
             StageError::bad(path, format!("not a safetensors file: {e}"))
                 .hint("the file is damaged or cut off; fetch or write it again")
@@ -160,37 +219,43 @@ impl Tensors {
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.files.iter().find_map(|f| f.header.info(name)).map(|info| info.shape.as_slice())
     }
-}
 
-impl Source for Tensors {
-    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// A tensor as it lies in its file.
+    pub fn raw(&self, name: &str) -> Result<Raw> {
         let found = self.files.iter().find_map(|f| Some((f, f.header.info(name)?)));
         let Some((file, info)) = found else {
-            let path = self.files.first().map(|f| f.path.clone()).unwrap_or_default();
-            return Err(StageError::bad(path, format!("no tensor `{name}`"))
+            return Err(StageError::bad(self.path(), format!("no tensor `{name}`"))
                 .hint("config.json and the weights must be of the same model"));
         };
-        if info.shape != shape {
-            let message = format!("tensor `{name}` is {:?}, not {shape:?}", info.shape);
-            return Err(StageError::bad(&file.path, message)
-                .hint("config.json and the weights must be of the same model"));
-        }
-        let (from, to) = info.data_offsets;
-        let bytes = file.bytes.get(file.start + from..file.start + to);
-        let bytes = bytes.ok_or_else(|| StageError::bad(&file.path, "an offset past the end"))?;
-        let bits = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        Ok(match info.dtype {
-            Dtype::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Dtype::BF16 => bits.map(|b| half::bf16::from_bits(b).to_f32()).collect(),
-            Dtype::F16 => bits.map(|b| half::f16::from_bits(b).to_f32()).collect(),
+        let packing = match info.dtype {
+            Dtype::F32 => Packing::F32,
+            Dtype::BF16 => Packing::Bf16,
+            Dtype::F16 => Packing::F16,
             other => {
                 let message = format!("tensor `{name}` has elements of type {other:?}");
                 return Err(StageError::bad(&file.path, message).hint("use f32, f16 or bf16"));
             }
-        })
+        };
+        let (from, to) = info.data_offsets;
+        let bytes = Bytes::new(&file.bytes, file.start + from..file.start + to);
+        let bytes = bytes.ok_or_else(|| StageError::bad(&file.path, "an offset past the end"))?;
+        Ok(Raw { shape: info.shape.clone(), packing, bytes })
+    }
+
+    fn path(&self) -> &Path {
+        self.files.first().map(|file| file.path.as_path()).unwrap_or(Path::new(""))
+    }
+}
+
+impl Source for Tensors {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let raw = self.raw(name)?;
+        if raw.shape != shape {
+            let message = format!("tensor `{name}` is {:?}, not {shape:?}", raw.shape);
+            return Err(StageError::bad(self.path(), message)
+                .hint("config.json and the weights must be of the same model"));
+        }
+        Ok(raw.packing.unpack(&raw.bytes))
     }
 }
 

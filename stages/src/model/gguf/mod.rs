@@ -3,24 +3,30 @@
 //! [`Gguf`] reads one as a [`Source`] of weights by their HF names, unpacked to f32; [`write()`] makes
 //! one. In files of the Llama architecture the rows of q and k lie in another order (the two halves
 //! of a head interleaved); it is undone here. Every length of a file is checked against what is left
-//! of it before memory is taken. Split files and architectures other than llama and qwen2 are not
-//! read. Format: ggml's `docs/gguf.md`, version 3.
+//! of it before memory is taken. Split files, and architectures other than llama, qwen2, qwen3 and
+//! qwen3moe, are not read. Format: ggml's `docs/gguf.md`, version 3.
 
 mod blocks;
+mod names;
+mod pack;
 #[cfg(all(test, feature = "models"))]
 mod tests;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
 
 pub use blocks::Packing;
 pub use write::write;
 
 use super::config::{Config, Ids};
 use super::tokenizer::{Bpe, Tokenizer};
-use super::weights::Source;
+use super::weights::{Bytes, Raw, Source, map};
 use crate::{Result, StageError};
+use names::{expert_of, model_of, name_of};
 
 /// A value of the header.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +43,10 @@ pub enum Value {
     List(Vec<Value>),
 }
 
-/// A GGUF file in memory.
+/// A GGUF file, mapped.
 pub struct Gguf {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Arc<Mmap>,
     meta: BTreeMap<String, Value>,
     tensors: BTreeMap<String, Info>,
 }
@@ -50,31 +56,6 @@ struct Info {
     shape: Vec<usize>,
     packing: Packing,
     range: std::ops::Range<usize>,
-}
-
-/// The GGUF name of an HF tensor, if it has one.
-fn name_of(hf: &str) -> Option<String> {
-    match hf {
-        "model.embed_tokens.weight" => return Some("token_embd.weight".into()),
-        "model.norm.weight" => return Some("output_norm.weight".into()),
-        "lm_head.weight" => return Some("output.weight".into()),
-        _ => {}
-    }
-    let (block, rest) = hf.strip_prefix("model.layers.")?.split_once('.')?;
-    let (layer, kind) = rest.rsplit_once('.')?;
-    let layer = match layer {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        _ => return None,
-    };
-    Some(format!("blk.{block}.{layer}.{kind}"))
 }
 
 /// How many heads the rows of a tensor are interleaved by; none where they are not.
@@ -88,7 +69,7 @@ fn interleaved(hf: &str, config: &Config) -> Option<usize> {
 }
 
 /// Reorders the rows of each head: from halves one after the other to halves interleaved, or back.
-fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
+pub(crate) fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
     let (width, half) = (values.len() / rows.max(1), rows / heads.max(1) / 2);
     let mut out = vec![0.0; values.len()];
     for row in 0..rows {
@@ -103,7 +84,7 @@ fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
 impl Gguf {
     /// Reads a file and checks its header.
     pub fn open(path: &Path) -> Result<Gguf> {
-        let bytes = fs_err::read(path)?;
+        let bytes = map(path)?;
         let header = Header { bytes: &bytes, at: 0 }.read();
         let (meta, tensors) = header.map_err(|message| {
             StageError::bad(path, format!("not a GGUF file that can be read: {message}"))
@@ -146,20 +127,42 @@ impl Gguf {
             return Err(missing("token_embd.weight"));
         };
         let vocab = shape.first().copied().unwrap_or(0);
+        if !matches!(self.get("split.count"), None | Some(Value::Int(0 | 1))) {
+            return Err(StageError::bad(&self.path, "it is one part of a split file")
+                .hint("join the parts with llama.cpp's `llama-gguf-split --merge`"));
+        }
+        let scaling = self.get(&format!("{arch}.rope.scaling.type"));
+        if !matches!(scaling, None | Some(Value::Text(_)))
+            || matches!(scaling, Some(Value::Text(kind)) if kind != "none")
+        {
+            let message = "its rotary angles are scaled in a way that is not supported";
+            return Err(StageError::bad(&self.path, message));
+        }
+        let experts = int("expert_count").ok().filter(|&experts| experts > 0);
         let mut config = Config::llama(
             vocab,
             int("embedding_length")?,
             int("block_count")?,
             int("attention.head_count")?,
             int("attention.head_count_kv").or(int("attention.head_count"))?,
-            int("feed_forward_length")?,
+            int("feed_forward_length").or(int("expert_feed_forward_length"))?,
             int("context_length")?,
         );
-        if arch == "qwen2" {
-            config.architectures = vec!["Qwen2ForCausalLM".into()];
+        let (model_type, class) = model_of(&arch);
+        if experts.is_some() && model_type != "qwen3_moe" {
+            let message = format!("experts in the architecture `{arch}` are not supported");
+            return Err(StageError::bad(&self.path, message));
         }
-        config.attention_bias = arch == "llama" && self.tensors.contains_key("blk.0.attn_q.bias");
-        config.model_type = arch.clone();
+        if let Some(experts) = experts {
+            config.num_experts = Some(experts);
+            config.num_experts_per_tok = Some(int("expert_used_count")?);
+            config.moe_intermediate_size = Some(int("expert_feed_forward_length")?);
+            config.norm_topk_prob = true;
+        }
+        config.architectures = vec![class.into()];
+        config.attention_bias =
+            model_type != "qwen2" && self.tensors.contains_key("blk.0.attn_q.bias");
+        config.model_type = model_type.into();
         config.head_dim = int("attention.key_length").ok();
         config.rms_norm_eps = float("attention.layer_norm_rms_epsilon", 1e-5);
         config.rope_theta = float("rope.freq_base", 1e4);
@@ -197,6 +200,37 @@ impl Gguf {
         Tokenizer::of_bpe(&bpe, config)
     }
 
+    /// The tensor of an HF name as it lies in the file, which for q and k of the Llama architecture
+    /// means rows in the other order. An expert's matrix is a part of the tensor of all experts.
+    pub fn raw(&self, name: &str) -> Result<Raw> {
+        let missing = || {
+            StageError::bad(&self.path, format!("no tensor for `{name}`"))
+                .hint("config.json and the weights must be of the same model")
+        };
+        if let Some((tensor, expert)) = expert_of(name) {
+            let all = self.tensor(&tensor).ok_or_else(missing)?;
+            let [experts, rows, columns] = all.shape[..] else { return Err(missing()) };
+            let size = all.bytes.len() / experts.max(1);
+            let bytes = all.bytes.part(expert * size..(expert + 1) * size);
+            let bytes = bytes.filter(|_| expert < experts).ok_or_else(missing)?;
+            return Ok(Raw { shape: vec![rows, columns], packing: all.packing, bytes });
+        }
+        name_of(name).and_then(|name| self.tensor(&name)).ok_or_else(missing)
+    }
+
+    /// What the angles of each pair of a head are divided by, where the file says so (Llama 3).
+    pub fn rope_factors(&self) -> Option<Vec<f32>> {
+        let raw = self.tensor("rope_freqs.weight")?;
+        Some(raw.packing.unpack(&raw.bytes))
+    }
+
+    /// A tensor by its GGUF name.
+    fn tensor(&self, name: &str) -> Option<Raw> {
+        let info = self.tensors.get(name)?;
+        let bytes = Bytes::new(&self.bytes, info.range.clone())?;
+        Some(Raw { shape: info.shape.clone(), packing: info.packing, bytes })
+    }
+
     /// The weights, for a model of the given shape.
     pub fn source<'a>(&'a self, config: &'a Config) -> impl Source + 'a {
         Weights { file: self, config }
@@ -210,20 +244,13 @@ struct Weights<'a> {
 
 impl Source for Weights<'_> {
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let Gguf { path, bytes, tensors, .. } = self.file;
-        let info = name_of(name).and_then(|name| tensors.get(&name));
-        let Some(info) = info else {
-            return Err(StageError::bad(path, format!("no tensor for `{name}`"))
-                .hint("config.json and the weights must be of the same model"));
-        };
-        if info.shape != shape {
-            let message = format!("tensor `{name}` is {:?}, not {shape:?}", info.shape);
-            return Err(StageError::bad(path, message)
+        let raw = self.file.raw(name)?;
+        if raw.shape != shape {
+            let message = format!("tensor `{name}` is {:?}, not {shape:?}", raw.shape);
+            return Err(StageError::bad(&self.file.path, message)
                 .hint("config.json and the weights must be of the same model"));
         }
-        let packed = bytes.get(info.range.clone());
-        let packed = packed.ok_or_else(|| StageError::bad(path, "an offset past the end"))?;
-        let values = info.packing.unpack(packed);
+        let values = raw.packing.unpack(&raw.bytes);
         Ok(match interleaved(name, self.config) {
             Some(heads) => reorder(&values, heads, shape[0], true),
             None => values,

@@ -1,58 +1,8 @@
-use serde_json::Value as Json;
-
 use super::*;
 use crate::device::{Back, cpu};
 use crate::model::save::tensors;
 use crate::model::weights::Normal;
 use crate::model::{Llama, Tokenizer};
-
-fn vectors() -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant_vectors.json");
-    serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
-}
-
-fn floats(row: &Json) -> Vec<f32> {
-    row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
-}
-
-fn bytes(hex: &Json) -> Vec<u8> {
-    let hex = hex.as_str().unwrap();
-    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
-}
-
-const KINDS: [(&str, Packing); 5] = [
-    ("q4_0", Packing::Q4_0),
-    ("q4_1", Packing::Q4_1),
-    ("q8_0", Packing::Q8_0),
-    ("q4_K", Packing::Q4K),
-    ("q6_K", Packing::Q6K),
-];
-
-#[test]
-fn packed_bytes_are_those_of_ggml() {
-    let vectors = vectors();
-    for (name, kind) in KINDS {
-        for row in 0..2 {
-            let Some(packed) = kind.pack(&floats(&vectors["input"][row])) else { continue };
-            assert_eq!(packed, bytes(&vectors[name]["hex"][row]), "{name}, row {row}");
-        }
-    }
-}
-
-#[test]
-fn unpacked_values_are_those_of_ggml() {
-    let vectors = vectors();
-    for (name, kind) in KINDS {
-        for row in 0..2 {
-            let values = kind.unpack(&bytes(&vectors[name]["hex"][row]));
-            for (i, (a, b)) in
-                values.iter().zip(floats(&vectors[name]["unpacked"][row])).enumerate()
-            {
-                assert!((a - b).abs() <= 1e-6 * b.abs(), "{name}, row {row}, {i}: {a} for {b}");
-            }
-        }
-    }
-}
 
 /// A small model of either layout and a tokenizer for it.
 fn small(model_type: &str) -> (Llama<Back>, Tokenizer) {

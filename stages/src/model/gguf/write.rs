@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Packing, Value, interleaved, name_of, reorder};
+use super::names::{arch_of, name_of};
+use super::{Packing, Value, interleaved, reorder};
 use crate::model::config::Config;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::weights::Named;
@@ -28,10 +29,12 @@ pub fn write(
         let row = tensor.shape.last().copied().unwrap_or(0);
         let packed =
             row.is_multiple_of(kind.block()).then(|| match interleaved(&tensor.name, config) {
-                Some(heads) => kind.pack(&reorder(&tensor.values, heads, tensor.shape[0], false)),
-                None => kind.pack(&tensor.values),
+                Some(heads) => {
+                    kind.pack(&reorder(&tensor.values, heads, tensor.shape[0], false), None)
+                }
+                None => kind.pack(&tensor.values, None),
             });
-        let Some(packed) = packed.flatten() else {
+        let Some(packed) = packed else {
             let message = format!("`{}` with rows of {row} cannot be {kind:?}", tensor.name);
             return Err(StageError::failed(message));
         };
@@ -71,7 +74,7 @@ fn metadata(
 ) -> Result<Vec<(String, Value)>> {
     let int = |x: usize| Value::Int(x as i128);
     let word = |x: &str| Value::Text(x.into());
-    let arch = config.model_type.as_str();
+    let arch = arch_of(&config.model_type);
     let mut meta = vec![
         ("general.architecture".to_owned(), word(arch)),
         ("general.alignment".into(), int(ALIGN)),
