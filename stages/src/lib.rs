@@ -8,6 +8,8 @@ pub mod chunk;
 pub mod command;
 mod context;
 pub mod curate;
+#[cfg(feature = "lm")]
+pub mod decode;
 #[cfg(feature = "models")]
 pub mod device;
 pub mod encode;

@@ -27,6 +27,7 @@
 pub mod beside;
 pub mod bins;
 pub mod prompt;
+pub mod state;
 pub mod words;
 
 #[cfg(test)]

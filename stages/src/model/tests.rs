@@ -176,7 +176,7 @@ fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
     let model = base::<Back>();
     let prompt = [5, 17, 33];
     let sampling =
-        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, max_tokens: 6, stop: vec![44] };
+        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, ..Sampling::greedy(6, &[44]) };
     let many = generate(&model, &prompt, 5, &sampling, 7).unwrap();
     assert_eq!(many[..2], generate(&model, &prompt, 2, &sampling, 7).unwrap());
     assert_ne!(many, generate(&model, &prompt, 5, &sampling, 8).unwrap());
