@@ -130,7 +130,7 @@ impl Source for Fresh {
 }
 
 fn spec(lora: &Lora) -> Spec {
-    Spec { r: lora.r, alpha: lora.alpha, targets: lora.targets.clone(), rslora: false }
+    Spec { r: lora.r, alpha: lora.alpha, targets: lora.targets.clone(), ..Default::default() }
 }
 
 /// The texts of a corpus.

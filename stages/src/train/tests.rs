@@ -196,7 +196,7 @@ fn small(seed: u64) -> Llama<Train> {
 }
 
 fn adapter() -> Spec {
-    Spec { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()], rslora: false }
+    Spec { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()], ..Default::default() }
 }
 
 /// Every answer is worth the share of its tokens that are 7.
