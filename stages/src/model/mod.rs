@@ -4,6 +4,8 @@
 //! struct, `Llama`, generic over the backend; the stages use it with `device::Back` and
 //! `device::Train`. This module knows no stage and trains nothing.
 
+#[cfg(feature = "models")]
+pub mod chat;
 pub mod config;
 #[cfg(feature = "models")]
 pub mod generate;
