@@ -1,8 +1,7 @@
 //! The tokenizer of a model: HF's `tokenizer.json`, read, applied, or trained.
 //!
 //! Training is byte-level BPE with GPT-2's pre-tokenizer, which loses no byte and which GGUF
-//! runtimes know by the name `gpt-2`. Chat templates are not applied: the pipelines train on plain
-//! text.
+//! runtimes know by the name `gpt-2`. Chat templates are of [`super::chat`].
 
 use std::path::Path;
 
@@ -148,6 +147,52 @@ impl Tokenizer {
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
+    /// How a token is written, such as `<|im_end|>`; of other tokens in the tokenizer's own spelling.
+    pub fn name(&self, token: u32) -> Option<String> {
+        self.inner.id_to_token(token)
+    }
+
+    /// Whether the tokens of a text cut into pieces of bytes are those that [`Tokenizer::encode`] gives
+    /// of these bytes: so with byte-level BPE, and not where a text is given a space in front.
+    pub fn byte_level(&self) -> bool {
+        let decoder = serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default();
+        decoder.contains("\"ByteLevel\"")
+    }
+
+    /// What each token stands for, by id.
+    ///
+    /// # Errors
+    /// The tokenizer spells bytes neither as GPT-2 nor as SentencePiece does.
+    pub fn pieces(&self) -> Result<Vec<Piece>> {
+        let level = self.byte_level();
+        let decoder = serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default();
+        if !level && !decoder.contains('\u{2581}') {
+            return Err(StageError::failed(
+                "the tokenizer is neither byte-level nor SentencePiece",
+            )
+            .hint("tokens of other kinds have no bytes that a grammar could judge"));
+        }
+        let added = self.inner.get_added_tokens_decoder();
+        let spelled = spelling();
+        let piece = |id: u32| {
+            let name = self.inner.id_to_token(id).unwrap_or_default();
+            if let Some(token) = added.get(&id) {
+                return Piece { bytes: name.into_bytes(), special: token.special };
+            }
+            let bytes = match level {
+                true => name.chars().filter_map(|c| spelled.get(&c).copied()).collect(),
+                false => match name.strip_prefix("<0x").and_then(|x| x.strip_suffix('>')) {
+                    Some(hex) if hex.len() == 2 => {
+                        u8::from_str_radix(hex, 16).into_iter().collect()
+                    }
+                    _ => name.replace('\u{2581}', " ").into_bytes(),
+                },
+            };
+            Piece { bytes, special: false }
+        };
+        Ok((0..self.size() as u32).map(piece).collect())
+    }
+
     /// Notes in `config` what begins and ends a text, and how many tokens there are.
     pub fn describe(&self, config: &mut Config) {
         config.vocab_size = self.size();
@@ -235,6 +280,30 @@ impl Tokenizer {
     }
 }
 
+/// What a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Bytes of the text; of a special token its name.
+    pub bytes: Vec<u8>,
+    /// It is no text: it marks a beginning, an end, a role.
+    pub special: bool,
+}
+
+/// GPT-2's spelling of bytes: those that print stand for themselves, the others for the characters from
+/// 256 on.
+fn spelling() -> std::collections::HashMap<char, u8> {
+    let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut next = 256u32;
+    let mut spell = |byte: u8| {
+        if prints(byte) {
+            return (char::from(byte), byte);
+        }
+        next += 1;
+        (char::from_u32(next - 1).unwrap_or_default(), byte)
+    };
+    (0..=255).map(&mut spell).collect()
+}
+
 /// The regular expression of Llama 3 and, with other digits, of Qwen2: contractions, words, numbers,
 /// punctuation, line ends and spaces.
 const SPLIT: &str = concat!(
@@ -285,6 +354,24 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(train().json().unwrap(), tokenizer.json().unwrap());
         }
+    }
+
+    #[test]
+    fn pieces_are_the_bytes_of_the_text() {
+        let text = format!("{} naïve – σ² ≤ 3 €, 日本\t\u{1}\r\n", TEXT.repeat(4));
+        let tokenizer = Tokenizer::train([text.as_str()].into_iter(), 300).unwrap();
+        let pieces = tokenizer.pieces().unwrap();
+        assert_eq!(pieces.len(), 300);
+        let tokens = tokenizer.encode(&text).unwrap();
+        let bytes: Vec<u8> =
+            tokens.iter().flat_map(|&token| pieces[token as usize].bytes.clone()).collect();
+        assert_eq!(bytes, text.as_bytes());
+        let mut single: Vec<u8> =
+            pieces.iter().filter(|p| p.bytes.len() == 1).map(|p| p.bytes[0]).collect();
+        single.sort_unstable();
+        assert_eq!(single, (0..=255).collect::<Vec<u8>>());
+        let end = &pieces[tokenizer.eos()[0] as usize];
+        assert_eq!((end.special, end.bytes.as_slice()), (true, END.as_bytes()));
     }
 
     #[test]

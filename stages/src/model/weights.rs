@@ -97,6 +97,12 @@ impl Folder {
         }
         Ok(Folder { files, called: dir.display().to_string() })
     }
+    /// One file alone.
+    pub fn of_file(path: &Path) -> Folder {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let files = name.map(|name| (name, path.to_owned())).into_iter().collect();
+        Folder { files, called: path.display().to_string() }
+    }
     /// A file, if it is there.
     pub fn get(&self, name: &str) -> Option<&Path> {
         self.files.get(name).map(PathBuf::as_path)

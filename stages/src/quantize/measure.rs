@@ -1,55 +1,42 @@
-//! What packing cost in loss.
+//! What packing cost in loss, by the engine that runs packed models.
 
 use serde::Deserialize;
 
-use crate::device::{Back, cpu};
-use crate::model::{Folder, Llama, Loaded, Tokenizer, load_folder};
+use crate::infer::{Engine, Options, perplexity};
+use crate::model::Folder;
 use crate::{Context, Result, StageError};
 
-/// The mean loss a token over the first chunks of `text`, of the model before and after.
-pub fn loss(ctx: &Context, before: &Folder, after: &Folder, chunks: usize) -> Result<()> {
-    let Loaded { model, tokenizer } = load_folder::<Back>(before, &cpu())?;
-    let packed = load_folder::<Back>(after, &cpu())?.model;
-    report_loss(ctx, &tokenizer, &model, &packed, chunks)
-}
+/// Tokens that are read at a time, each window afresh.
+const WINDOW: usize = 512;
 
 #[derive(Deserialize)]
 struct Chunk {
     text: String,
 }
 
-/// The mean loss a token over the first chunks, before and after.
-fn report_loss(
-    ctx: &Context,
-    tokenizer: &Tokenizer,
-    before: &Llama<Back>,
-    after: &Llama<Back>,
-    chunks: usize,
-) -> Result<()> {
+/// The mean loss a token over the first chunks of `text`, of the model before and after.
+pub fn loss(ctx: &Context, before: &Folder, after: &Folder, chunks: usize) -> Result<()> {
     let path = ctx.file("text")?;
-    let limit = before.config.context().min(512);
-    let (mut losses, mut count) = ([0.0f64; 2], 0usize);
-    for (i, line) in fs_err::read_to_string(path)?.lines().take(chunks).enumerate() {
+    let texts = fs_err::read_to_string(path)?;
+    let engine = Engine::of_folder(after, Options::default())?;
+    let mut tokens = Vec::new();
+    for (i, line) in texts.lines().take(chunks).enumerate() {
         let chunk: Chunk = serde_json::from_str(line)
             .map_err(|e| StageError::bad(path, e.to_string()).at(i as u64 + 1))?;
-        let mut tokens = tokenizer.encode(&chunk.text)?;
-        tokens.truncate(limit);
-        if tokens.len() < 2 {
-            continue;
-        }
-        let at: Vec<usize> = (0..tokens.len() - 1).collect();
-        for (loss, model) in losses.iter_mut().zip([before, after]) {
-            let sum: f32 = model.log_probs(&tokens, 1, &at, 1.0)?.sum().into_scalar();
-            *loss -= f64::from(sum);
-        }
-        count += at.len();
-        ctx.progress(i as u64 + 1, chunks as u64, "chunks", "measure")?;
+        tokens.extend(engine.tokenizer().encode(&chunk.text)?.into_iter().take(WINDOW));
     }
-    if count == 0 {
+    if tokens.len() < 2 {
         ctx.warn("`text` holds no chunk of two tokens: the loss is not measured");
         return Ok(());
     }
-    ctx.metric("loss_before", losses[0] / count as f64);
-    ctx.metric("loss_after", losses[1] / count as f64);
-    Ok(())
+    ctx.progress(0, 2, "models", "measure after")?;
+    ctx.metric("loss_after", perplexity(&engine, &tokens, WINDOW)?.mean);
+    drop(engine);
+    ctx.progress(1, 2, "models", "measure before")?;
+    match Engine::of_folder(before, Options::default()) {
+        Ok(engine) => ctx.metric("loss_before", perplexity(&engine, &tokens, WINDOW)?.mean),
+        // An adapter that cannot be run beside its base, such as DoRA's.
+        Err(error) => ctx.warn(format!("the loss before is not measured: {error}")),
+    }
+    ctx.progress(2, 2, "models", "")
 }

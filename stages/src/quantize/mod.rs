@@ -3,7 +3,8 @@
 //! The adapter, if there is one, is merged into the weights first. Matrices are packed by `method`,
 //! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml. The folder holds `model.gguf` with shape,
 //! tokenizer, chat template and end tokens in it, and HF's files beside it, so that it is a model to
-//! the other stages too. A tensor is read, packed and written at a time. It works on the CPU.
+//! the other stages too. A tensor is read, packed and written at a time. It works on the CPU and
+//! knows no Burn.
 
 mod measure;
 mod params;
@@ -16,7 +17,7 @@ use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 
 pub use params::{Container, Method, Params};
 
-#[cfg(test)]
+#[cfg(all(test, feature = "models"))]
 mod tests;
 
 /// The stage.

@@ -16,7 +16,8 @@ fn model(folder: &Path) -> Llama<Back> {
     let base: Llama<Back> = Llama::build(&config, &mut Normal::new(2), &cpu()).unwrap();
     save::save(&base, folder).unwrap();
     tokenizer.write(folder).unwrap();
-    let spec = Spec { r: 2, alpha: 8.0, targets: vec!["up_proj".into()], rslora: false };
+    let targets = vec!["up_proj".into()];
+    let spec = Spec { r: 2, alpha: 8.0, targets, ..Default::default() };
     let mut model = base.with_adapter(&spec, 1).unwrap();
     for block in &mut model.blocks {
         let adapter = block.up.adapter.as_mut().unwrap();

@@ -68,14 +68,15 @@ fn interleaved(hf: &str, config: &Config) -> Option<usize> {
     }
 }
 
-/// Puts the rows of q or k back in HF's order: in each head, one half after the other.
-fn separate(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
+/// Reorders the rows of each head: from halves one after the other to halves interleaved, or back.
+pub(crate) fn reorder(values: &[f32], heads: usize, rows: usize, back: bool) -> Vec<f32> {
     let (width, half) = (values.len() / rows.max(1), rows / heads.max(1) / 2);
     let mut out = vec![0.0; values.len()];
     for row in 0..rows {
         let (head, j) = (row / (2 * half), row % (2 * half));
         let mixed = head * 2 * half + 2 * (j % half) + j / half;
-        out[row * width..][..width].copy_from_slice(&values[mixed * width..][..width]);
+        let (from, to) = if back { (mixed, row) } else { (row, mixed) };
+        out[to * width..][..width].copy_from_slice(&values[from * width..][..width]);
     }
     out
 }
@@ -251,7 +252,7 @@ impl Source for Weights<'_> {
         }
         let values = raw.packing.unpack(&raw.bytes);
         Ok(match interleaved(name, self.config) {
-            Some(heads) => separate(&values, heads, shape[0]),
+            Some(heads) => reorder(&values, heads, shape[0], true),
             None => values,
         })
     }

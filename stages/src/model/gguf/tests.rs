@@ -70,7 +70,9 @@ fn rows_of_q_lie_interleaved_as_llama_cpp_wants_them() {
     let rows: Vec<u8> = (0..8).collect();
     assert_eq!(write::interleave(&rows, 2, 1), [0, 2, 1, 3, 4, 6, 5, 7]);
     let mixed: Vec<f32> = write::interleave(&rows, 2, 1).into_iter().map(f32::from).collect();
-    assert_eq!(separate(&mixed, 2, 8), (0..8).map(|i| i as f32).collect::<Vec<_>>());
+    let plain: Vec<f32> = (0..8).map(|i| i as f32).collect();
+    assert_eq!(reorder(&mixed, 2, 8, true), plain);
+    assert_eq!(reorder(&plain, 2, 8, false), mixed);
 }
 
 #[test]
