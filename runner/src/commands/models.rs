@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use crate::exit::Failure;
 use crate::report::text::{bytes, count, duration, number};
+use crate::source::SourceError;
 
 /// Which model, and with what means.
 #[derive(Args, Clone, Debug)]
 pub struct Which {
     /// The model: a folder (config.json, tokenizer.json, weights) or a .gguf file, such as what a
-    /// stage left in out/STAGE
+    /// stage left in out/STAGE; or hf://owner/name of the hub
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Threads that compute [default: as many as there are cores]
@@ -32,15 +33,11 @@ pub struct Which {
 impl Which {
     /// Opens it; says on stderr what it is and how long that took.
     pub fn open(&self, quiet: bool) -> Result<Model, Failure> {
-        if !self.model.exists() {
-            let help = "name a folder with config.json, tokenizer.json and weights, or a .gguf file; a stage's model lies in the pipeline's out/STAGE";
-            let message = format!("no model at {}", self.model.display());
-            return Err(Failure::usage(message, Some(help.into())));
-        }
+        let path = self.path()?;
         let begun = Instant::now();
         let threads = self.threads.map(usize::from);
         let context = self.context.map(|n| n as usize);
-        let model = Model::open(&self.model, Options { threads, context }, Some(now))?;
+        let model = Model::open(&path, Options { threads, context }, Some(now))?;
         if !quiet {
             let about = model.engine().about();
             eprintln!(
@@ -55,6 +52,27 @@ impl Which {
             );
         }
         Ok(model)
+    }
+
+    /// Where it lies; one of the hub is fetched if it is not there.
+    fn path(&self) -> Result<PathBuf, Failure> {
+        let hub = self.model.to_str().and_then(crate::hub::named);
+        if let Some(hub) = hub {
+            let place = hub.and_then(|hub| hub.place()).map_err(|error| match error {
+                SourceError::Nothing { message, help } => Failure::usage(message, help),
+                other => Failure::usage(other.to_string(), None),
+            })?;
+            let place = PathBuf::from(place);
+            // A glob means its folder, `#file.gguf` the file.
+            let folder = place.parent().map(Path::to_owned);
+            return Ok(if place.is_file() { place } else { folder.unwrap_or(place) });
+        }
+        if !self.model.exists() {
+            let help = "name a folder with config.json, tokenizer.json and weights, or a .gguf file; a stage's model lies in the pipeline's out/STAGE";
+            let message = format!("no model at {}", self.model.display());
+            return Err(Failure::usage(message, Some(help.into())));
+        }
+        Ok(self.model.clone())
     }
 
     /// What the model is called: the name of its file or folder.

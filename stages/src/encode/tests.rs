@@ -91,6 +91,34 @@ fn the_narrative_reads_back() {
     }
 }
 
+/// One state by itself is told as the row of the table that it is.
+#[test]
+fn a_state_is_told_as_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let with = json!({ "context_states": 2, "max_tokens": 300 });
+    let ran = encode(with.clone(), &path);
+    let (names, rows) = (names(&path), table::read(&path).unwrap());
+    let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
+    let params: Params = serde_json::from_value(with).unwrap();
+    let all = prompts(&ran);
+    let named = |row: &Row| names.iter().cloned().zip(row.features.iter().copied()).collect();
+    for prompt in all.iter().step_by(37) {
+        let at = rows.iter().position(|row| row.date == prompt.t0).unwrap();
+        let before = rows[at - 3..at].iter();
+        let state = state::State {
+            features: named(&rows[at]),
+            close: Some(rows[at].close),
+            before: before
+                .map(|row| state::Before { close: row.close, features: named(row) })
+                .collect(),
+            ..state::State::default()
+        };
+        assert_eq!(state::tell(&params, &bins, &state).unwrap(), prompt.prompt);
+    }
+    assert!(all.len() > 100);
+}
+
 /// On a book the state has other features, of other sizes; its numbers read back too.
 #[test]
 fn the_narrative_of_a_book_reads_back() {
