@@ -76,10 +76,7 @@ impl Market {
         }
         let sampling = Sampling {
             temperature: settings.temperature as f32,
-            top_k: 0,
-            top_p: 1.0,
-            max_tokens: settings.max_tokens,
-            stop: start.tokenizer.eos().to_vec(),
+            ..Sampling::greedy(settings.max_tokens, start.tokenizer.eos())
         };
         let (tokenizer, seed) = (start.tokenizer.clone(), ctx.seed());
         Ok(Market { tokenizer, prompts, lines, judge, sampling, seed, drawn: 0 })
