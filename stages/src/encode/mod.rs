@@ -107,10 +107,6 @@ pub struct Params {
     pub max_train_rows: Option<usize>,
     /// Test prompts at most: the first so many, without holes. Without it, all.
     pub max_test_rows: Option<usize>,
-    /// Rows of the sealed holdout get prompts too, all of them, in a split of their own; only an
-    /// `evaluate` with `span: holdout` reads them.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub holdout: bool,
 }
 
 impl Default for Params {
@@ -131,7 +127,6 @@ impl Default for Params {
             stride: 1,
             max_train_rows: None,
             max_test_rows: None,
-            holdout: false,
         }
     }
 }
@@ -192,9 +187,6 @@ impl Stage for Encode {
         let all = (told.train + told.test) as f64;
         ctx.metric("prompts_train", told.train as f64);
         ctx.metric("prompts_test", told.test as f64);
-        if params.holdout {
-            ctx.metric("prompts_holdout", told.holdout as f64);
-        }
         ctx.metric("words_mean", told.words as f64 / all);
         ctx.metric("tokens_mean", told.tokens as f64 / all);
         ctx.metric("tokens_max", told.most_tokens as f64);
@@ -281,7 +273,6 @@ struct Choice<I: Iterator<Item = usize>> {
     seen: usize,
     /// Test rows that may still be taken.
     test: usize,
-    holdout: bool,
 }
 
 /// The choice of the parameters; counts the training rows within the dates first.
@@ -303,14 +294,7 @@ fn choice(
     let strided = train.div_ceil(stride);
     let taken = evenly(strided, params.max_train_rows.unwrap_or(usize::MAX));
     let train = taken.map(move |i| i * stride).peekable();
-    Ok(Choice {
-        from,
-        to,
-        train,
-        seen: 0,
-        test: params.max_test_rows.unwrap_or(usize::MAX),
-        holdout: params.holdout,
-    })
+    Ok(Choice { from, to, train, seen: 0, test: params.max_test_rows.unwrap_or(usize::MAX) })
 }
 
 fn within(row: &Row, from: Option<Bound>, to: Option<Bound>) -> bool {
@@ -331,7 +315,6 @@ impl<I: Iterator<Item = usize>> Choice<I> {
                 self.test -= 1;
                 true
             }
-            Split::Holdout => self.holdout,
             _ => false,
         }
     }
@@ -342,7 +325,6 @@ impl<I: Iterator<Item = usize>> Choice<I> {
 struct Told {
     train: usize,
     test: usize,
-    holdout: usize,
     words: usize,
     tokens: usize,
     most_tokens: usize,
@@ -387,11 +369,7 @@ fn write(params: &Params, extent: Extent, bins: &Bins, ctx: &Context) -> Result<
         for line in teller.batch(&held, &due)? {
             serde_json::to_writer(&mut out, &line.prompt).map_err(std::io::Error::from)?;
             out.write_all(b"\n")?;
-            *match line.prompt.split {
-                Split::Train => &mut told.train,
-                Split::Holdout => &mut told.holdout,
-                _ => &mut told.test,
-            } += 1;
+            *if line.prompt.split == Split::Train { &mut told.train } else { &mut told.test } += 1;
             told.words += line.prompt.prompt.split_whitespace().count();
             told.tokens += line.tokens;
             told.most_tokens = told.most_tokens.max(line.tokens);

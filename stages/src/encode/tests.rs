@@ -211,22 +211,6 @@ fn bins_are_of_the_training_rows_alone() {
 }
 
 #[test]
-fn the_holdout_stays_sealed_unless_it_is_opened() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = features(dir.path(), 1);
-    let text = fs_err::read_to_string(&path).unwrap();
-    let last = text.rfind(",test,").unwrap();
-    fs_err::write(&path, format!("{},holdout,{}", &text[..last], &text[last + 6..])).unwrap();
-    let sealed = prompts(&encode(json!({}), &path));
-    assert!(sealed.iter().all(|prompt| prompt.split != Split::Holdout));
-    let ran = encode(json!({ "holdout": true, "max_test_rows": 1 }), &path);
-    let opened = prompts(&ran);
-    assert_eq!(opened.last().unwrap().split, Split::Holdout);
-    assert_eq!(opened.iter().filter(|p| p.split == Split::Holdout).count(), 1);
-    assert_eq!(ran.metrics["prompts_holdout"], 1.0);
-}
-
-#[test]
 fn rows_are_chosen_by_split() {
     let dir = tempfile::tempdir().unwrap();
     let path = features(dir.path(), 1);

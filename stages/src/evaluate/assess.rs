@@ -314,10 +314,8 @@ fn plans(
 
 fn provenance(given: &Given, dates: &[String], per_year: f64, block: f64) -> Provenance {
     let table = given.table;
-    let splits = ["warmup", "train", "gap", "test", "holdout"]
-        .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()))
-        .into_iter()
-        .filter(|(name, count)| name != "holdout" || *count > 0);
+    let splits = ["warmup", "train", "gap", "test"]
+        .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()));
     let is_train = |s: &String| s == "train";
     let date = |row: Option<usize>| table.dates.get(row?).cloned();
     let from = date(table.split.iter().position(is_train));
@@ -328,7 +326,7 @@ fn provenance(given: &Given, dates: &[String], per_year: f64, block: f64) -> Pro
         last: dates.last().cloned().unwrap_or_default(),
         bars: dates.len(),
         per_year,
-        splits: splits.collect(),
+        splits: splits.into(),
         trained: from.zip(to),
         prompts: given.prompts.len(),
         available: given.available,
@@ -346,10 +344,9 @@ impl Assessment {
 }
 
 /// The last bar of the backtest: that by which the last decision has had as long as the others,
-/// within its span. Bars after the last prompt would only show a position left alone.
+/// within the test split. Bars after the last prompt would only show a position left alone.
 fn last_row(given: &Given) -> usize {
-    let span = given.params.span.split();
-    let end = given.table.split.iter().rposition(|s| s == span).unwrap_or(0);
+    let end = given.table.split.iter().rposition(|s| s == "test").unwrap_or(0);
     let last = given.prompts.last().map_or(0, |p| p.row);
     let step = given.prompts.windows(2).map(|w| w[1].row - w[0].row).max().unwrap_or(1);
     end.min(last + step.max(given.params.latency).max(given.params.horizon))

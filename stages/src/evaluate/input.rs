@@ -11,7 +11,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::backtest::Bar;
-use super::params::Span;
 use crate::{Result, StageError};
 
 /// The rows of features.
@@ -156,15 +155,15 @@ pub struct Prompt {
     pub text: String,
 }
 
-/// Reads the prompts of a span, in order of time.
-pub fn prompts(path: &Path, table: &Table, span: Span) -> Result<Vec<Prompt>> {
+/// Reads the prompts of split `test`, in order of time.
+pub fn prompts(path: &Path, table: &Table) -> Result<Vec<Prompt>> {
     #[derive(Deserialize)]
     struct Row {
         t0: String,
         split: String,
         prompt: String,
     }
-    let (rows, wanted) = (table.rows(), span.split());
+    let rows = table.rows();
     let mut found: Vec<Prompt> = Vec::new();
     lines(path, |line, text| {
         let row: Row = serde_json::from_str(text).map_err(|e| {
@@ -172,7 +171,7 @@ pub fn prompts(path: &Path, table: &Table, span: Span) -> Result<Vec<Prompt>> {
                 .at(line)
                 .hint("each line needs `t0`, `split` and `prompt`, as `encode` writes them")
         })?;
-        if row.split != wanted {
+        if row.split != "test" {
             return Ok(());
         }
         let at = *rows.get(row.t0.as_str()).ok_or_else(|| {
@@ -180,10 +179,10 @@ pub fn prompts(path: &Path, table: &Table, span: Span) -> Result<Vec<Prompt>> {
                 .at(line)
                 .hint("features and prompts must come from the same bars")
         })?;
-        if table.split.get(at).is_some_and(|s| s != wanted) {
+        if table.split.get(at).is_some_and(|s| s != "test") {
             return Err(StageError::bad(
                 path,
-                format!("{} is {wanted} here and not in the features", row.t0),
+                format!("{} is test here and not in the features", row.t0),
             )
             .at(line)
             .hint("features and prompts must come from the same split"));
@@ -197,13 +196,8 @@ pub fn prompts(path: &Path, table: &Table, span: Span) -> Result<Vec<Prompt>> {
         Ok(())
     })?;
     if found.is_empty() {
-        let error = StageError::bad(path, format!("no prompt of split `{wanted}`"));
-        return Err(error.hint(match span {
-            Span::Test => "leave a test span in `featurize`, and longer than its gap",
-            Span::Holdout => {
-                "give `featurize` a `splits.holdout_start`, and `encode` `holdout: true`"
-            }
-        }));
+        return Err(StageError::bad(path, "no prompt of split `test`")
+            .hint("leave a test span in `featurize`, and longer than its gap"));
     }
     Ok(found)
 }
@@ -312,13 +306,7 @@ mod tests {
         };
         let (_dir, path) =
             file("p.jsonl", &[row("2020-01-01", "train"), row("2020-01-02", "test")].join("\n"));
-        assert_eq!(
-            prompts(&path, &table, Span::Test).unwrap(),
-            [Prompt { row: 1, text: "p".into() }]
-        );
-        let error = prompts(&path, &table, Span::Holdout).unwrap_err();
-        assert!(error.to_string().contains("no prompt of split `holdout`"), "{error}");
-        assert!(error.help().unwrap().contains("holdout_start"));
+        assert_eq!(prompts(&path, &table).unwrap(), [Prompt { row: 1, text: "p".into() }]);
         for (rows, want) in [
             (row("2020-01-05", "test"), ":1: no features at 2020-01-05"),
             (row("2020-01-01", "test"), ":1: 2020-01-01 is test here"),
@@ -326,7 +314,7 @@ mod tests {
             ("{".into(), ":1: "),
         ] {
             let (_dir, path) = file("p.jsonl", &rows);
-            let error = prompts(&path, &table, Span::Test).unwrap_err().to_string();
+            let error = prompts(&path, &table).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

@@ -14,10 +14,6 @@ pub struct Params {
     pub max_new_tokens: usize,
     /// Sampling temperature; 0 takes the likeliest token (greedy).
     pub temperature: f64,
-    /// The rows that it decides on. `holdout` opens the sealed holdout, which `encode` must have written
-    /// (`holdout: true`); each opening is a trial, and the trials page counts them.
-    #[serde(skip_serializing_if = "Span::is_test")]
-    pub span: Span,
     /// Decode at most this many prompts, the first of the test span; the backtest ends with them.
     pub max_prompts: Option<usize>,
     /// Bars from a decision's close to the bar in which its order can fill; 1 is the next bar.
@@ -46,31 +42,6 @@ pub struct Params {
     pub targets: Targets,
 }
 
-/// What an evaluation decides on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Span {
-    /// The test span.
-    #[default]
-    Test,
-    /// The sealed holdout.
-    Holdout,
-}
-
-impl Span {
-    /// Its split in features and prompts.
-    pub fn split(self) -> &'static str {
-        match self {
-            Span::Test => "test",
-            Span::Holdout => "holdout",
-        }
-    }
-
-    fn is_test(&self) -> bool {
-        *self == Span::Test
-    }
-}
-
 /// Claims that the report judges as PASS, FAIL or NOT PROVEN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -94,7 +65,6 @@ impl Default for Params {
         Params {
             max_new_tokens: 16,
             temperature: 0.0,
-            span: Span::Test,
             max_prompts: None,
             latency: 1,
             fill: Fill::Penetrate,

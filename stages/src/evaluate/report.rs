@@ -13,7 +13,6 @@ use super::backtest::Fill;
 use super::charts::{self, Figure};
 use super::input::day;
 use super::numbers::{NONE, count, or_none, ordinal, percent, ratio, signed_percent};
-use super::params::Span;
 use super::verdict::show;
 use crate::{Result, StageError};
 
@@ -335,14 +334,10 @@ fn limits(a: &Assessment) -> Vec<String> {
     if a.log.iter().any(|s| s.contains_key("reward_mean")) {
         limits.push("Reward in training is not profit: it scores how an order was sent, on the training span. A rising curve says that the model learned the reward, nothing about the test span.".into());
     }
-    if p.params.span == Span::Holdout {
-        limits.push("The rows are those of the sealed holdout. It is a test once: the page of trials beside this report counts how often it was opened, and a choice made by it needs other data.".into());
-    }
-    let span = p.params.span.split();
-    let test = p.splits.iter().find(|(name, _)| name == span).map_or(0, |(_, n)| *n);
+    let test = p.splits.iter().find(|(name, _)| name == "test").map_or(0, |(_, n)| *n);
     if p.bars < test {
         limits.push(format!(
-            "The backtest ends with the prompts that were answered, on {}: {} of the {} bars of the {span} span are not in it.",
+            "The backtest ends with the prompts that were answered, on {}: {} of the {} bars of the test span are not in it.",
             p.last,
             count(test - p.bars),
             count(test)

@@ -26,8 +26,6 @@ pub const SKEWNESS: &str = "skewness";
 /// Metric: their kurtosis; 3 of a normal distribution.
 pub const KURTOSIS: &str = "kurtosis";
 
-/// The metric of a trial that opened the sealed holdout.
-pub const HOLDOUT: &str = "holdout_opened";
 /// Trials that the page lists; the one that it is about comes on top of them.
 const LISTED: usize = 20;
 
@@ -116,7 +114,6 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
             or_none(deflated, percent)
         ),
     };
-    let opened = (0..tried.len()).filter(|at| of(*at, HOLDOUT).is_some()).count();
     let numbers = [
         ("trials", Some(tried.len() as f64)),
         ("rank", rank.map(|rank| rank as f64)),
@@ -124,7 +121,6 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
         ("sharpe_best", of_year(best)),
         ("sharpe_by_chance", chance),
         ("deflated_sharpe", deflated),
-        ("holdout_opened", (opened > 0).then_some(opened as f64)),
     ];
     let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let row = |at: usize| Row {
@@ -141,16 +137,12 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
     let shown = |(place, at): (usize, usize)| (place < LISTED || Some(at) == own).then(|| row(at));
     let rows: Vec<Row> = order.iter().copied().enumerate().filter_map(shown).collect();
     let place = rank.map_or_else(|| "no rank".into(), |rank| format!("this one {}", ordinal(rank)));
-    let mut tiles = vec![
+    let tiles = vec![
         ("Configurations tried", count(tried.len()), place),
         ("Sharpe ratio", or_none(of_year(own), ratio), best_note(of_year(best))),
         ("Best by chance", or_none(chance, ratio), format!("of {} without skill", tried.len())),
         ("Deflated Sharpe ratio", or_none(deflated, percent), "95% is usually asked".into()),
     ];
-    if opened > 0 {
-        let note = "configurations that saw it; one is a test".into();
-        tiles.push(("Holdout opened", count(opened), note));
-    }
     let page = Page {
         line: &line,
         tiles,
@@ -275,19 +267,6 @@ mod tests {
         let two = [tried[10].clone(), trial(1, None)];
         assert!(!judge(&two, None).unwrap().numbers.contains_key("deflated_sharpe"));
         assert_eq!(judge(&[], None).unwrap().numbers["trials"], 0.0);
-    }
-
-    #[test]
-    fn openings_of_the_holdout_are_counted() {
-        let mut all: Vec<Tried> = (0..3).map(|_| Tried::default()).collect();
-        let judged = judge(&all, Some(0)).unwrap();
-        assert!(!judged.page.contains("Holdout") && !judged.numbers.contains_key(HOLDOUT));
-        for tried in &mut all[1..] {
-            tried.metrics.insert(HOLDOUT.into(), 1.0);
-        }
-        let judged = judge(&all, Some(0)).unwrap();
-        assert!(judged.page.contains("Holdout opened"));
-        assert_eq!(judged.numbers[HOLDOUT], 2.0);
     }
 
     #[test]

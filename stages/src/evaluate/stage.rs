@@ -4,7 +4,6 @@ use super::answers::FAILURE;
 use super::assess::{Given, assess};
 use super::decide::{Count, decide};
 use super::inference::Moments;
-use super::params::Span;
 use super::{Params, input, selection, write};
 use crate::featurize::table;
 use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
@@ -46,7 +45,7 @@ impl Stage for Evaluate {
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let table = input::features(&table::files(ctx)?)?;
-        let mut prompts = input::prompts(ctx.file("prompts")?, &table, params.span)?;
+        let mut prompts = input::prompts(ctx.file("prompts")?, &table)?;
         let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
         let available = prompts.len();
         prompts.truncate(params.max_prompts.unwrap_or(available));
@@ -74,10 +73,6 @@ impl Stage for Evaluate {
             about,
         })?;
         say(&found, ctx);
-        if params.span == Span::Holdout {
-            ctx.metric(selection::HOLDOUT, 1.0);
-            ctx.warn("the sealed holdout is open: whatever is chosen by what it says is not tested by it");
-        }
         write(&found, ctx.output("report")?, ctx.output("metrics")?, ctx.output("decisions")?)
     }
 

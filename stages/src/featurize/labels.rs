@@ -8,10 +8,6 @@
 //! fall to p (1 - stop sigma), or run out of time; the first of the three decides. Where the low and
 //! the high of one bar touch both, the stop is taken to have come first. Sigma is known at t0.
 //!
-//! With a side ([`Meta`], ch. 3.6) the barriers are those of a trader who took it: for a short, taking
-//! lies below and stopping above. Whether the side was right is the meta-label, 1 where side times
-//! return is above 0, else 0.
-//!
 //! A row whose label would end after the data has none: it is not cut short.
 
 use std::collections::VecDeque;
@@ -58,24 +54,6 @@ pub enum Label {
     },
 }
 
-/// A primary model's side, whose being right is a label of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Meta {
-    /// The feature whose sign is the side: above 0 long, below short.
-    pub side: String,
-    /// No side where the feature is no larger than this.
-    #[serde(default)]
-    pub dead_zone: f64,
-}
-
-impl Meta {
-    /// The side that a value of the feature means; 0 is none.
-    pub fn of(&self, value: Option<f64>) -> i8 {
-        value.filter(|value| value.abs() > self.dead_zone).map_or(0, sign)
-    }
-}
-
 fn one() -> f64 {
     1.0
 }
@@ -115,15 +93,6 @@ pub struct Known {
     pub simple: f64,
     /// 1 up, -1 down, 0 neither.
     pub class: i8,
-    /// The side that was taken at t0; 0 is none.
-    pub side: i8,
-}
-
-impl Known {
-    /// Whether the side was right; `None` where none was taken.
-    pub fn meta(&self) -> Option<bool> {
-        (self.side != 0).then_some(f64::from(self.side) * self.simple > 0.0)
-    }
 }
 
 impl Label {
@@ -180,7 +149,6 @@ struct Open {
     time: i64,
     price: f64,
     sigma: Option<f64>,
-    side: i8,
     age: usize,
     known: Option<Known>,
 }
@@ -201,23 +169,22 @@ impl Labeller {
         Labeller { label, sigma: Deviation::new(span), last: None, open }
     }
 
-    /// Takes the next row and the side that is taken there: it decides rows before it, and is open
-    /// itself.
-    pub fn push(&mut self, sample: &Sample, side: i8) {
+    /// Takes the next row: it decides rows before it, and is open itself.
+    pub fn push(&mut self, sample: &Sample) {
         if let Some(last) = self.last.replace(sample.close) {
             self.sigma.push(sample.close / last - 1.0);
         }
         let sigma = self.sigma.value();
-        self.push_with(sample, sigma, side);
+        self.push_with(sample, sigma);
     }
 
-    fn push_with(&mut self, sample: &Sample, sigma: Option<f64>, side: i8) {
+    fn push_with(&mut self, sample: &Sample, sigma: Option<f64>) {
         for row in self.open.iter_mut().filter(|row| row.known.is_none()) {
             row.age += 1;
             row.known = decide(&self.label, row, sample);
         }
         let (time, price) = (sample.time, sample.close);
-        self.open.push_back(Open { time, price, sigma, side, age: 0, known: None });
+        self.open.push_back(Open { time, price, sigma, age: 0, known: None });
     }
 
     /// The label of the next row in order, once it is known. With `ended`, there are no more rows,
@@ -241,9 +208,7 @@ fn decide(label: &Label, row: &Open, now: &Sample) -> Option<Known> {
         Horizon::Seconds(seconds) => now.time >= row.time.saturating_add((seconds * 1e9) as i64),
     };
     let simple = now.close / row.price - 1.0;
-    let at = |simple: f64, class: i8| {
-        Some(Known { t1: now.time, rows: row.age, simple, class, side: row.side })
-    };
+    let at = |simple: f64, class: i8| Some(Known { t1: now.time, rows: row.age, simple, class });
     match *label {
         Label::ForwardReturn { .. } if due => at(simple, sign(simple)),
         Label::Direction { flat_below_bps, .. } if due => {
@@ -251,19 +216,15 @@ fn decide(label: &Label, row: &Open, now: &Sample) -> Option<Known> {
         }
         Label::TripleBarrier { take, stop, touch, .. } => {
             let sigma = row.sigma?;
-            let short = row.side < 0;
-            // Multiples of sigma above and below, and which of the two stops.
-            let (above, below) = if short { (stop, take) } else { (take, stop) };
-            let (up, down) = (above * sigma, -below * sigma);
+            let (up, down) = (take * sigma, -stop * sigma);
             let (low, high) = match touch {
                 Touch::Range => (now.low / row.price - 1.0, now.high / row.price - 1.0),
                 Touch::Close => (simple, simple),
             };
             let paid = |barrier: f64| if touch == Touch::Range { barrier } else { simple };
-            let (fell, rose) = (below > 0.0 && low <= down, above > 0.0 && high >= up);
             match () {
-                () if rose && (short || !fell) => at(paid(up), 1),
-                () if fell => at(paid(down), -1),
+                () if stop > 0.0 && low <= down => at(paid(down), -1),
+                () if take > 0.0 && high >= up => at(paid(up), 1),
                 () if due => at(simple, 0),
                 () => None,
             }
@@ -386,10 +347,10 @@ mod tests {
             for event in events {
                 let i = event["i"].as_u64().unwrap() as usize;
                 let mut labeller = Labeller::new(label);
-                labeller.push_with(&days[i], event["trgt"].as_f64(), 0);
+                labeller.push_with(&days[i], event["trgt"].as_f64());
                 let later = days[i + 1..].iter();
                 let known = later.into_iter().find_map(|day| {
-                    labeller.push_with(day, None, 0);
+                    labeller.push_with(day, None);
                     labeller.pop(false)
                 });
                 let known = known.unwrap().unwrap();
@@ -400,69 +361,6 @@ mod tests {
                     && known.simple < -event["trgt"].as_f64().unwrap();
                 assert!(i64::from(known.class) == bin || both == 2.0 && ran_out, "{i}");
             }
-        }
-    }
-
-    /// mlfinpy calls a side wrong, too, that ran out of time with a gain, and a short's return is to
-    /// it P_t0 / P_t1 - 1.
-    #[test]
-    fn meta_labels_agree_with_the_reference() {
-        let expected = expected();
-        let days = daily(&expected);
-        let sigma: std::collections::BTreeMap<u64, f64> = expected["pt1_sl1"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|event| (event["i"].as_u64().unwrap(), event["trgt"].as_f64().unwrap()))
-            .collect();
-        let label = Label::TripleBarrier {
-            horizon: Horizon::Seconds(10.0 * 86_400.0),
-            take: 1.0,
-            stop: 1.0,
-            touch: Touch::Close,
-            span: 50.0,
-        };
-        let events = expected["meta_label_mom20"].as_array().unwrap();
-        let mut ran_out = 0;
-        for event in events {
-            let i = event["i"].as_u64().unwrap();
-            let side = event["side"].as_f64().unwrap() as i8;
-            let mut labeller = Labeller::new(label);
-            labeller.push_with(&days[i as usize], sigma.get(&i).copied(), side);
-            let known = days[i as usize + 1..].iter().find_map(|day| {
-                labeller.push_with(day, None, 0);
-                labeller.pop(false)
-            });
-            let known = known.unwrap().unwrap();
-            assert_eq!(known.t1, days[event["t1"].as_u64().unwrap() as usize].time, "{i}");
-            let ret = event["ret"].as_f64().unwrap();
-            assert!(((1.0 + known.simple).powi(side.into()) - 1.0 - ret).abs() < 1e-12, "{i}");
-            let right = event["bin"].as_i64() == Some(1);
-            let gained_late = known.class == 0 && ret > 0.0;
-            assert!(known.meta() == Some(right) || gained_late && !right, "{i}");
-            ran_out += usize::from(gained_late);
-        }
-        assert!(events.len() > 50 && ran_out == 5);
-    }
-
-    #[test]
-    fn for_a_short_taking_lies_below_and_the_stop_above_comes_first() {
-        let label = Label::TripleBarrier {
-            horizon: Horizon::Bars(3),
-            take: 1.0,
-            stop: 2.0,
-            touch: Touch::Range,
-            span: 50.0,
-        };
-        for (low, high, class, simple) in
-            [(98.9, 101.5, -1, -0.01), (98.9, 102.1, 1, 0.02), (99.5, 102.1, 1, 0.02)]
-        {
-            let mut labeller = Labeller::new(label);
-            labeller.push_with(&bar(0, 100.0, 100.0, 100.0), Some(0.01), -1);
-            labeller.push_with(&bar(1, low, high, 100.0), Some(0.01), 0);
-            let known = labeller.pop(false).unwrap().unwrap();
-            assert_eq!((known.class, known.meta()), (class, Some(class < 0)));
-            assert!((known.simple - simple).abs() < 1e-12);
         }
     }
 
@@ -480,10 +378,10 @@ mod tests {
             span: 50.0,
         };
         let mut labeller = Labeller::new(label);
-        labeller.push_with(&bar(0, 100.0, 100.0, 100.0), Some(0.01), 0);
-        labeller.push_with(&bar(1, 99.5, 100.5, 100.0), Some(0.01), 0);
+        labeller.push_with(&bar(0, 100.0, 100.0, 100.0), Some(0.01));
+        labeller.push_with(&bar(1, 99.5, 100.5, 100.0), Some(0.01));
         assert_eq!(labeller.pop(false), None);
-        labeller.push_with(&bar(2, 90.0, 110.0, 100.0), Some(0.01), 0);
+        labeller.push_with(&bar(2, 90.0, 110.0, 100.0), Some(0.01));
         let known = labeller.pop(false).unwrap().unwrap();
         assert_eq!((known.t1, known.class), (2, -1));
         assert!((known.simple + 0.01).abs() < 1e-15);
@@ -496,7 +394,7 @@ mod tests {
         let closes = [100.0, 101.0, 100.2, 103.0];
         let mut out = Vec::new();
         for (time, close) in closes.into_iter().enumerate() {
-            labeller.push(&bar(time as i64, close, close, close), 0);
+            labeller.push(&bar(time as i64, close, close, close));
             out.extend(std::iter::from_fn(|| labeller.pop(false)));
         }
         out.extend(std::iter::from_fn(|| labeller.pop(true)));

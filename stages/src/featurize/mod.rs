@@ -47,7 +47,7 @@ use crate::market::{Series, Source};
 use crate::{Context, Format, Invalid, Items, Named, Port, Result, Stage, StageError};
 use feature::{Column, FeatureSpec};
 use fit::Fit;
-use labels::{Label, Meta};
+use labels::Label;
 use split::Splits;
 
 /// What is tried on the data beside the work.
@@ -102,10 +102,6 @@ pub struct Params {
     pub periods_per_year: Option<f64>,
     /// What a row is to be judged by.
     pub label: Option<Label>,
-    /// The side that a feature takes, and whether the label proves it right: columns `side` and
-    /// `meta_label`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub meta: Option<Meta>,
     /// Training and test span.
     pub splits: Splits,
     /// How many faults of the data are put up with.
@@ -182,7 +178,6 @@ impl Stage for Featurize {
         if let Some(label) = &params.label {
             label.check("label")?;
         }
-        check_meta(params)?;
         params.splits.check()?;
         if params.by_file.is_some() { check_by_file(params) } else { Ok(()) }
     }
@@ -204,30 +199,6 @@ impl Stage for Featurize {
             proof::prove(params, &columns, &scan, &fit, ctx)?;
         }
         write::write(params, &columns, &scan, fit, ctx)
-    }
-}
-
-fn check_meta(params: &Params) -> Result<(), Invalid> {
-    let Some(meta) = &params.meta else { return Ok(()) };
-    if params.label.is_none() {
-        return Err(Invalid::new("meta", "a meta-label says whether a label proves a side right")
-            .help("add `label`, such as `triple_barrier`"));
-    }
-    if !(meta.dead_zone >= 0.0 && meta.dead_zone.is_finite()) {
-        return Err(Invalid::new("meta.dead_zone", "must be 0 or more"));
-    }
-    match &params.features {
-        Some(list) => has_side(meta, &feature::parse(list)?),
-        None => Ok(()),
-    }
-}
-
-fn has_side(meta: &Meta, columns: &[Column]) -> Result<(), Invalid> {
-    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    match names.contains(&meta.side.as_str()) {
-        true => Ok(()),
-        false => Err(Invalid::new("meta.side", format!("no feature `{}`", meta.side))
-            .help(format!("one of {}", names.join(", ")))),
     }
 }
 
@@ -280,7 +251,6 @@ fn columns(params: &Params, scan: &scan::Scan) -> Result<Vec<Column>> {
     };
     let columns = feature::parse(&list).map_err(wrong)?;
     columns.iter().try_for_each(|column| column.check(&scan.source)).map_err(wrong)?;
-    params.meta.as_ref().map_or(Ok(()), |meta| has_side(meta, &columns)).map_err(wrong)?;
     Ok(columns)
 }
 

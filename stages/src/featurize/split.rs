@@ -5,8 +5,7 @@
 //! `embargo_bars` after that end are kept out of the test span, since windows and autocorrelation
 //! carry the training span into them. Both are `gap`.
 //!
-//! Rows from `holdout_start` on are sealed: they are `holdout`, and no stage takes them but an `encode`
-//! and an `evaluate` that are told to open it.
+//! Rows from `holdout_start` on are sealed: they are `holdout`, and no stage takes them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

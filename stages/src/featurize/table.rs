@@ -13,7 +13,7 @@ use crate::market::{Quote, time};
 use crate::{Context, Result, StageError};
 
 /// Columns after `split` that are no features.
-pub const COMPANIONS: [&str; 12] = [
+pub const COMPANIONS: [&str; 10] = [
     "bid",
     "bid_size",
     "ask",
@@ -24,8 +24,6 @@ pub const COMPANIONS: [&str; 12] = [
     "t1",
     "label",
     "label_return",
-    "side",
-    "meta_label",
 ];
 
 /// A row of `features.csv`.

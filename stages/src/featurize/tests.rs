@@ -234,33 +234,6 @@ fn labels_purge_the_training_span_and_fold_the_rows() {
 }
 
 #[test]
-fn a_side_is_judged_by_the_label() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = bars_file(dir.path(), &simulated(700, 4));
-    let with = json!({
-        "features": ["momentum_30", "rsi_14"],
-        "label": { "forward_return": { "horizon": { "bars": 5 } } },
-        "meta": { "side": "momentum_30", "dead_zone": 0.5 },
-        "splits": { "train_end": day(599) }
-    });
-    let ran = run(with, &path).unwrap();
-    let numbers = |name: &str| -> Vec<Option<f64>> {
-        column(&ran, name).iter().map(|cell| cell.parse().ok()).collect()
-    };
-    let (momentum, returns) = (numbers("momentum_30"), numbers("label_return"));
-    let (sides, metas) = (numbers("side"), numbers("meta_label"));
-    let mut seen = [0, 0, 0];
-    for row in 0..700 {
-        let side = momentum[row].filter(|m| m.abs() > 0.5).map(f64::signum);
-        let expected = side.zip(returns[row]).map(|(side, of)| (side, f64::from(side * of > 0.0)));
-        assert_eq!(sides[row].zip(metas[row]), expected, "row {row}");
-        seen[expected.map_or(2, |(_, right)| right as usize)] += 1;
-    }
-    assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
-    assert!(ran.metrics["meta_0"] > 20.0 && ran.metrics["meta_1"] > 20.0);
-}
-
-#[test]
 fn an_index_stands_beside_the_bars() {
     let dir = tempfile::tempdir().unwrap();
     let rows = simulated(700, 5);
@@ -306,14 +279,6 @@ fn parameters_out_of_range_are_refused() {
             "splits.holdout_start",
         ),
         (json!({ "splits": { "train_fraction": 1.0 } }), "splits.train_fraction"),
-        (json!({ "meta": { "side": "rsi_14" } }), "meta"),
-        (
-            json!({
-                "features": ["rsi_14"], "meta": { "side": "momentum_1" },
-                "label": { "forward_return": { "horizon": { "bars": 5 } } }
-            }),
-            "meta.side",
-        ),
         (
             json!({ "splits": { "folds": { "purged_k_fold": { "folds": 1 } } } }),
             "splits.folds.purged_k_fold.folds",

@@ -54,8 +54,6 @@ struct Sums {
     splits: BTreeMap<Split, usize>,
     scalers: Scalers,
     classes: BTreeMap<i8, usize>,
-    /// Training rows whose side was wrong, and right.
-    sides: [usize; 2],
     /// Number, t0 and t1 of the rows of the folds.
     spans: Vec<(usize, (i64, i64))>,
     late: usize,
@@ -81,8 +79,6 @@ pub fn write(
     header(&mut out, params, columns, scan)?;
     let mut rack = Rack::new(columns, scan, &fit)?;
     let mut labeller = params.label.map(Labeller::new);
-    let side = (params.meta.as_ref())
-        .and_then(|meta| Some((meta, columns.iter().position(|c| c.name == meta.side)?)));
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
     let (mut sums, mut done) = (Sums::default(), 0);
     let mut file = Unspool::open(&scan.spool)?;
@@ -93,7 +89,7 @@ pub fn write(
         if more {
             rack.push(&sample, &mut values);
             if let Some(labeller) = &mut labeller {
-                labeller.push(&sample, side.map_or(0, |(meta, at)| meta.of(values[at])));
+                labeller.push(&sample);
             }
             waiting.push_back(cells(&sample, &values, scan));
             row += 1;
@@ -161,9 +157,6 @@ fn header(out: &mut impl Write, params: &Params, columns: &[Column], scan: &Scan
     if params.label.is_some() {
         write!(out, ",t1,label,label_return")?;
     }
-    if params.meta.is_some() {
-        write!(out, ",side,meta_label")?;
-    }
     Ok(writeln!(out)?)
 }
 
@@ -229,13 +222,6 @@ fn finish(
         None if params.label.is_some() => write!(out, ",,,")?,
         None => {}
     }
-    match label.and_then(|known| Some((known.side, known.meta()?))) {
-        Some((side, right)) if params.meta.is_some() => {
-            write!(out, ",{side},{}", u8::from(right))?;
-        }
-        _ if params.meta.is_some() => write!(out, ",,")?,
-        _ => {}
-    }
     out.write_all(b"\n")?;
     *sums.splits.entry(split).or_default() += 1;
     sums.late += usize::from(unlabelled);
@@ -243,9 +229,6 @@ fn finish(
         sums.scalers.push(whole);
         if let Some(known) = label {
             *sums.classes.entry(known.class).or_default() += 1;
-            if let Some(right) = known.meta() {
-                sums.sides[usize::from(right)] += 1;
-            }
         }
     }
     let wanted = params.splits.folds.is_some() && !unlabelled;
@@ -288,10 +271,6 @@ fn report(
     }
     if params.label.is_some() {
         ctx.metric("rows_without_label", sums.late as f64);
-    }
-    if params.meta.is_some() {
-        ctx.metric("meta_0", sums.sides[0] as f64);
-        ctx.metric("meta_1", sums.sides[1] as f64);
     }
     if count(Split::Train) == 0 {
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();

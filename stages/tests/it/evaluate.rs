@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use quantmill_stages::evaluate::assess::{Given, assess};
-use quantmill_stages::evaluate::params::Span;
 use quantmill_stages::evaluate::{Assessment, Params, input, write};
 
 const ATTACK: &str = "<script>alert(1)</script><img src=x onerror=alert(1)>\u{202e}";
@@ -53,7 +52,7 @@ fn case(name: &str) -> Case {
     std::fs::write(dir.join("features.csv"), features).unwrap();
     std::fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
     let table = input::features(&[dir.join("features.csv")]).unwrap();
-    let prompts = input::prompts(&dir.join("prompts.jsonl"), &table, Span::Test).unwrap();
+    let prompts = input::prompts(&dir.join("prompts.jsonl"), &table).unwrap();
     Case { dir, table, prompts }
 }
 
