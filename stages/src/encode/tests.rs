@@ -374,3 +374,31 @@ fn a_folder_of_tables_is_read_as_one() {
     let said = error();
     assert!(said.ends_with("c.csv:2: dates do not ascend"), "{said}");
 }
+
+#[test]
+fn the_holdout_is_opened_on_purpose_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let bars = bars_file(dir.path(), &simulated(700, 4));
+    let mut with = params();
+    with["splits"]["holdout_start"] = json!(day(650));
+    let ran = testing::run::<Featurize>(with, &[("bars", &bars)]).unwrap();
+    let path = &ran.outputs["features"];
+    let usual = encode(json!({}), path);
+    assert!(prompts(&usual).iter().all(|prompt| prompt.split != Split::Holdout));
+    assert!(usual.warnings.is_empty() && !usual.metrics.contains_key("prompts_holdout"));
+    let opened = encode(json!({ "split": "holdout" }), path);
+    let all = prompts(&opened);
+    assert_eq!((all.len(), &*all[0].t0), (50, &*day(650)));
+    assert!(all.iter().all(|prompt| prompt.split == Split::Holdout));
+    assert_eq!(opened.metrics["prompts_holdout"], 50.0);
+    assert!(opened.warnings[0].contains("the sealed holdout is open: 50 prompts"));
+    // What the words mean was learnt without it.
+    assert_eq!(opened.text("bins"), usual.text("bins"));
+    let few = encode(json!({ "split": "holdout", "max_test_rows": 3 }), path);
+    assert_eq!(prompts(&few), all[..3]);
+    // There is none to open.
+    let sealed = features(dir.path(), 4);
+    let error = testing::run::<Encode>(json!({ "split": "holdout" }), &[("features", &sealed)]);
+    let error = error.err().unwrap();
+    assert!(error.help().unwrap().contains("splits.holdout_start"), "{error}");
+}

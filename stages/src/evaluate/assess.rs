@@ -314,7 +314,7 @@ fn plans(
 
 fn provenance(given: &Given, dates: &[String], per_year: f64, block: f64) -> Provenance {
     let table = given.table;
-    let splits = ["warmup", "train", "gap", "test"]
+    let splits = ["warmup", "train", "gap", "test", "holdout"]
         .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()));
     let is_train = |s: &String| s == "train";
     let date = |row: Option<usize>| table.dates.get(row?).cloned();
@@ -344,9 +344,9 @@ impl Assessment {
 }
 
 /// The last bar of the backtest: that by which the last decision has had as long as the others,
-/// within the test split. Bars after the last prompt would only show a position left alone.
+/// within the split that is judged. Bars after the last prompt would only show a position left alone.
 fn last_row(given: &Given) -> usize {
-    let end = given.table.split.iter().rposition(|s| s == "test").unwrap_or(0);
+    let end = given.table.split.iter().rposition(|s| s == given.params.split.name()).unwrap_or(0);
     let last = given.prompts.last().map_or(0, |p| p.row);
     let step = given.prompts.windows(2).map(|w| w[1].row - w[0].row).max().unwrap_or(1);
     end.min(last + step.max(given.params.latency).max(given.params.horizon))

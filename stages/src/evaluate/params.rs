@@ -6,10 +6,39 @@ use serde::{Deserialize, Serialize};
 use super::backtest::{Fill, Rules};
 use crate::Invalid;
 
+/// The span that is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Judging {
+    /// The test span.
+    #[default]
+    Test,
+    /// The sealed holdout. Each configuration that is tried on it counts as an opening.
+    Holdout,
+}
+
+impl Judging {
+    /// As the column `split` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Judging::Test => "test",
+            Judging::Holdout => "holdout",
+        }
+    }
+
+    fn usual(&self) -> bool {
+        *self == Judging::Test
+    }
+}
+
 /// `with:` of `evaluate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Params {
+    /// The span that is judged: `test`, or `holdout`, which opens the sealed holdout. Its prompts come
+    /// from an `encode` with `split: holdout`.
+    #[serde(skip_serializing_if = "Judging::usual")]
+    pub split: Judging,
     /// The most tokens of an answer.
     pub max_new_tokens: usize,
     /// Sampling temperature; 0 takes the likeliest token (greedy).
@@ -63,6 +92,7 @@ impl Default for Targets {
 impl Default for Params {
     fn default() -> Self {
         Params {
+            split: Judging::Test,
             max_new_tokens: 16,
             temperature: 0.0,
             max_prompts: None,
