@@ -25,6 +25,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
+    /// A plain text begins with `bos`.
+    begins: bool,
 }
 
 impl Tokenizer {
@@ -56,7 +58,16 @@ impl Tokenizer {
             Some(Ids::Many(ids)) => ids.first().copied(),
             None => None,
         };
-        Ok(Tokenizer { inner, bos, eos })
+        // HF's files say by their post-processor whether a text begins with it: Llama 3's does, Qwen2's
+        // and SmolLM2's do not, though they name one. Tokenizers that are trained here have none.
+        let begins = match inner.get_post_processor() {
+            None => true,
+            Some(_) => {
+                let first = inner.encode_fast("", true).ok();
+                first.and_then(|text| text.get_ids().first().copied()) == bos
+            }
+        };
+        Ok(Tokenizer { inner, bos, eos, begins })
     }
 
     /// Trains byte-level BPE of at most `vocab` tokens (at least 257). Depends on the texts and the
@@ -83,7 +94,7 @@ impl Tokenizer {
         tokenizer.train(&mut trainer, texts).map_err(failed)?;
         let inner = tokenizers::Tokenizer::from(tokenizer);
         let end = inner.token_to_id(END).into_iter().collect::<Vec<_>>();
-        Ok(Tokenizer { inner, bos: end.first().copied(), eos: end })
+        Ok(Tokenizer { inner, bos: end.first().copied(), eos: end, begins: true })
     }
 
     /// Writes `tokenizer.json` into a folder.
@@ -105,9 +116,9 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a prompt: of its text, after the token that begins a text where there is one.
+    /// The tokens of a prompt: of its text, after [`Tokenizer::opening`].
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
+        let mut tokens: Vec<u32> = self.opening().into_iter().collect();
         tokens.extend(self.encode(text)?);
         Ok(tokens)
     }
@@ -129,15 +140,18 @@ impl Tokenizer {
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
-    /// The token that begins a text, where the model wants one.
+    /// The token that marks a beginning, where there is one: chat templates may write it. A plain text
+    /// need not begin with it.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
-    /// Whether it puts the token that begins a text in front, where it is asked for special tokens.
-    pub fn begins(&self) -> Result<bool> {
-        let encoding = self.inner.encode_fast("", true);
-        let encoding = encoding.map_err(|e| StageError::failed(format!("tokenizing: {e}")))?;
-        Ok(self.bos.is_some() && encoding.get_ids().first().copied() == self.bos)
+    /// The token that a plain text begins with, where the model wants one.
+    pub fn opening(&self) -> Option<u32> {
+        self.bos.filter(|_| self.begins)
+    }
+    /// Says whether a plain text begins with the token that marks a beginning.
+    pub(super) fn set_begins(&mut self, begins: bool) {
+        self.begins = begins;
     }
     /// A token to pad with. It never counts, so it need not be one of its own.
     pub fn pad(&self) -> u32 {
@@ -354,6 +368,31 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(train().json().unwrap(), tokenizer.json().unwrap());
         }
+    }
+
+    #[test]
+    fn a_text_begins_as_the_file_says() {
+        let tokenizer = Tokenizer::train([TEXT].into_iter(), 280).unwrap();
+        let end = tokenizer.eos()[0];
+        assert_eq!(tokenizer.prompt("a").unwrap()[0], end);
+        let mut config = Config::llama(0, 8, 1, 1, 1, 8, 8);
+        tokenizer.describe(&mut config);
+        let with = |post: serde_json::Value| {
+            let mut json: serde_json::Value =
+                serde_json::from_str(&tokenizer.json().unwrap()).unwrap();
+            json["post_processor"] = post;
+            let read = Tokenizer::parse(json.to_string().as_bytes(), &config).unwrap();
+            (read.opening(), read.prompt("a").unwrap() == read.encode("a").unwrap())
+        };
+        // As in Qwen2's file, and as in Llama 3's.
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+            "use_regex": false});
+        assert_eq!(with(bytes), (None, true));
+        let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
+        let template = json!({"type": "TemplateProcessing", "pair": [],
+            "single": [piece("SpecialToken", END), piece("Sequence", "A")],
+            "special_tokens": {END: {"id": END, "ids": [end], "tokens": [END]}}});
+        assert_eq!(with(template), (Some(end), false));
     }
 
     #[test]

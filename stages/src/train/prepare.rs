@@ -314,7 +314,7 @@ impl Start {
             }
         };
         let (mut tokens, mut counts) = (Vec::new(), Vec::new());
-        if let Some(bos) = self.tokenizer.bos().filter(|_| !begun) {
+        if let Some(bos) = self.tokenizer.opening().filter(|_| !begun) {
             (tokens, counts) = (vec![bos], vec![false]);
         }
         for part in &parts {

@@ -171,8 +171,7 @@ fn metadata(
         meta.push((key("eos_token_id"), int(eos as usize)));
         meta.push((key("padding_token_id"), int(eos as usize)));
     }
-    // What a program that asks for special tokens gets in front; the pipelines here never do.
-    meta.push((key("add_bos_token"), Value::Bool(tokenizer.begins()?)));
+    meta.push((key("add_bos_token"), Value::Bool(tokenizer.opening().is_some())));
     if let Some(template) = chat_template {
         meta.push(("tokenizer.chat_template".into(), word(template)));
     }
