@@ -50,6 +50,8 @@ mod prepare;
 mod preset;
 #[cfg(feature = "models")]
 mod records;
+#[cfg(feature = "models")]
+mod remat;
 mod samples;
 mod schedule;
 #[cfg(feature = "models")]
@@ -65,6 +67,9 @@ mod template;
 #[cfg(test)]
 #[cfg(feature = "models")]
 mod tests;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod sft_tests;
 
 pub use params::Params;
 #[cfg(feature = "models")]
