@@ -107,11 +107,13 @@ pub struct Adf {
     pub value: Value,
     /// Whether it is of logarithms of prices, or of prices.
     pub log: bool,
+    /// Whether prices are divided by those of the port `index`: whether the two drift apart.
+    pub relative: bool,
 }
 
 impl Default for Adf {
     fn default() -> Adf {
-        Adf { window: 100, lags: 1, value: Value::default(), log: true }
+        Adf { window: 100, lags: 1, value: Value::default(), log: true, relative: false }
     }
 }
 
@@ -129,15 +131,19 @@ pub const ADF: Entry = Entry {
     name: "adf",
     aliases: &["dickey_fuller"],
     suffix: Some("window"),
-    formula: "t of g in dy_t = c + g y_(t-1) + sum_i d_i dy_(t-i) + e_t over w prices, y = ln P; 0 \
-              where y does not vary",
+    formula: "t of g in dy_t = c + g y_(t-1) + sum_i d_i dy_(t-i) + e_t over w prices, y = ln P, \
+              or ln P / I with I the index; 0 where y does not vary",
     unit: "t-statistic, or p-value",
     source: "Said and Dickey 1984; MacKinnon 2010",
     needs: &[Need::Bars],
     prefers: &[],
     params: Shape::of::<Adf>(),
-    make: |params, _| {
+    make: |params, making| {
         let p: Adf = read(params)?;
+        if p.relative && !making.source.index {
+            return Err(Invalid::new("relative", "needs an index, and the source has none")
+                .help("give the stage an `index` input"));
+        }
         Ok(Box::new(Testing { how: p, levels: Lag::new(p.window - 1) }))
     },
     fit: None,
@@ -150,10 +156,14 @@ struct Testing {
 
 impl Feature for Testing {
     fn push(&mut self, sample: &Sample) -> Option<f64> {
-        if !priced(sample.close) {
+        let price = match self.how.relative {
+            true => sample.close / sample.index?,
+            false => sample.close,
+        };
+        if !priced(price) {
             return None;
         }
-        self.levels.push(if self.how.log { sample.close.ln() } else { sample.close });
+        self.levels.push(if self.how.log { price.ln() } else { price });
         if !self.levels.is_full() {
             return None;
         }

@@ -221,7 +221,16 @@ fn wandering_agrees_with_the_reference() {
     let whole = json!({ "variance_ratio_5": { "window": samples.len() - 1 } });
     let ours = run(whole, &BARS, &samples).last().unwrap().unwrap();
     close_to("variance ratio", ours, expected["vr5"].as_f64().unwrap(), 1e-9);
+    // Theirs is of the logarithm of the price by the index, with five lags.
     let theirs = expected["adf"]["stat"].as_f64().unwrap();
+    let how = |value: &str| {
+        json!({ "adf": {
+        "window": samples.len(), "lags": 5, "relative": true, "value": value } })
+    };
+    let last = |value: &str| run(how(value), &BARS, &samples).last().unwrap().unwrap();
+    close_to("adf", last("statistic"), theirs, 1e-9);
+    close_to("p", last("p_value"), expected["adf"]["p"].as_f64().unwrap(), 1e-9);
+    assert_eq!(stationarity::dickey_fuller(&[1.0; 50], 2), None);
     close_to("p", stationarity::p_value(theirs), expected["adf"]["p"].as_f64().unwrap(), 1e-9);
 }
 
