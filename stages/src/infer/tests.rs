@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::config::Scaling;
-use crate::model::gguf::Packing;
+use crate::model::gguf::{self, Entry, Packing};
 use crate::model::weights::{self, Named, Normal, Source};
-use crate::model::{Config, Folder, Gguf, Tokenizer};
+use crate::model::{Config, Folder, Gguf, Tokenizer, layout};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-qwen2").join(name)
@@ -72,49 +72,6 @@ fn logits_are_those_of_transformers_and_peft() {
     }
 }
 
-/// Names and shapes of a model's tensors.
-fn shapes(c: &Config) -> Vec<(String, Vec<usize>)> {
-    let (d, size) = (c.hidden_size, c.head_size());
-    let (q, kv) = (c.num_attention_heads * size, c.kv_heads() * size);
-    let mut all = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![c.vocab_size, d]),
-        ("model.norm.weight".into(), vec![d]),
-    ];
-    if !c.tie_word_embeddings {
-        all.push(("lm_head.weight".into(), vec![c.vocab_size, d]));
-    }
-    for i in 0..c.num_hidden_layers {
-        let mut add = |name: &str, shape: &[usize]| {
-            all.push((format!("model.layers.{i}.{name}"), shape.to_vec()));
-        };
-        add("input_layernorm.weight", &[d]);
-        add("post_attention_layernorm.weight", &[d]);
-        for (name, rows) in [("q", q), ("k", kv), ("v", kv)] {
-            add(&format!("self_attn.{name}_proj.weight"), &[rows, d]);
-            if c.qkv_bias() {
-                add(&format!("self_attn.{name}_proj.bias"), &[rows]);
-            }
-            if c.qk_norm() && name != "v" {
-                add(&format!("self_attn.{name}_norm.weight"), &[size]);
-            }
-        }
-        add("self_attn.o_proj.weight", &[d, q]);
-        let mut ffn = |at: &str, f: usize| {
-            add(&format!("{at}.gate_proj.weight"), &[f, d]);
-            add(&format!("{at}.up_proj.weight"), &[f, d]);
-            add(&format!("{at}.down_proj.weight"), &[d, f]);
-        };
-        match (c.num_experts, c.moe_intermediate_size) {
-            (Some(n), Some(f)) => {
-                (0..n).for_each(|e| ffn(&format!("mlp.experts.{e}"), f));
-                add("mlp.gate.weight", &[n, d]);
-            }
-            _ => ffn("mlp", c.intermediate_size),
-        }
-    }
-    all
-}
-
 /// Random tensors of a size at which attention, gates and routers have something to choose.
 fn random(config: &Config) -> Vec<Named> {
     let mut normal = Normal::new(3);
@@ -124,7 +81,7 @@ fn random(config: &Config) -> Vec<Named> {
         values.iter_mut().for_each(|x| *x = if norm { 1.0 + 10.0 * *x } else { 10.0 * *x });
         Named { name, shape, values }
     };
-    shapes(config).into_iter().map(tensor).collect()
+    layout::tensors(config).into_iter().map(tensor).collect()
 }
 
 fn tokenizer() -> Tokenizer {
@@ -193,11 +150,21 @@ fn every_layout_computes_what_the_naive_model_does() {
 }
 
 /// A GGUF file of a random model.
-fn gguf(config: &Config, packing: Packing) -> tempfile::TempDir {
+fn packed(config: &Config, packing: Packing) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let pack = |t: &Named| if t.shape.len() < 2 { Packing::F32 } else { packing };
+    let tensors = random(config);
+    let entry = |t: &Named| Entry {
+        name: t.name.clone(),
+        shape: t.shape.clone(),
+        packing: if t.shape.len() < 2 { Packing::F32 } else { packing },
+    };
+    let entries: Vec<Entry> = tensors.iter().map(entry).collect();
     let path = folder.path().join("model.gguf");
-    crate::model::gguf::write(&path, config, &tokenizer(), &random(config), pack).unwrap();
+    let mut values = tensors.iter();
+    gguf::write(&path, config, &tokenizer(), None, &entries, |entry| {
+        Ok(entry.packing.pack(&values.next().unwrap().values, None))
+    })
+    .unwrap();
     folder
 }
 
@@ -213,11 +180,11 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
     ] {
         let mut config = config(model_type);
         config.head_dim = Some(32);
-        let folder = gguf(&config, packing);
+        let folder = packed(&config, packing);
         let file = Gguf::open(&folder.path().join("model.gguf")).unwrap();
         let config = file.config().unwrap();
         let mut source = file.source(&config);
-        let weights = shapes(&config).into_iter().map(|(name, shape)| {
+        let weights = layout::tensors(&config).into_iter().map(|(name, shape)| {
             let values = source.read(&name, &shape).unwrap();
             (name, values)
         });
@@ -241,12 +208,12 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
 #[test]
 fn chunks_batches_forks_and_threads_change_no_bit() {
     for packing in [Packing::F32, Packing::Q4_0, Packing::Q8_0] {
-        let folder = gguf(&config("llama"), packing);
+        let folder = packed(&config("llama"), packing);
         let engine = Engine::open(folder.path(), threads(1)).unwrap();
         let text = text(300);
         let mut session = engine.session(310);
         let whole = session.read(&engine, &text).unwrap().to_vec();
-        let mut same = |logits: &[f32], what: &str| {
+        let same = |logits: &[f32], what: &str| {
             assert!(logits.iter().all(|x| x.is_finite()));
             assert_eq!(logits, &whole[..], "{packing:?}: {what}");
         };
@@ -274,7 +241,7 @@ fn chunks_batches_forks_and_threads_change_no_bit() {
 
 #[test]
 fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
-    let folder = gguf(&config("llama"), Packing::Q4_0);
+    let folder = packed(&config("llama"), Packing::Q4_0);
     let engine = Engine::open(folder.path(), threads(1)).unwrap();
     let mut session = engine.session(5);
     session.read(&engine, &[1, 2, 3]).unwrap();
@@ -286,7 +253,7 @@ fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
     assert!(read_batch(&engine, &mut [&mut session], &[1, 2]).is_err());
     let mut config = config("llama");
     config.num_hidden_layers = 1;
-    let other = Engine::open(gguf(&config, Packing::Q4_0).path(), threads(1)).unwrap();
+    let other = Engine::open(packed(&config, Packing::Q4_0).path(), threads(1)).unwrap();
     let error = session.read(&other, &[1]).unwrap_err().to_string();
     assert!(error.contains("another model"), "{error}");
     let options = Options { threads: Some(1), context: Some(8) };
@@ -296,7 +263,7 @@ fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
 
 #[test]
 fn the_loss_is_that_of_the_logits() {
-    let folder = gguf(&config("qwen2"), Packing::F32);
+    let folder = packed(&config("qwen2"), Packing::F32);
     let engine = Engine::open(folder.path(), threads(1)).unwrap();
     let text = text(200);
     let mut expected = 0.0;
@@ -316,7 +283,7 @@ fn the_loss_is_that_of_the_logits() {
 
 #[test]
 fn a_damaged_file_is_an_error_or_a_model_and_never_a_panic() {
-    let folder = gguf(&config("qwen3"), Packing::Q4_0);
+    let folder = packed(&config("qwen3"), Packing::Q4_0);
     let path = folder.path().join("model.gguf");
     let whole = fs_err::read(&path).unwrap();
     let try_it = |bytes: &[u8]| {

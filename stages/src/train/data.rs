@@ -130,7 +130,7 @@ impl Windows {
     }
 
     /// Notes where documents end, and which lines they come from.
-    pub fn from_lines(self, ends: Vec<(usize, u64)>) -> Windows {
+    pub fn on_lines(self, ends: Vec<(usize, u64)>) -> Windows {
         Windows { ends, ..self }
     }
 
@@ -263,7 +263,7 @@ mod tests {
             window.iter().for_each(|t| seen[*t as usize] = true);
         }
         assert!(seen[10..90].iter().all(|s| *s));
-        let windows = windows.from_lines(vec![(4, 1), (12, 3), (50, 4), (103, 9)]);
+        let windows = windows.on_lines(vec![(4, 1), (12, 3), (50, 4), (103, 9)]);
         assert_eq!(windows.lines(3), [1, 3, 4]);
         assert_eq!(windows.lines(92), [9]);
         let targets: usize = windows.all().map(|w| w.len() - 1).sum();

@@ -240,7 +240,7 @@ fn stream(
         0 | 1 => Vec::new(),
         _ => Windowed::Stream(Windows::new(held, asked - 1, ctx.seed())).all(),
     };
-    Ok((Windowed::Stream(Windows::new(train, asked - 1, ctx.seed()).from_lines(ends)), valid))
+    Ok((Windowed::Stream(Windows::new(train, asked - 1, ctx.seed()).on_lines(ends)), valid))
 }
 
 /// Records as tokens of at most `limit` each. What is cut off or left out is warned of.
