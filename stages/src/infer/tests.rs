@@ -246,7 +246,7 @@ fn chunks_batches_forks_and_threads_change_no_bit() {
         let text = text(300);
         let mut session = engine.session(310);
         let whole = session.read(&engine, &text).unwrap().to_vec();
-        let mut same = |logits: &[f32], what: &str| {
+        let same = |logits: &[f32], what: &str| {
             assert!(logits.iter().all(|x| x.is_finite()));
             assert_eq!(logits, &whole[..], "{packing:?}: {what}");
         };
