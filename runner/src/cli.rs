@@ -52,6 +52,18 @@ enum Verb {
     Runs(commands::runs::Runs),
     /// Look after the store: how large it is, whether it is whole, what can go
     Cache(commands::cache::Cache),
+    /// Let a language model go on with texts
+    #[cfg(feature = "lm")]
+    #[command(after_help = commands::generate::EXAMPLES)]
+    Generate(commands::generate::Generate),
+    /// Ask a language model for trading decisions
+    #[cfg(feature = "lm")]
+    #[command(after_help = commands::decide::EXAMPLES)]
+    Decide(commands::decide::Decide),
+    /// Serve a language model over HTTP, as OpenAI's API
+    #[cfg(feature = "lm")]
+    #[command(after_help = commands::serve::EXAMPLES)]
+    Serve(commands::serve::Serve),
     /// Begin a pipeline that works
     Init(commands::init::Init),
     /// Print the JSON Schema of pipeline files, for editors
@@ -88,6 +100,12 @@ pub fn main(kinds: &[Kind]) -> u8 {
         Verb::Plots(arguments) => commands::plots::plots(arguments),
         Verb::Runs(arguments) => commands::runs::runs(arguments, kinds),
         Verb::Cache(arguments) => commands::cache::cache(arguments, kinds),
+        #[cfg(feature = "lm")]
+        Verb::Generate(arguments) => commands::generate::generate(arguments),
+        #[cfg(feature = "lm")]
+        Verb::Decide(arguments) => commands::decide::decide(arguments, kinds),
+        #[cfg(feature = "lm")]
+        Verb::Serve(arguments) => commands::serve::serve(arguments),
         Verb::Init(arguments) => commands::init::init(arguments, kinds),
         Verb::Schema(arguments) => commands::schema::schema(arguments, kinds),
         Verb::Stages(arguments) => commands::stages::stages(arguments, kinds),
@@ -114,6 +132,12 @@ pub(crate) fn tell(failure: &Failure) -> u8 {
         Failure::Usage { message, help } => {
             eprintln!("{word}: {message}");
             if let Some(help) = help {
+                eprintln!("  hint: {help}");
+            }
+        }
+        Failure::Work(error) => {
+            eprintln!("{word}: {error}");
+            if let Some(help) = error.help() {
                 eprintln!("  hint: {help}");
             }
         }

@@ -35,6 +35,9 @@ pub enum Failure {
     /// Stages failed; each was reported as it happened.
     #[error("{0} of the stages failed")]
     Stages(usize),
+    /// What a stage's code does for a command failed.
+    #[error(transparent)]
+    Work(#[from] quantmill_stages::StageError),
     /// A check did not hold; what it found was told.
     #[error("it does not hold")]
     Told,
@@ -74,7 +77,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Problems(_) | Failure::Listed | Failure::Usage { .. } => code::USAGE,
-            Failure::Stages(_) | Failure::Told => code::FAILED,
+            Failure::Stages(_) | Failure::Work(_) | Failure::Told => code::FAILED,
             Failure::Interrupted => code::INTERRUPTED,
             Failure::Io(_) | Failure::Index(_) => code::INTERNAL,
         }

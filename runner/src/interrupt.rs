@@ -16,6 +16,17 @@ pub async fn cancel(cancel: Cancel) {
     }
 }
 
+/// Waits until the process is asked to end.
+#[cfg(feature = "lm")]
+pub async fn asked() {
+    if let Ok(mut signals) = Signals::new()
+        && signals.next().await
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// What asks a process to end.
 #[cfg(unix)]
 struct Signals([tokio::signal::unix::Signal; 3]);

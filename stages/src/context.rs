@@ -72,6 +72,10 @@ pub struct Job {
     pub device: Device,
     /// A folder that exists, is empty, and is removed afterwards.
     pub scratch: PathBuf,
+    /// A folder that exists and stays from one attempt to the next, until the action succeeds; for
+    /// stages that go on where they were killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<PathBuf>,
     /// The pipeline's folder: where a `command` runs.
     pub dir: PathBuf,
     /// Environment a `command` may see beside PATH, HOME and LANG.
@@ -101,6 +105,10 @@ pub struct Progress {
     pub unit: String,
     /// A short word on the state, such as `loss 3.214`.
     pub note: String,
+    /// What it has worked through so far and in what unit, such as tokens: how fast it does is for
+    /// whoever has a clock to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<(u64, String)>,
 }
 
 /// Who listens to a running stage.
@@ -165,6 +173,11 @@ impl<'a> Context<'a> {
     pub fn scratch(&self) -> &Path {
         &self.job.scratch
     }
+    /// A folder for what an attempt after this one needs to go on. None where there is no such
+    /// attempt, as in tests.
+    pub fn resume(&self) -> Option<&Path> {
+        self.job.resume.as_deref()
+    }
     /// Whether the port is fed.
     pub fn has(&self, port: &str) -> bool {
         self.job.inputs.contains_key(port)
@@ -202,13 +215,26 @@ impl<'a> Context<'a> {
         unit: &str,
         note: impl Into<String>,
     ) -> Result<()> {
+        self.progress_of(done, total, unit, note, None)
+    }
+    /// [`Context::progress`] with how much it has worked through, and in what unit.
+    pub fn progress_of(
+        &self,
+        done: u64,
+        total: u64,
+        unit: &str,
+        note: impl Into<String>,
+        work: Option<(u64, &str)>,
+    ) -> Result<()> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
         if self.job.timeout.is_some_and(|limit| self.begun.elapsed().as_millis() > limit.into()) {
             return Err(self.late());
         }
-        self.sink.progress(Progress { done, total, unit: unit.into(), note: note.into() });
+        let work = work.map(|(count, unit)| (count, unit.to_owned()));
+        let (unit, note) = (unit.into(), note.into());
+        self.sink.progress(Progress { done, total, unit, note, work });
         Ok(())
     }
     /// The flag that asks it to stop.

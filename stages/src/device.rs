@@ -79,6 +79,22 @@ fn cuda_devices() -> std::result::Result<i32, String> {
     if count > 0 { Ok(count) } else { Err("the driver sees no device".into()) }
 }
 
+/// Bytes of memory of the first CUDA device, from the driver itself; none where there is no device.
+pub(crate) fn cuda_memory() -> Option<usize> {
+    cuda_devices().ok()?;
+    let names = if cfg!(windows) { ["nvcuda.dll"; 2] } else { ["libcuda.so.1", "libcuda.so"] };
+    // SAFETY: `cuda_devices` has loaded and initialised the driver already.
+    let library = names.iter().find_map(|name| unsafe { libloading::Library::new(name) }.ok())?;
+    let mut bytes = 0usize;
+    // SAFETY: the signature is that of the CUDA driver API; device 0 exists.
+    let code = unsafe {
+        let total =
+            library.get::<unsafe extern "C" fn(*mut usize, i32) -> i32>(b"cuDeviceTotalMem_v2\0");
+        total.ok()?(&mut bytes, 0)
+    };
+    (code == 0).then_some(bytes)
+}
+
 /// Name of the adapter that Burn's wgpu runtime would take.
 fn wgpu_adapter() -> std::result::Result<String, String> {
     use wgpu::{Backends, Instance, InstanceDescriptor, PowerPreference, RequestAdapterOptions};

@@ -8,6 +8,8 @@ pub mod chunk;
 pub mod command;
 mod context;
 pub mod curate;
+#[cfg(feature = "lm")]
+pub mod decode;
 #[cfg(feature = "models")]
 pub mod device;
 pub mod encode;
@@ -22,7 +24,7 @@ pub mod market;
 #[cfg(feature = "lm")]
 pub mod model;
 pub mod pairs;
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
 pub mod quantize;
 mod stage;
 #[cfg(test)]
@@ -47,7 +49,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<pairs::Pairs>(),
     #[cfg(feature = "models")]
     Kind::of::<train::Train>(),
-    #[cfg(feature = "models")]
+    #[cfg(feature = "lm")]
     Kind::of::<quantize::Quantize>(),
     #[cfg(feature = "models")]
     Kind::of::<evaluate::Evaluate>(),

@@ -30,6 +30,9 @@ pub trait Stage {
     /// A run of it tries a model out: it counts when people ask how many were tried on the same data.
     const TRIAL: bool = false;
 
+    /// The stage keeps what it needs to go on, where it is killed, in `Context::resume`.
+    const RESUMES: bool = false;
+
     /// The stage's inputs must lie under the names that people know, because a program looks at
     /// them; otherwise they may be blobs of the store.
     const NAMED: bool = false;
@@ -277,6 +280,8 @@ pub struct Kind {
     pub trial: bool,
     /// `Stage::NAMED`.
     pub named: bool,
+    /// `Stage::RESUMES`.
+    pub resumes: bool,
     /// The JSON Schema of `with`.
     pub schema: fn() -> schemars::Schema,
     /// Reads `with`, fills in the defaults and checks: what goes into the key.
@@ -307,6 +312,7 @@ impl Kind {
             seeded: S::SEEDED,
             device: S::DEVICE,
             named: S::NAMED,
+            resumes: S::RESUMES,
             trial: S::TRIAL,
             schema: || schemars::schema_for!(S::Params),
             resolve: |params| settle::<S>(params).map(|settled| settled.params),

@@ -2,15 +2,23 @@
 
 pub mod cache;
 pub mod check;
+#[cfg(feature = "lm")]
+pub mod decide;
 pub mod explain;
+#[cfg(feature = "lm")]
+pub mod generate;
 pub mod graph;
 pub mod init;
 pub mod metrics;
+#[cfg(feature = "lm")]
+mod models;
 pub mod plan;
 pub mod plots;
 pub mod run;
 pub mod runs;
 pub mod schema;
+#[cfg(feature = "lm")]
+pub mod serve;
 pub mod stages;
 pub mod status;
 pub mod sweep;

@@ -6,6 +6,7 @@ mod local;
 pub mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use self::in_place::InPlace;
 use crate::graph::{Node, Out};
 use crate::plan::Ready;
 use crate::source::Given;
-use crate::state::State;
+use crate::state::{RESUME, State};
 
 /// An action with everything that it needs.
 pub struct Action<'a> {
@@ -85,15 +86,23 @@ pub fn execute(
         return Ok(Done { key: digest, result, ran: false });
     }
     tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.node.kind.name);
+    let kept = state.home.join(RESUME).join(digest.to_string());
+    if action.again && kept.exists() {
+        // Who asks for it again wants it from the start.
+        fs_err::remove_dir_all(&kept)?;
+    }
     let mut in_place = action.in_place && action.node.kind.named;
     let result = loop {
-        if let Some(result) = attempt(action, state, sink, cancel, in_place)? {
+        if let Some(result) = attempt(action, state, sink, cancel, in_place, &kept)? {
             break result;
         }
         tracing::debug!(key = %digest.short(), "another run moved what it read; again on copies");
         in_place = false;
     };
     state.index.put(key, &result)?;
+    if kept.exists() {
+        fs_err::remove_dir_all(&kept)?;
+    }
     tracing::debug!(key = %digest.short(), millis = result.millis, "keep {:?}", result.outputs);
     Ok(Done { key: digest, result, ran: true })
 }
@@ -106,6 +115,7 @@ fn attempt(
     sink: &dyn Sink,
     cancel: &Cancel,
     in_place: bool,
+    kept: &Path,
 ) -> Result<Option<ActionResult>, ActionError> {
     let scratch = state.store.scratch()?;
     let mut looks = InPlace::default();
@@ -117,7 +127,7 @@ fn attempt(
         }
         inputs.insert(port.clone(), placed.unwrap_or_else(|| given.input.clone()));
     }
-    let job = prepare(action, &scratch, inputs)?;
+    let job = prepare(action, &scratch, inputs, kept)?;
     let started = Instant::now();
     let heard = Heard::new(sink);
     let ended = local::run(&action.node.kind, &job, &heard, cancel);
@@ -172,7 +182,12 @@ fn prepare(
     action: &Action<'_>,
     scratch: &Scratch,
     inputs: BTreeMap<String, Input>,
+    kept: &Path,
 ) -> Result<Job, ActionError> {
+    let resume = action.node.kind.resumes.then(|| kept.to_owned());
+    if let Some(folder) = &resume {
+        fs_err::create_dir_all(folder)?;
+    }
     let made = scratch.outputs();
     let mut outputs = BTreeMap::new();
     // A name that keeps the extension, for programs that go by it.
@@ -202,6 +217,7 @@ fn prepare(
         seed: action.node.seed,
         device: action.device,
         scratch: scratch.path(),
+        resume,
         dir: action.dir.to_owned(),
         env: action.ready.key.env.clone(),
         secrets: secrets(action.node),

@@ -56,6 +56,8 @@ struct Running {
     sum: (u64, u64),
     unit: String,
     note: String,
+    /// What was worked through when it was first heard of, and since; the unit, and when.
+    work: Option<(u64, u64, String, Instant)>,
     actions: usize,
     finished: usize,
     cached: usize,
@@ -188,7 +190,10 @@ impl Display {
             bars.set(stage, done, total, said);
         } else if running.spoke.elapsed() >= QUIET {
             running.spoke = Instant::now();
-            let text = format!("        {} {said}", pad(stage, self.width));
+            let left = running.pace().and_then(|(_, left)| left);
+            let left = left.map(|left| format!("  about {} left", duration(left)));
+            let left = left.unwrap_or_default();
+            let text = format!("        {} {said}{left}", pad(stage, self.width));
             self.line(&text);
         }
     }
@@ -384,6 +389,7 @@ impl Running {
             sum: (0, 0),
             unit: String::new(),
             note: String::new(),
+            work: None,
             actions,
             finished: 0,
             cached,
@@ -403,6 +409,30 @@ impl Running {
         self.sum.1 = (self.sum.1 + now.1).saturating_sub(old.1);
         self.unit = progress.unit.to_string();
         self.note = progress.note.to_string();
+        if let (Some((count, unit)), true) = (&progress.work, self.actions == 1) {
+            let now = || (*count, *count, unit.clone(), Instant::now());
+            let work = self.work.get_or_insert_with(now);
+            // What is behind the first word of it was done at another time, or is unknown.
+            work.1 = work.1.max(*count);
+        }
+    }
+
+    /// How fast it works, and how long the rest will take in milliseconds, once it can be told.
+    fn pace(&self) -> Option<(String, Option<u64>)> {
+        let (first, now, unit, since) = self.work.as_ref()?;
+        let seconds = since.elapsed().as_secs_f64();
+        if now <= first || seconds < 1.0 {
+            return None;
+        }
+        let speed = (now - first) as f64 / seconds;
+        let (done, total) = self.sum;
+        // The first steps of a run that goes on were done before.
+        let left = (done > 0 && done < total).then(|| {
+            let share = (now - first) as f64 / *now as f64;
+            let each = 1000.0 * seconds / (done as f64 * share);
+            (each * (total - done) as f64) as u64
+        });
+        Some((format!("{} {unit}/s", number(speed.round() as usize)), left))
     }
 
     /// How far it is: done, of how many (0 where that is not known), and in words.
@@ -427,6 +457,9 @@ impl Running {
         let note = if self.note.is_empty() { &self.last } else { &self.note };
         if !note.is_empty() {
             said.push_str(&format!("  {note}"));
+        }
+        if let Some((speed, _)) = self.pace() {
+            said.push_str(&format!("  {speed}"));
         }
         (done, total, said.trim_start().to_owned())
     }

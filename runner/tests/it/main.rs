@@ -7,10 +7,14 @@ mod cache;
 #[cfg(target_os = "linux")]
 mod calls;
 mod clocks;
+#[cfg(feature = "lm")]
+mod decide;
 mod disk;
 mod explain;
 mod fetch;
 mod front;
+#[cfg(feature = "lm")]
+mod generate;
 mod hub;
 mod incremental;
 mod items;
@@ -22,6 +26,8 @@ mod many;
 #[cfg(target_os = "linux")]
 mod memory;
 mod merge;
+#[cfg(feature = "lm")]
+mod models;
 mod plan;
 mod progress;
 mod random;
@@ -30,6 +36,8 @@ mod reproduce;
 mod run;
 mod sandbox;
 mod semantics;
+#[cfg(all(feature = "lm", unix))]
+mod serve;
 mod space;
 mod sweep;
 mod toy;

@@ -12,7 +12,7 @@
 //! With `map` each item is an action of its own; its outputs then hold `{name}` or `{stem}`.
 
 #[cfg(unix)]
-mod environment;
+pub(crate) mod environment;
 #[cfg(unix)]
 mod failure;
 mod files;

@@ -27,6 +27,7 @@
 pub mod beside;
 pub mod bins;
 pub mod prompt;
+pub mod state;
 pub mod words;
 
 #[cfg(test)]
@@ -72,6 +73,19 @@ impl Style {
     }
 }
 
+/// Which rows get a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Spans {
+    /// Those of the training and the test span.
+    #[default]
+    TrainTest,
+    /// Those of the sealed holdout and no others. This opens it: once, for the last word on a model that
+    /// was chosen without it. `evaluate` with `split: holdout` takes the prompts, and each configuration
+    /// that it tries there counts as an opening in the ledger of trials.
+    Holdout,
+}
+
 /// Parameters of `encode`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +110,9 @@ pub struct Params {
     pub max_tokens: Option<usize>,
     /// The encoding whose tokens count.
     pub encoding: Encoding,
+    /// Which rows get a prompt: `train_test`, or `holdout`, which opens the sealed holdout.
+    #[serde(skip_serializing_if = "Spans::usual")]
+    pub split: Spans,
     /// The first date that gets a prompt.
     pub from: Option<String>,
     /// The last date that gets a prompt.
@@ -104,7 +121,7 @@ pub struct Params {
     pub stride: usize,
     /// Training prompts at most, spread evenly. Without it, all.
     pub max_train_rows: Option<usize>,
-    /// Test prompts at most: the first so many, without holes. Without it, all.
+    /// Test or holdout prompts at most: the first so many, without holes. Without it, all.
     pub max_test_rows: Option<usize>,
 }
 
@@ -121,12 +138,19 @@ impl Default for Params {
             decimals: 1,
             max_tokens: Some(256),
             encoding: Encoding::default(),
+            split: Spans::default(),
             from: None,
             to: None,
             stride: 1,
             max_train_rows: None,
             max_test_rows: None,
         }
+    }
+}
+
+impl Spans {
+    fn usual(&self) -> bool {
+        *self == Spans::default()
     }
 }
 
@@ -178,14 +202,25 @@ impl Stage for Encode {
                 table::first(&files),
                 "no row is left to write a prompt for",
             )
-            .hint("check `from` and `to` against the dates of the training and test span"));
+            .hint(match params.split {
+                Spans::TrainTest => "check `from` and `to` against the dates of the training and test span",
+                Spans::Holdout => "`splits.holdout_start` of the featurize stage seals a holdout; check `from` and `to` against it",
+            }));
         }
         let mut json = serde_json::to_string_pretty(&bins).map_err(std::io::Error::from)?;
         json.push('\n');
         fs_err::write(ctx.output("bins")?, json)?;
         let all = (told.train + told.test) as f64;
-        ctx.metric("prompts_train", told.train as f64);
-        ctx.metric("prompts_test", told.test as f64);
+        if params.split == Spans::Holdout {
+            ctx.metric("prompts_holdout", told.test as f64);
+            ctx.warn(format!(
+                "the sealed holdout is open: {} prompts; whatever is chosen after looking at it needs a new one",
+                told.test
+            ));
+        } else {
+            ctx.metric("prompts_train", told.train as f64);
+            ctx.metric("prompts_test", told.test as f64);
+        }
         ctx.metric("words_mean", told.words as f64 / all);
         ctx.metric("tokens_mean", told.tokens as f64 / all);
         ctx.metric("tokens_max", told.most_tokens as f64);
@@ -270,7 +305,9 @@ struct Choice<I: Iterator<Item = usize>> {
     /// The numbers of the training rows within the dates that are taken.
     train: std::iter::Peekable<I>,
     seen: usize,
-    /// Test rows that may still be taken.
+    /// The split that is taken beside them: test, or holdout alone.
+    judged: Split,
+    /// Rows of it that may still be taken.
     test: usize,
 }
 
@@ -293,7 +330,12 @@ fn choice(
     let strided = train.div_ceil(stride);
     let taken = evenly(strided, params.max_train_rows.unwrap_or(usize::MAX));
     let train = taken.map(move |i| i * stride).peekable();
-    Ok(Choice { from, to, train, seen: 0, test: params.max_test_rows.unwrap_or(usize::MAX) })
+    let judged = match params.split {
+        Spans::TrainTest => Split::Test,
+        Spans::Holdout => Split::Holdout,
+    };
+    let test = params.max_test_rows.unwrap_or(usize::MAX);
+    Ok(Choice { from, to, train, seen: 0, judged, test })
 }
 
 fn within(row: &Row, from: Option<Bound>, to: Option<Bound>) -> bool {
@@ -306,11 +348,11 @@ impl<I: Iterator<Item = usize>> Choice<I> {
             return false;
         }
         match row.split {
-            Split::Train => {
+            Split::Train if self.judged == Split::Test => {
                 self.seen += 1;
                 self.train.next_if_eq(&(self.seen - 1)).is_some()
             }
-            Split::Test if self.test > 0 => {
+            split if split == self.judged && self.test > 0 => {
                 self.test -= 1;
                 true
             }

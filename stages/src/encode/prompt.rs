@@ -15,7 +15,7 @@ pub struct Prompt {
     pub id: String,
     /// The date of the decision.
     pub t0: String,
-    /// `train` or `test`.
+    /// `train` or `test`; `holdout` where that was opened.
     pub split: Split,
     /// The text; a completion goes on right after it.
     pub prompt: String,

@@ -91,6 +91,34 @@ fn the_narrative_reads_back() {
     }
 }
 
+/// One state by itself is told as the row of the table that it is.
+#[test]
+fn a_state_is_told_as_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = features(dir.path(), 1);
+    let with = json!({ "context_states": 2, "max_tokens": 300 });
+    let ran = encode(with.clone(), &path);
+    let (names, rows) = (names(&path), table::read(&path).unwrap());
+    let bins: Bins = serde_json::from_str(&ran.text("bins")).unwrap();
+    let params: Params = serde_json::from_value(with).unwrap();
+    let all = prompts(&ran);
+    let named = |row: &Row| names.iter().cloned().zip(row.features.iter().copied()).collect();
+    for prompt in all.iter().step_by(37) {
+        let at = rows.iter().position(|row| row.date == prompt.t0).unwrap();
+        let before = rows[at - 3..at].iter();
+        let state = state::State {
+            features: named(&rows[at]),
+            close: Some(rows[at].close),
+            before: before
+                .map(|row| state::Before { close: row.close, features: named(row) })
+                .collect(),
+            ..state::State::default()
+        };
+        assert_eq!(state::tell(&params, &bins, &state).unwrap(), prompt.prompt);
+    }
+    assert!(all.len() > 100);
+}
+
 /// On a book the state has other features, of other sizes; its numbers read back too.
 #[test]
 fn the_narrative_of_a_book_reads_back() {
@@ -345,4 +373,32 @@ fn a_folder_of_tables_is_read_as_one() {
     write("c.csv", head, &rows[600..]);
     let said = error();
     assert!(said.ends_with("c.csv:2: dates do not ascend"), "{said}");
+}
+
+#[test]
+fn the_holdout_is_opened_on_purpose_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let bars = bars_file(dir.path(), &simulated(700, 4));
+    let mut with = params();
+    with["splits"]["holdout_start"] = json!(day(650));
+    let ran = testing::run::<Featurize>(with, &[("bars", &bars)]).unwrap();
+    let path = &ran.outputs["features"];
+    let usual = encode(json!({}), path);
+    assert!(prompts(&usual).iter().all(|prompt| prompt.split != Split::Holdout));
+    assert!(usual.warnings.is_empty() && !usual.metrics.contains_key("prompts_holdout"));
+    let opened = encode(json!({ "split": "holdout" }), path);
+    let all = prompts(&opened);
+    assert_eq!((all.len(), &*all[0].t0), (50, &*day(650)));
+    assert!(all.iter().all(|prompt| prompt.split == Split::Holdout));
+    assert_eq!(opened.metrics["prompts_holdout"], 50.0);
+    assert!(opened.warnings[0].contains("the sealed holdout is open: 50 prompts"));
+    // What the words mean was learnt without it.
+    assert_eq!(opened.text("bins"), usual.text("bins"));
+    let few = encode(json!({ "split": "holdout", "max_test_rows": 3 }), path);
+    assert_eq!(prompts(&few), all[..3]);
+    // There is none to open.
+    let sealed = features(dir.path(), 4);
+    let error = testing::run::<Encode>(json!({ "split": "holdout" }), &[("features", &sealed)]);
+    let error = error.err().unwrap();
+    assert!(error.help().unwrap().contains("splits.holdout_start"), "{error}");
 }

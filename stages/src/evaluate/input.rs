@@ -146,7 +146,7 @@ fn unreadable(path: &Path, error: &csv::Error) -> StageError {
     }
 }
 
-/// A prompt of the test span.
+/// A prompt of the span that is judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
     /// Row of the features at whose close it decides.
@@ -155,8 +155,8 @@ pub struct Prompt {
     pub text: String,
 }
 
-/// Reads the prompts of split `test`, in order of time.
-pub fn prompts(path: &Path, table: &Table) -> Result<Vec<Prompt>> {
+/// Reads the prompts of a split, `test` or `holdout`, in order of time.
+pub fn prompts(path: &Path, table: &Table, split: &str) -> Result<Vec<Prompt>> {
     #[derive(Deserialize)]
     struct Row {
         t0: String,
@@ -171,7 +171,7 @@ pub fn prompts(path: &Path, table: &Table) -> Result<Vec<Prompt>> {
                 .at(line)
                 .hint("each line needs `t0`, `split` and `prompt`, as `encode` writes them")
         })?;
-        if row.split != "test" {
+        if row.split != split {
             return Ok(());
         }
         let at = *rows.get(row.t0.as_str()).ok_or_else(|| {
@@ -179,10 +179,10 @@ pub fn prompts(path: &Path, table: &Table) -> Result<Vec<Prompt>> {
                 .at(line)
                 .hint("features and prompts must come from the same bars")
         })?;
-        if table.split.get(at).is_some_and(|s| s != "test") {
+        if table.split.get(at).is_some_and(|s| s != split) {
             return Err(StageError::bad(
                 path,
-                format!("{} is test here and not in the features", row.t0),
+                format!("{} is {split} here and not in the features", row.t0),
             )
             .at(line)
             .hint("features and prompts must come from the same split"));
@@ -196,8 +196,11 @@ pub fn prompts(path: &Path, table: &Table) -> Result<Vec<Prompt>> {
         Ok(())
     })?;
     if found.is_empty() {
-        return Err(StageError::bad(path, "no prompt of split `test`")
-            .hint("leave a test span in `featurize`, and longer than its gap"));
+        let hint = match split {
+            "test" => "leave a test span in `featurize`, and longer than its gap",
+            _ => "seal a holdout in `featurize`, and encode it with `split: holdout`",
+        };
+        return Err(StageError::bad(path, format!("no prompt of split `{split}`")).hint(hint));
     }
     Ok(found)
 }
@@ -306,7 +309,10 @@ mod tests {
         };
         let (_dir, path) =
             file("p.jsonl", &[row("2020-01-01", "train"), row("2020-01-02", "test")].join("\n"));
-        assert_eq!(prompts(&path, &table).unwrap(), [Prompt { row: 1, text: "p".into() }]);
+        assert_eq!(prompts(&path, &table, "test").unwrap(), [Prompt { row: 1, text: "p".into() }]);
+        // The holdout is another span, and is not taken for the test span.
+        let error = prompts(&path, &table, "holdout").unwrap_err();
+        assert!(error.help().unwrap().contains("split: holdout"), "{error}");
         for (rows, want) in [
             (row("2020-01-05", "test"), ":1: no features at 2020-01-05"),
             (row("2020-01-01", "test"), ":1: 2020-01-01 is test here"),
@@ -314,7 +320,7 @@ mod tests {
             ("{".into(), ":1: "),
         ] {
             let (_dir, path) = file("p.jsonl", &rows);
-            let error = prompts(&path, &table).unwrap_err().to_string();
+            let error = prompts(&path, &table, "test").unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

@@ -26,6 +26,9 @@ pub const SKEWNESS: &str = "skewness";
 /// Metric: their kurtosis; 3 of a normal distribution.
 pub const KURTOSIS: &str = "kurtosis";
 
+/// Metric: prompts of the sealed holdout that were answered. What has it opened the holdout.
+pub const HOLDOUT: &str = "holdout_prompts";
+
 /// Trials that the page lists; the one that it is about comes on top of them.
 const LISTED: usize = 20;
 
@@ -68,11 +71,28 @@ struct Page<'a> {
     latest: &'a str,
 }
 
-/// What the trial at `own`, or else the best, is worth among all on the same data.
+/// What the trial at `own`, or else the best, is worth among all on the same data: one on the test span
+/// among those on the test span, one that opened the sealed holdout among those that did.
 ///
 /// # Errors
 /// The page cannot be written.
 pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
+    let opened = |trial: &Tried| trial.metrics.contains_key(HOLDOUT);
+    let openings = tried.iter().filter(|trial| opened(trial)).count();
+    let on_it = match own {
+        Some(at) => opened(&tried[at]),
+        None => openings == tried.len() && openings > 0,
+    };
+    let own = own.map(|own| tried[..own].iter().filter(|trial| opened(trial) == on_it).count());
+    let tried: Vec<Tried> = tried.iter().filter(|t| opened(t) == on_it).cloned().collect();
+    let mut judged = among(&tried, own, openings)?;
+    if openings > 0 {
+        judged.numbers.insert("holdout_openings".into(), openings as f64);
+    }
+    Ok(judged)
+}
+
+fn among(tried: &[Tried], own: Option<usize>, openings: usize) -> Result<Judged> {
     let of = |at: usize, name: &str| tried[at].metrics.get(name).copied();
     let sharpe = |at: usize| of(at, SHARPE);
     let mut order: Vec<usize> = (0..tried.len()).collect();
@@ -97,7 +117,7 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
     let a_year = own.and_then(|at| Some(of(at, "sharpe")? / sharpe(at)?)).filter(|f| f.is_finite());
     let chance = chance.zip(a_year).map(|(chance, factor)| chance * factor);
     let of_year = |at: Option<usize>| at.and_then(|at| of(at, "sharpe"));
-    let line = match (tried.len(), rank) {
+    let mut line = match (tried.len(), rank) {
         (n, None) => format!("{}, without a Sharpe ratio to rank", configurations(n)),
         (1, Some(_)) => format!(
             "the only configuration so far, Sharpe ratio {}; P(Sharpe > 0) {}",
@@ -114,6 +134,9 @@ pub fn judge(tried: &[Tried], own: Option<usize>) -> Result<Judged> {
             or_none(deflated, percent)
         ),
     };
+    if openings > 0 {
+        line += &format!("; the sealed holdout was opened by {}", many(openings, "configuration"));
+    }
     let numbers = [
         ("trials", Some(tried.len() as f64)),
         ("rank", rank.map(|rank| rank as f64)),
@@ -267,6 +290,24 @@ mod tests {
         let two = [tried[10].clone(), trial(1, None)];
         assert!(!judge(&two, None).unwrap().numbers.contains_key("deflated_sharpe"));
         assert_eq!(judge(&[], None).unwrap().numbers["trials"], 0.0);
+    }
+
+    #[test]
+    fn openings_of_the_holdout_are_counted_and_judged_apart() {
+        let mut tried = rules();
+        let before = judge(&tried, Some(10)).unwrap();
+        let mut open = tried[3].clone();
+        open.metrics.insert(HOLDOUT.into(), 40.0);
+        tried.insert(5, open);
+        let after = judge(&tried, Some(11)).unwrap();
+        assert_eq!(after.numbers["deflated_sharpe"], before.numbers["deflated_sharpe"]);
+        assert_eq!(after.numbers["holdout_openings"], 1.0);
+        assert!(!before.numbers.contains_key("holdout_openings"));
+        let said = "; the sealed holdout was opened by 1 configuration";
+        assert_eq!(after.line, before.line + said);
+        let judged = judge(&tried, Some(5)).unwrap();
+        assert_eq!(judged.numbers["trials"], 1.0);
+        assert!(judged.line.starts_with("the only configuration") && judged.line.ends_with(said));
     }
 
     #[test]

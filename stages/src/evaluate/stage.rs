@@ -4,6 +4,7 @@ use super::answers::FAILURE;
 use super::assess::{Given, assess};
 use super::decide::{Count, decide};
 use super::inference::Moments;
+use super::params::Judging;
 use super::{Params, input, selection, write};
 use crate::featurize::table;
 use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
@@ -13,7 +14,7 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
@@ -45,7 +46,7 @@ impl Stage for Evaluate {
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
         let table = input::features(&table::files(ctx)?)?;
-        let mut prompts = input::prompts(ctx.file("prompts")?, &table)?;
+        let mut prompts = input::prompts(ctx.file("prompts")?, &table, params.split.name())?;
         let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
         let available = prompts.len();
         prompts.truncate(params.max_prompts.unwrap_or(available));
@@ -72,6 +73,10 @@ impl Stage for Evaluate {
             log,
             about,
         })?;
+        if params.split == Judging::Holdout {
+            // The mark by which the ledger of trials counts openings.
+            ctx.metric(selection::HOLDOUT, prompts.len() as f64);
+        }
         say(&found, ctx);
         write(&found, ctx.output("report")?, ctx.output("metrics")?, ctx.output("decisions")?)
     }

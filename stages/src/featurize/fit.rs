@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::feature::{Column, Fits};
-use super::labels::Label;
+use super::labels::{Label, Meta};
 use crate::{Result, StageError};
 
 /// Parameters fitted on the training span.
@@ -20,6 +20,9 @@ pub struct Fit {
     pub periods_per_year: f64,
     /// What the label is, where there is one.
     pub label: Option<Label>,
+    /// Whose side the label judges, where it is a meta-label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Meta>,
     /// What was learnt for each feature that needs it, by column.
     pub fits: Fits,
     /// Mean and deviation of each feature over the training rows. The columns are not scaled.

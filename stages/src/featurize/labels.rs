@@ -8,6 +8,10 @@
 //! fall to p (1 - stop sigma), or run out of time; the first of the three decides. Where the low and
 //! the high of one bar touch both, the stop is taken to have come first. Sigma is known at t0.
 //!
+//! A meta-label ([`Meta`]; ch. 3.6) leaves the side to something else, a feature or a model's answers,
+//! and says whether taking it paid: 1[side ret > 0]. The barriers then lie on the side's own path: `take`
+//! is profit whichever way it trades. Rows where nothing takes a side have no label.
+//!
 //! A row whose label would end after the data has none: it is not cut short.
 
 use std::collections::VecDeque;
@@ -61,6 +65,73 @@ fn fifty() -> f64 {
     50.0
 }
 
+/// Whether a side that something else takes is worth taking: label 1 where it paid, else 0.
+///
+/// `label_return` is then the return of the side, and a column `label_side` holds the side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Meta {
+    /// A column of `features` whose sign is the side, such as `momentum_20`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<String>,
+    /// The side is +1 where the column lies above this and -1 where it lies below minus this; between,
+    /// none is taken.
+    pub above: f64,
+    /// Instead of `side`, a column of port `answers` (a CSV file with `date`, such as the `decisions` of
+    /// `evaluate`, whose column is `action`): an action in words, JSON or code, or a number, by its sign.
+    /// It counts for the row of the same date alone. The answers must be of a model that has not learnt
+    /// from that row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
+    /// What becomes of a triple barrier that runs out of time.
+    pub timeout: Timeout,
+}
+
+/// What a triple barrier that runs out of time is to a meta-label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Timeout {
+    /// By the sign of the return of the side.
+    #[default]
+    Sign,
+    /// 0: only the barrier of profit is 1.
+    Lost,
+}
+
+impl Meta {
+    /// What the types cannot say. `columns` are those of the features, where they are known.
+    ///
+    /// # Errors
+    /// No source of sides or two, a threshold that is none, or a column that is not there.
+    pub fn check(&self, columns: Option<&[String]>) -> Result<(), Invalid> {
+        let hint = "`side` names a column of `features`, `answers` a column of port `answers`";
+        match (&self.side, &self.answers) {
+            (None, None) => return Err(Invalid::new("meta", "takes no side").help(hint)),
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("meta", "takes its side from two places").help(hint));
+            }
+            (Some(side), None) if columns.is_some_and(|columns| !columns.contains(side)) => {
+                let message = format!("there is no column `{side}` in `features`");
+                return Err(Invalid::new("meta.side", message).help("add it to `features`"));
+            }
+            _ => {}
+        }
+        if !(self.above >= 0.0 && self.above.is_finite()) {
+            return Err(Invalid::new("meta.above", "must be 0 or more"));
+        }
+        Ok(())
+    }
+
+    /// The side that a value of the column takes.
+    pub fn side_of(&self, value: Option<f64>) -> Option<i8> {
+        match value? {
+            x if x > self.above => Some(1),
+            x if x < -self.above => Some(-1),
+            _ => None,
+        }
+    }
+}
+
 /// How far a label looks ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -89,10 +160,13 @@ pub struct Known {
     pub t1: i64,
     /// How many rows later that was.
     pub rows: usize,
-    /// P_t1 / P_t0 - 1, at the barrier's price where one was touched by a low or a high.
+    /// P_t1 / P_t0 - 1, at the barrier's price where one was touched by a low or a high; of a meta-label
+    /// times the side.
     pub simple: f64,
-    /// 1 up, -1 down, 0 neither.
+    /// 1 up, -1 down, 0 neither; of a meta-label 1 where the side paid, else 0.
     pub class: i8,
+    /// The side of a meta-label; else 0.
+    pub side: i8,
 }
 
 impl Label {
@@ -149,6 +223,8 @@ struct Open {
     time: i64,
     price: f64,
     sigma: Option<f64>,
+    /// 1 or -1 of a meta-label, 0 where nothing takes a side; `None` without a meta-label.
+    side: Option<i8>,
     age: usize,
     known: Option<Known>,
 }
@@ -156,44 +232,53 @@ struct Open {
 /// Labels rows in their order; holds as many as the horizon reaches over.
 pub struct Labeller {
     label: Label,
+    /// Of a meta-label.
+    timeout: Option<Timeout>,
     sigma: Deviation,
     last: Option<f64>,
     open: VecDeque<Open>,
 }
 
 impl Labeller {
-    /// Before the first row.
-    pub fn new(label: Label) -> Labeller {
+    /// Before the first row; with `meta`, of meta-labels.
+    pub fn new(label: Label, meta: Option<&Meta>) -> Labeller {
         let span = if let Label::TripleBarrier { span, .. } = label { span } else { fifty() };
-        let open = VecDeque::new();
-        Labeller { label, sigma: Deviation::new(span), last: None, open }
+        let (open, timeout) = (VecDeque::new(), meta.map(|meta| meta.timeout));
+        Labeller { label, timeout, sigma: Deviation::new(span), last: None, open }
     }
 
-    /// Takes the next row: it decides rows before it, and is open itself.
-    pub fn push(&mut self, sample: &Sample) {
+    /// Takes the next row: it decides rows before it, and is open itself. `side` is what a meta-label
+    /// judges, where one is taken.
+    pub fn push(&mut self, sample: &Sample, side: Option<i8>) {
         if let Some(last) = self.last.replace(sample.close) {
             self.sigma.push(sample.close / last - 1.0);
         }
         let sigma = self.sigma.value();
-        self.push_with(sample, sigma);
+        self.push_with(sample, sigma, side);
     }
 
-    fn push_with(&mut self, sample: &Sample, sigma: Option<f64>) {
+    fn push_with(&mut self, sample: &Sample, sigma: Option<f64>, side: Option<i8>) {
         for row in self.open.iter_mut().filter(|row| row.known.is_none()) {
             row.age += 1;
-            row.known = decide(&self.label, row, sample);
+            row.known = match (row.side, self.timeout) {
+                (Some(0), _) => None,
+                (Some(side), Some(timeout)) => decide_side(&self.label, row, sample, side, timeout),
+                _ => decide(&self.label, row, sample),
+            };
         }
         let (time, price) = (sample.time, sample.close);
-        self.open.push_back(Open { time, price, sigma, age: 0, known: None });
+        let side = self.timeout.map(|_| side.unwrap_or(0));
+        self.open.push_back(Open { time, price, sigma, side, age: 0, known: None });
     }
 
     /// The label of the next row in order, once it is known. With `ended`, there are no more rows,
     /// and what is not known never will be: `Some(None)`.
     pub fn pop(&mut self, ended: bool) -> Option<Option<Known>> {
         let first = self.open.front()?;
-        // Without a sigma a barrier has no place, and there will be no label.
-        let never =
-            ended || (matches!(self.label, Label::TripleBarrier { .. }) && first.sigma.is_none());
+        // Without a sigma a barrier has no place, without a side there is nothing to judge, and there
+        // will be no label.
+        let placeless = matches!(self.label, Label::TripleBarrier { .. }) && first.sigma.is_none();
+        let never = ended || placeless || first.side == Some(0);
         let known = first.known;
         (known.is_some() || never).then(|| {
             self.open.pop_front();
@@ -208,7 +293,8 @@ fn decide(label: &Label, row: &Open, now: &Sample) -> Option<Known> {
         Horizon::Seconds(seconds) => now.time >= row.time.saturating_add((seconds * 1e9) as i64),
     };
     let simple = now.close / row.price - 1.0;
-    let at = |simple: f64, class: i8| Some(Known { t1: now.time, rows: row.age, simple, class });
+    let (t1, rows) = (now.time, row.age);
+    let at = |simple: f64, class: i8| Some(Known { t1, rows, simple, class, side: 0 });
     match *label {
         Label::ForwardReturn { .. } if due => at(simple, sign(simple)),
         Label::Direction { flat_below_bps, .. } if due => {
@@ -231,6 +317,32 @@ fn decide(label: &Label, row: &Open, now: &Sample) -> Option<Known> {
         }
         _ => None,
     }
+}
+
+/// The same for a side: on its own path, which of a short is the market's upside down.
+fn decide_side(
+    label: &Label,
+    row: &Open,
+    now: &Sample,
+    side: i8,
+    timeout: Timeout,
+) -> Option<Known> {
+    let s = f64::from(side);
+    let mirrored = |price: f64| row.price * (1.0 + s * (price / row.price - 1.0));
+    let (low, high) = if side > 0 { (now.low, now.high) } else { (now.high, now.low) };
+    let own = Sample {
+        time: now.time,
+        low: mirrored(low),
+        high: mirrored(high),
+        close: mirrored(now.close),
+        ..Sample::default()
+    };
+    let known = decide(label, row, &own)?;
+    let paid = match (label, known.class, timeout) {
+        (Label::TripleBarrier { .. }, 0, Timeout::Sign) => known.simple > 0.0,
+        (_, class, _) => class > 0,
+    };
+    Some(Known { class: i8::from(paid), side, ..known })
 }
 
 fn sign(x: f64) -> i8 {
@@ -346,11 +458,11 @@ mod tests {
             assert!(events.len() > 50);
             for event in events {
                 let i = event["i"].as_u64().unwrap() as usize;
-                let mut labeller = Labeller::new(label);
-                labeller.push_with(&days[i], event["trgt"].as_f64());
+                let mut labeller = Labeller::new(label, None);
+                labeller.push_with(&days[i], event["trgt"].as_f64(), None);
                 let later = days[i + 1..].iter();
                 let known = later.into_iter().find_map(|day| {
-                    labeller.push_with(day, None);
+                    labeller.push_with(day, None, None);
                     labeller.pop(false)
                 });
                 let known = known.unwrap().unwrap();
@@ -362,6 +474,68 @@ mod tests {
                 assert!(i64::from(known.class) == bin || both == 2.0 && ran_out, "{i}");
             }
         }
+    }
+
+    /// mlfinpy calls the side's return exp(side ln(1 + r)) - 1, and what runs out of time lost.
+    #[test]
+    fn meta_labels_agree_with_the_reference() {
+        let expected = expected();
+        let days = daily(&expected);
+        let horizon = Horizon::Seconds(10.0 * 86_400.0);
+        let (take, stop, touch) = (1.0, 1.0, Touch::Close);
+        let label = Label::TripleBarrier { horizon, take, stop, touch, span: 50.0 };
+        let by = |timeout| Meta { side: Some("momentum_20".into()), timeout, ..Meta::default() };
+        let (lost, signed) = (by(Timeout::Lost), by(Timeout::Sign));
+        let events = expected["meta_label_mom20"].as_array().unwrap();
+        let (mut shorts, mut late) = (0, 0);
+        for event in events {
+            let i = event["i"].as_u64().unwrap() as usize;
+            let side = lost.side_of(Some(days[i].close / days[i - 20].close - 1.0)).unwrap();
+            assert_eq!(Some(f64::from(side)), event["side"].as_f64());
+            let known = |meta: &Meta| {
+                let mut labeller = Labeller::new(label, Some(meta));
+                labeller.push_with(
+                    &days[i],
+                    expected["daily_vol"][i.to_string()].as_f64(),
+                    Some(side),
+                );
+                days[i + 1..].iter().find_map(|day| {
+                    labeller.push_with(day, None, None);
+                    labeller.pop(false)
+                })
+            };
+            let ours = known(&lost).unwrap().unwrap();
+            assert_eq!(ours.t1, days[event["t1"].as_u64().unwrap() as usize].time, "{i}");
+            let theirs = (1.0 + f64::from(side) * ours.simple).powi(side.into()) - 1.0;
+            assert!((theirs - event["ret"].as_f64().unwrap()).abs() < 1e-12, "{i}");
+            assert_eq!(Some(i64::from(ours.class)), event["bin"].as_i64(), "{i}");
+            let by_sign = known(&signed).unwrap().unwrap();
+            assert_eq!((by_sign.class == 1, by_sign.side), (ours.simple > 0.0, side));
+            shorts += usize::from(side < 0);
+            late += usize::from(by_sign.class != ours.class);
+        }
+        assert!(events.len() == 64 && shorts > 10 && late > 3);
+    }
+
+    #[test]
+    fn without_a_side_there_is_no_label() {
+        let horizon = Horizon::Bars(1);
+        let meta = Meta { side: Some("x".into()), above: 0.5, ..Meta::default() };
+        let sides = [0.5, 0.6, -0.6, 0.9].map(|x| meta.side_of(Some(x)));
+        assert_eq!(sides, [None, Some(1), Some(-1), Some(1)]);
+        let mut labeller = Labeller::new(Label::ForwardReturn { horizon }, Some(&meta));
+        let mut out = Vec::new();
+        for ((time, close), side) in [100.0, 101.0, 99.0, 98.0].into_iter().enumerate().zip(sides) {
+            labeller.push(&bar(time as i64, close, close, close), side);
+            out.extend(std::iter::from_fn(|| labeller.pop(false)));
+        }
+        let classes: Vec<_> = out.iter().map(|known| known.map(|k| (k.class, k.side))).collect();
+        assert_eq!(classes, [None, Some((0, 1)), Some((1, -1))]);
+        assert!(Meta::default().check(None).unwrap_err().message.contains("no side"));
+        let columns = ["y".to_owned()];
+        assert_eq!(meta.check(Some(&columns)).unwrap_err().path, "meta.side");
+        let both = Meta { answers: Some("action".into()), ..meta };
+        assert!(both.check(None).unwrap_err().message.contains("two places"));
     }
 
     fn bar(time: i64, low: f64, high: f64, close: f64) -> Sample {
@@ -377,11 +551,11 @@ mod tests {
             touch: Touch::Range,
             span: 50.0,
         };
-        let mut labeller = Labeller::new(label);
-        labeller.push_with(&bar(0, 100.0, 100.0, 100.0), Some(0.01));
-        labeller.push_with(&bar(1, 99.5, 100.5, 100.0), Some(0.01));
+        let mut labeller = Labeller::new(label, None);
+        labeller.push_with(&bar(0, 100.0, 100.0, 100.0), Some(0.01), None);
+        labeller.push_with(&bar(1, 99.5, 100.5, 100.0), Some(0.01), None);
         assert_eq!(labeller.pop(false), None);
-        labeller.push_with(&bar(2, 90.0, 110.0, 100.0), Some(0.01));
+        labeller.push_with(&bar(2, 90.0, 110.0, 100.0), Some(0.01), None);
         let known = labeller.pop(false).unwrap().unwrap();
         assert_eq!((known.t1, known.class), (2, -1));
         assert!((known.simple + 0.01).abs() < 1e-15);
@@ -390,11 +564,11 @@ mod tests {
     #[test]
     fn rows_come_out_in_order_and_the_last_have_none() {
         let label = Label::Direction { horizon: Horizon::Bars(2), flat_below_bps: 50.0 };
-        let mut labeller = Labeller::new(label);
+        let mut labeller = Labeller::new(label, None);
         let closes = [100.0, 101.0, 100.2, 103.0];
         let mut out = Vec::new();
         for (time, close) in closes.into_iter().enumerate() {
-            labeller.push(&bar(time as i64, close, close, close));
+            labeller.push(&bar(time as i64, close, close, close), None);
             out.extend(std::iter::from_fn(|| labeller.pop(false)));
         }
         out.extend(std::iter::from_fn(|| labeller.pop(true)));

@@ -47,6 +47,7 @@ pub fn learn(
         train_rows: scan.spans.train,
         periods_per_year: scan.periods_per_year,
         label: params.label,
+        meta: params.meta.clone(),
         fits,
         ..Fit::default()
     })

@@ -28,6 +28,7 @@ pub mod labels;
 mod learn;
 mod proof;
 mod scan;
+mod sides;
 pub mod split;
 pub mod table;
 pub mod window;
@@ -47,7 +48,7 @@ use crate::market::{Series, Source};
 use crate::{Context, Format, Invalid, Items, Named, Port, Result, Stage, StageError};
 use feature::{Column, FeatureSpec};
 use fit::Fit;
-use labels::Label;
+use labels::{Label, Meta};
 use split::Splits;
 
 /// What is tried on the data beside the work.
@@ -102,6 +103,9 @@ pub struct Params {
     pub periods_per_year: Option<f64>,
     /// What a row is to be judged by.
     pub label: Option<Label>,
+    /// Makes the label a meta-label: whether a side that a feature or a model takes is worth taking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Meta>,
     /// Training and test span.
     pub splits: Splits,
     /// How many faults of the data are put up with.
@@ -136,12 +140,16 @@ impl Stage for Featurize {
             Some(_) => Port::input("fit", Format::Metrics),
             None => Port::optional("fit", Format::Metrics),
         };
-        vec![
+        let mut ports = vec![
             Port::input(params.port(), format),
             Port::optional("index", Format::Any),
             Port::optional("peers", Format::Any),
             fit,
-        ]
+        ];
+        if params.meta.as_ref().is_some_and(|meta| meta.answers.is_some()) {
+            ports.push(Port::input("answers", Format::Any));
+        }
+        ports
     }
 
     fn items(params: &Params) -> Option<Items> {
@@ -178,6 +186,7 @@ impl Stage for Featurize {
         if let Some(label) = &params.label {
             label.check("label")?;
         }
+        check_meta(params)?;
         params.splits.check()?;
         if params.by_file.is_some() { check_by_file(params) } else { Ok(()) }
     }
@@ -200,6 +209,20 @@ impl Stage for Featurize {
         }
         write::write(params, &columns, &scan, fit, ctx)
     }
+}
+
+fn check_meta(params: &Params) -> Result<(), Invalid> {
+    let Some(meta) = &params.meta else { return Ok(()) };
+    if params.label.is_none() {
+        return Err(Invalid::new("meta", "judges a side, and there is no `label` to judge it by")
+            .help("add a `label`, such as { triple_barrier: { horizon: { bars: 10 } } }"));
+    }
+    let named = |list: &Vec<FeatureSpec>| {
+        let columns = feature::parse(list)?;
+        Ok(columns.into_iter().map(|column| column.name).collect::<Vec<_>>())
+    };
+    let columns = params.features.as_ref().map(named).transpose()?;
+    meta.check(columns.as_deref())
 }
 
 /// What a file alone does not tell.

@@ -5,7 +5,8 @@
 //! `embargo_bars` after that end are kept out of the test span, since windows and autocorrelation
 //! carry the training span into them. Both are `gap`.
 //!
-//! Rows from `holdout_start` on are sealed: they are `holdout`, and no stage takes them.
+//! Rows from `holdout_start` on are sealed: they are `holdout`, and no stage takes them unless its
+//! `split: holdout` says so.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

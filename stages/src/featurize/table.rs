@@ -13,7 +13,7 @@ use crate::market::{Quote, time};
 use crate::{Context, Result, StageError};
 
 /// Columns after `split` that are no features.
-pub const COMPANIONS: [&str; 10] = [
+pub const COMPANIONS: [&str; 11] = [
     "bid",
     "bid_size",
     "ask",
@@ -24,6 +24,7 @@ pub const COMPANIONS: [&str; 10] = [
     "t1",
     "label",
     "label_return",
+    "label_side",
 ];
 
 /// A row of `features.csv`.

@@ -342,3 +342,78 @@ fn a_file_without_test_rows_is_warned_of_and_one_without_training_rows_refused()
     let error = run(200).err().unwrap().to_string();
     assert!(error.ends_with("every row of the training span (196 rows) is warm-up"), "{error}");
 }
+
+#[test]
+fn meta_labels_judge_the_side_of_a_feature_and_of_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let bars = bars_file(dir.path(), &simulated(700, 5));
+    let mut with = params();
+    with["features"] = json!(["rsi_14", { "momentum": { "bars": 20, "as": "trend" } }]);
+    with["label"] = json!({ "triple_barrier": { "horizon": { "bars": 4 }, "touch": "close" } });
+    let plain = run(with.clone(), &bars).unwrap();
+    with["meta"] = json!({ "side": "trend", "above": 0.5 });
+    let meta = run(with.clone(), &bars).unwrap();
+    let of = |ran: &Ran, name: &str| column(ran, name);
+    let (trend, sides) = (of(&meta, "trend"), of(&meta, "label_side"));
+    let (labels, returns) = (of(&meta, "label"), of(&meta, "label_return"));
+    let mut judged = 0;
+    for (row, trend) in trend.iter().enumerate().filter(|(row, _)| *row < 690) {
+        let trend: f64 = trend.parse().unwrap_or(0.0);
+        let side = if trend > 0.5 {
+            "1"
+        } else if trend < -0.5 {
+            "-1"
+        } else {
+            ""
+        };
+        assert_eq!(sides[row], side, "{row}");
+        assert_eq!(labels[row].is_empty(), side.is_empty());
+        if side.is_empty() {
+            continue;
+        }
+        judged += 1;
+        let own: f64 = returns[row].parse().unwrap();
+        assert_eq!(labels[row], if own > 0.0 { "1" } else { "0" });
+        // The barriers are alike on both sides, and so the market's own label ends when the side's does.
+        assert_eq!(of(&plain, "t1")[row], of(&meta, "t1")[row]);
+        let market: f64 = of(&plain, "label_return")[row].parse().unwrap();
+        assert!((own - side.parse::<f64>().unwrap() * market).abs() < 1e-12);
+    }
+    assert!(judged > 200);
+    let fit: Fit = serde_json::from_str(&meta.text("fit")).unwrap();
+    assert_eq!(fit.class_weights.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    // It is no feature to those who read the table.
+    assert_eq!(table::Rows::open(&meta.outputs["features"]).unwrap().names(), ["rsi_14", "trend"]);
+
+    // The same sides from a file.
+    let answers = dir.path().join("answers.csv");
+    let mut text = String::from("date,action\n");
+    for (row, side) in sides.iter().enumerate() {
+        let action = match &**side {
+            "1" => "buy market",
+            "-1" => "sell limit 10",
+            _ => "flat",
+        };
+        writeln!(text, "{},{action}", day(row)).unwrap();
+    }
+    fs_err::write(&answers, text).unwrap();
+    with["meta"] = json!({ "answers": "action" });
+    let inputs: &[(&str, &Path)] = &[("bars", &bars), ("answers", &answers)];
+    let from_file = testing::run::<Featurize>(with.clone(), inputs).unwrap();
+    assert_eq!(from_file.text("features"), meta.text("features"));
+    // Refusals.
+    for (meta, label, path) in [
+        (json!({ "side": "rsi" }), true, "meta.side"),
+        (json!({}), true, "meta"),
+        (json!({ "side": "trend" }), false, "meta"),
+        (json!({ "side": "trend", "above": -1 }), true, "meta.above"),
+    ] {
+        let mut with = with.clone();
+        with["meta"] = meta;
+        if !label {
+            with["label"] = Value::Null;
+        }
+        let params: Params = serde_json::from_value(with).unwrap();
+        assert_eq!(Featurize::check(&params).unwrap_err().path, path);
+    }
+}

@@ -11,6 +11,7 @@ use super::fit::{Fit, Scalers, short};
 use super::folds::Fold;
 use super::labels::{Known, Labeller, balance};
 use super::scan::Scan;
+use super::sides::Sides;
 use super::split::Split;
 use super::{Params, wrong};
 use crate::market::spool::Unspool;
@@ -78,7 +79,8 @@ pub fn write(
     let mut out = BufWriter::with_capacity(1 << 18, fs_err::File::create(path)?);
     header(&mut out, params, columns, scan)?;
     let mut rack = Rack::new(columns, scan, &fit)?;
-    let mut labeller = params.label.map(Labeller::new);
+    let mut labeller = params.label.map(|label| Labeller::new(label, params.meta.as_ref()));
+    let mut sides = Sides::open(params.meta.as_ref(), columns, ctx)?;
     let mut waiting: VecDeque<Waiting> = VecDeque::new();
     let (mut sums, mut done) = (Sums::default(), 0);
     let mut file = Unspool::open(&scan.spool)?;
@@ -89,7 +91,7 @@ pub fn write(
         if more {
             rack.push(&sample, &mut values);
             if let Some(labeller) = &mut labeller {
-                labeller.push(&sample);
+                labeller.push(&sample, sides.at(sample.time, &values)?);
             }
             waiting.push_back(cells(&sample, &values, scan));
             row += 1;
@@ -157,6 +159,9 @@ fn header(out: &mut impl Write, params: &Params, columns: &[Column], scan: &Scan
     if params.label.is_some() {
         write!(out, ",t1,label,label_return")?;
     }
+    if params.meta.is_some() {
+        write!(out, ",label_side")?;
+    }
     Ok(writeln!(out)?)
 }
 
@@ -216,9 +221,13 @@ fn finish(
     write!(out, ",{}", split.name())?;
     out.write_all(&waits.cells.1)?;
     match label {
-        Some(Known { t1, simple, class, .. }) => {
+        Some(Known { t1, simple, class, side, .. }) => {
             write!(out, ",{},{class},{simple}", scan.form.write(t1))?;
+            if params.meta.is_some() {
+                write!(out, ",{side}")?;
+            }
         }
+        None if params.meta.is_some() => write!(out, ",,,,")?,
         None if params.label.is_some() => write!(out, ",,,")?,
         None => {}
     }

@@ -115,6 +115,10 @@ impl Session {
     pub fn capacity(&self) -> usize {
         self.capacity
     }
+    /// The logits that the last read gave; none before it.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
     /// Forgets all but the first `len` tokens; costs nothing.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

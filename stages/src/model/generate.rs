@@ -6,43 +6,19 @@
 //! There is no beam search, and no grammar: what is drawn is checked by whoever parses it.
 
 use burn::prelude::*;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 use super::kernels::Kernels;
 use super::llama::{Cache, Llama};
-use super::weights::uniform;
+pub use crate::decode::Sampling;
+use crate::decode::sampling::{draw, stream};
 use crate::{Result, StageError};
-
-/// How to draw.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token.
-    pub temperature: f32,
-    /// Draws among that many most likely tokens; 0 means all.
-    pub top_k: usize,
-    /// Draws among the most likely tokens that together have this probability; 1 means all.
-    pub top_p: f32,
-    /// Most tokens of a sample.
-    pub max_tokens: usize,
-    /// Tokens that end a sample; the one drawn is its last.
-    pub stop: Vec<u32>,
-}
-
-impl Sampling {
-    /// The most likely token each time.
-    pub fn greedy(max_tokens: usize, stop: &[u32]) -> Sampling {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, max_tokens, stop: stop.to_vec() }
-    }
-}
 
 /// What was drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The tokens, with the one that stopped it.
     pub tokens: Vec<u32>,
-    /// The log-probability of each at the temperature (at 1 where it is 0), among all tokens:
-    /// `top_k` and `top_p` do not raise it.
+    /// The log-probability of each, as [`draw`] gives it.
     pub log_probs: Vec<f32>,
     /// It ended by a stop token and not by `max_tokens`.
     pub stopped: bool,
@@ -52,6 +28,8 @@ pub struct Sample {
 #[derive(Clone, Debug)]
 pub struct Prompt<B: Backend> {
     cache: Cache<B>,
+    /// The different tokens that it has.
+    tokens: Vec<u32>,
     /// Logits of the next token.
     logits: Vec<f32>,
 }
@@ -62,7 +40,7 @@ impl<B: Kernels> Prompt<B> {
         let capacity = (tokens.len() + room).min(model.config.context());
         let mut cache = model.cache(1, capacity.max(tokens.len()));
         let logits = step(model, tokens, &mut cache)?;
-        Ok(Prompt { cache, logits })
+        Ok(Prompt { cache, tokens: different(tokens.to_vec()), logits })
     }
 
     /// This prompt and more tokens after it. What was read is not read again.
@@ -72,13 +50,20 @@ impl<B: Kernels> Prompt<B> {
         }
         let mut cache = self.cache.clone();
         let logits = step(model, tokens, &mut cache)?;
-        Ok(Prompt { cache, logits })
+        let all = [self.tokens.as_slice(), tokens].concat();
+        Ok(Prompt { cache, tokens: different(all), logits })
     }
 
     /// Logits of the token after the prompt.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
+}
+
+fn different(mut tokens: Vec<u32>) -> Vec<u32> {
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 /// Reads `[b, t]` tokens and gives the logits after the last of each sequence, `[b, vocab]`.
@@ -111,13 +96,10 @@ pub fn sample<B: Kernels>(
     if n == 0 || most == 0 {
         return Ok(samples);
     }
-    let mut streams: Vec<ChaCha8Rng> = (0..n)
-        .map(|i| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(i as u64);
-            rng
-        })
-        .collect();
+    let mut streams: Vec<_> = (0..n).map(|i| stream(seed, i as u64)).collect();
+    // The different tokens so far of each sample, where the penalty asks for them.
+    let penalised = sampling.repetition_penalty != 1.0;
+    let mut seen = vec![if penalised { prompt.tokens.clone() } else { Vec::new() }; n];
     let mut cache = prompt.cache.repeat(n);
     let mut logits = prompt.logits.repeat(n);
     let vocab = prompt.logits.len();
@@ -125,9 +107,13 @@ pub fn sample<B: Kernels>(
     for drawn in 1..=most {
         let mut next = vec![idle; n];
         let rows = logits.chunks_exact(vocab).zip(&mut streams);
-        for ((sample, next), (row, rng)) in samples.iter_mut().zip(&mut next).zip(rows) {
+        let each = samples.iter_mut().zip(&mut seen).zip(&mut next).zip(rows);
+        for (((sample, seen), next), (row, rng)) in each {
             if !sample.stopped {
-                let (token, log_prob) = draw(row, sampling, rng);
+                let (token, log_prob) = draw(row, None, seen, sampling, rng)?;
+                if penalised && !seen.contains(&token) {
+                    seen.push(token);
+                }
                 sample.tokens.push(token);
                 sample.log_probs.push(log_prob);
                 sample.stopped = sampling.stop.contains(&token);
@@ -152,47 +138,4 @@ pub fn generate<B: Kernels>(
 ) -> Result<Vec<Sample>> {
     let prompt = Prompt::read(model, prompt, sampling.max_tokens)?;
     sample(model, &prompt, n, sampling, seed)
-}
-
-/// One token of a row of logits, and its log-probability.
-fn draw(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> (u32, f32) {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x > logits[best] {
-            best = i;
-        }
-    }
-    let greedy = sampling.temperature <= 0.0;
-    let heat = if greedy { 1.0 } else { f64::from(sampling.temperature) };
-    let top = f64::from(logits[best]);
-    let weight = |i: usize| ((f64::from(logits[i]) - top) / heat).exp();
-    let weights: Vec<f64> = (0..logits.len()).map(weight).collect();
-    let total: f64 = weights.iter().sum();
-    let log_prob = |i: usize| ((f64::from(logits[i]) - top) / heat - total.ln()) as f32;
-    if greedy {
-        return (best as u32, log_prob(best));
-    }
-    let mut among: Vec<usize> = (0..logits.len()).collect();
-    if sampling.top_k > 0 || sampling.top_p < 1.0 {
-        among.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-        if sampling.top_k > 0 {
-            among.truncate(sampling.top_k);
-        }
-        let mut held: f64 = among.iter().map(|&i| weights[i]).sum();
-        let enough = held * f64::from(sampling.top_p);
-        held = 0.0;
-        let kept = among.iter().position(|&i| {
-            held += weights[i];
-            held >= enough
-        });
-        among.truncate(kept.map_or(among.len(), |last| last + 1));
-    }
-    let held: f64 = among.iter().map(|&i| weights[i]).sum();
-    let mut left = uniform(rng) * held;
-    let chosen = among.iter().find(|&&i| {
-        left -= weights[i];
-        left <= 0.0
-    });
-    let chosen = chosen.or(among.last()).copied().unwrap_or(best);
-    (chosen as u32, log_prob(chosen))
 }

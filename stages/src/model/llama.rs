@@ -1,10 +1,14 @@
-//! A whole decoder of the Llama and Qwen2 layouts, top to bottom: shape, weights, cache, forward.
+//! A whole decoder of the Llama, Qwen2 and Qwen3 layouts, top to bottom: shape, weights, cache,
+//! forward.
 //!
 //! Tokens go in as host integers, `[b, t]` row by row, because they come from a tokenizer or a
 //! sampler and are checked against the vocabulary. Inside, a row is a token: `[b * t, d]`. A batch
-//! needs sequences of one length; pad on the right, where a causal model cannot see it.
+//! needs sequences of one length: pad on the right, where a causal model cannot see it, or pack
+//! several into one window ([`Packed`]), where none sees another.
 //!
 //! It holds no optimizer, no loss beyond [`Llama::log_probs`], and no sampling (`generate.rs`).
+
+use std::sync::Arc;
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -47,6 +51,10 @@ pub struct Block<B: Backend> {
     pub v: Linear<B>,
     /// `[heads * size, d]`.
     pub o: Linear<B>,
+    /// `[size]`, over each query head (Qwen3).
+    pub q_norm: Option<Param<Tensor<B, 1>>>,
+    /// `[size]`, over each key head (Qwen3).
+    pub k_norm: Option<Param<Tensor<B, 1>>>,
     /// `[d]`.
     pub post_norm: Param<Tensor<B, 1>>,
     /// `[d, ffn]`.
@@ -60,6 +68,39 @@ pub struct Block<B: Backend> {
 /// The linear layers of a block, by their HF names.
 pub const LINEARS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Windows of one length, each of several sequences after one another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packed {
+    /// `[b, t]`, window by window.
+    pub tokens: Vec<u32>,
+    /// Windows.
+    pub batch: usize,
+    /// `[b, t]`: where in its window the sequence of each token starts.
+    pub starts: Arc<[u32]>,
+}
+
+impl Packed {
+    fn len(&self) -> usize {
+        self.tokens.len() / self.batch.max(1)
+    }
+    /// The position of each token in its own sequence.
+    fn positions(&self) -> Vec<i32> {
+        let len = self.len().max(1);
+        let position = |(i, &start): (usize, &u32)| (i % len) as i32 - start as i32;
+        self.starts.iter().enumerate().map(position).collect()
+    }
+}
+
+/// Where the tokens of a forward pass stand.
+#[derive(Clone, Debug)]
+pub struct Frame<B: Backend> {
+    span: Span,
+    /// Cosines and sines.
+    angles: [Tensor<B, 2>; 2],
+    /// As in [`Packed`].
+    starts: Option<Arc<[u32]>>,
+}
 
 /// Keys and values of the tokens that a model has seen: memory for `capacity` positions, taken once.
 #[derive(Clone, Debug)]
@@ -120,6 +161,8 @@ impl<B: Backend> Llama<B> {
                 k: build.linear(&at("self_attn.k_proj"), d, kv, qkv_bias)?,
                 v: build.linear(&at("self_attn.v_proj"), d, kv, qkv_bias)?,
                 o: build.linear(&at("self_attn.o_proj"), q, d, o_bias)?,
+                q_norm: build.maybe(config.qk_norm(), &at("self_attn.q_norm.weight"), size)?,
+                k_norm: build.maybe(config.qk_norm(), &at("self_attn.k_norm.weight"), size)?,
                 post_norm: build.vector(&at("post_attention_layernorm.weight"), d)?,
                 gate: build.linear(&at("mlp.gate_proj"), d, f, mlp_bias)?,
                 up: build.linear(&at("mlp.up_proj"), d, f, mlp_bias)?,
@@ -183,8 +226,8 @@ impl<B: Kernels> Llama<B> {
     /// The stream after the last norm: `[b, t]` to `[b * t, d]`. [`Llama::logits`] of chosen rows
     /// costs less than those of all.
     pub fn hidden(&self, tokens: &[u32], batch: usize) -> Result<Tensor<B, 2>> {
-        let span = self.span(tokens, batch, 0)?;
-        self.run(tokens, span, None)
+        let frame = self.frame(tokens, batch)?;
+        Ok(self.run(tokens, &frame, None))
     }
 
     /// Logits of the next token for rows of [`Llama::hidden`]: `[n, d]` to `[n, vocab]`.
@@ -204,22 +247,102 @@ impl<B: Kernels> Llama<B> {
         at: &[usize],
         temperature: f32,
     ) -> Result<Tensor<B, 1>> {
-        let len = tokens.len() / batch.max(1);
-        let next = |&i: &usize| match i < tokens.len() && i % len != len - 1 {
-            true => Ok(tokens[i + 1]),
-            false => Err(StageError::failed(format!("position {i} of {len} has no next token"))),
+        let frame = self.frame(tokens, batch)?;
+        let targets = Llama::targets(&frame, tokens, at)?;
+        let hidden = self.run(tokens, &frame, None);
+        Ok(self.chosen(hidden, at, &targets, temperature))
+    }
+
+    /// [`Llama::log_probs`] for windows of several sequences, at temperature 1. A position in `at`
+    /// is never the last of its sequence.
+    pub fn packed_log_probs(&self, packed: &Packed, at: &[usize]) -> Result<Tensor<B, 1>> {
+        let frame = self.packed_frame(packed)?;
+        let targets = Llama::targets(&frame, &packed.tokens, at)?;
+        let hidden = self.run(&packed.tokens, &frame, None);
+        Ok(self.chosen(hidden, at, &targets, 1.0))
+    }
+
+    /// [`Llama::hidden`] for windows of several sequences, each at positions from 0. A window may
+    /// be longer than the model's context, a sequence may not.
+    pub fn packed_hidden(&self, packed: &Packed) -> Result<Tensor<B, 2>> {
+        let frame = self.packed_frame(packed)?;
+        Ok(self.run(&packed.tokens, &frame, None))
+    }
+
+    /// Where the tokens of `[b, t]` stand, each sequence from position 0.
+    pub fn frame(&self, tokens: &[u32], batch: usize) -> Result<Frame<B>> {
+        self.frame_from(tokens, batch, 0)
+    }
+
+    /// Where the tokens of windows of several sequences stand.
+    pub fn packed_frame(&self, packed: &Packed) -> Result<Frame<B>> {
+        let (len, positions) = (packed.len(), packed.positions());
+        let bound = self.config.context() as i32;
+        if packed.starts.len() != packed.tokens.len()
+            || positions.iter().any(|&at| at < 0 || at >= bound)
+        {
+            let message = format!("a sequence of a window does not fit the model's {bound} tokens");
+            return Err(StageError::failed(message));
+        }
+        self.check(&packed.tokens, packed.batch)?;
+        let span = Span { batch: packed.batch, len, start: 0 };
+        let at = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &self.embed.device());
+        let angles = [self.cos.clone().select(0, at.clone()), self.sin.clone().select(0, at)];
+        Ok(Frame { span, angles, starts: Some(packed.starts.clone()) })
+    }
+
+    /// The tokens after the positions in `at`: as in [`Llama::log_probs`] or, for windows of several
+    /// sequences, [`Llama::packed_log_probs`].
+    pub fn targets(frame: &Frame<B>, tokens: &[u32], at: &[usize]) -> Result<Vec<u32>> {
+        let len = frame.span.len;
+        let next = |&i: &usize| {
+            let place = i % len + 1;
+            let own = frame.starts.as_ref().is_none_or(|starts| {
+                starts.get(i + 1).is_some_and(|&start| place > start as usize)
+            });
+            match tokens.get(i + 1) {
+                Some(&token) if place < len && own => Ok(token),
+                _ => Err(StageError::failed(format!("position {i} of {len} has no next token"))),
+            }
         };
-        let targets = at.iter().map(next).collect::<Result<Vec<u32>>>()?;
+        at.iter().map(next).collect()
+    }
+
+    /// The stream before the first block: `[b * t, d]`.
+    pub fn embedded(&self, tokens: &[u32]) -> Tensor<B, 2> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
+        self.embed.val().select(0, ids)
+    }
+
+    /// The stream after a block.
+    pub fn through(&self, block: &Block<B>, x: Tensor<B, 2>, frame: &Frame<B>) -> Tensor<B, 2> {
+        block.forward(x, frame, None, &self.config)
+    }
+
+    /// The stream after the last norm.
+    pub fn normed(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps as f32)
+    }
+
+    /// Log-probabilities of `targets` at rows of the stream after the last norm.
+    pub fn chosen(
+        &self,
+        hidden: Tensor<B, 2>,
+        at: &[usize],
+        targets: &[u32],
+        temperature: f32,
+    ) -> Tensor<B, 1> {
         let rows: Vec<i32> = at.iter().map(|&i| i as i32).collect();
-        let hidden = self.hidden(tokens, batch)?;
         let rows = Tensor::<B, 1, Int>::from_data(rows.as_slice(), &hidden.device());
-        Ok(B::log_probs(self.logits(hidden.select(0, rows)), &targets, temperature))
+        B::log_probs(self.logits(hidden.select(0, rows)), targets, temperature)
     }
 
     /// The stream for tokens that follow those of the cache: `[b, t]` to `[b * t, d]`. The cache
     /// then holds them too.
     pub fn forward_cached(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Tensor<B, 2>> {
-        let span = self.span(tokens, cache.batch, cache.len)?;
+        let frame = self.frame_from(tokens, cache.batch, cache.len)?;
+        let span = frame.span;
         if span.start + span.len > cache.capacity {
             return Err(StageError::failed(format!(
                 "{} tokens do not fit a cache of {}",
@@ -227,12 +350,12 @@ impl<B: Kernels> Llama<B> {
                 cache.capacity
             )));
         }
-        let out = self.run(tokens, span, Some(cache))?;
+        let out = self.run(tokens, &frame, Some(cache));
         cache.len += span.len;
         Ok(out)
     }
 
-    fn span(&self, tokens: &[u32], batch: usize, start: usize) -> Result<Span> {
+    fn check(&self, tokens: &[u32], batch: usize) -> Result<()> {
         let vocab = self.config.vocab_size;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab) {
             return Err(StageError::failed(format!("token {token} is not below {vocab}"))
@@ -242,31 +365,28 @@ impl<B: Kernels> Llama<B> {
             let n = tokens.len();
             return Err(StageError::failed(format!("{n} tokens are not {batch} sequences")));
         }
+        Ok(())
+    }
+
+    fn frame_from(&self, tokens: &[u32], batch: usize, start: usize) -> Result<Frame<B>> {
+        self.check(tokens, batch)?;
         let (len, limit) = (tokens.len() / batch, self.config.context());
         if start + len > limit {
             let message = format!("{} tokens are more than the model's {limit}", start + len);
             return Err(StageError::failed(message));
         }
-        Ok(Span { batch, len, start })
+        let angles = [&self.cos, &self.sin].map(|table| table.clone().narrow(0, start, len));
+        Ok(Frame { span: Span { batch, len, start }, angles, starts: None })
     }
 
-    fn run(
-        &self,
-        tokens: &[u32],
-        span: Span,
-        cache: Option<&mut Cache<B>>,
-    ) -> Result<Tensor<B, 2>> {
-        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
-        let mut x = self.embed.val().select(0, ids);
-        let cos = self.cos.clone().narrow(0, span.start, span.len);
-        let sin = self.sin.clone().narrow(0, span.start, span.len);
+    fn run(&self, tokens: &[u32], frame: &Frame<B>, cache: Option<&mut Cache<B>>) -> Tensor<B, 2> {
+        let mut x = self.embedded(tokens);
         let mut layers = cache.map(|cache| cache.layers.iter_mut());
         for block in &self.blocks {
             let layer = layers.as_mut().and_then(Iterator::next);
-            x = block.forward(x, &cos, &sin, span, layer, &self.config);
+            x = block.forward(x, frame, layer, &self.config);
         }
-        Ok(B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps as f32))
+        self.normed(x)
     }
 }
 
@@ -274,20 +394,31 @@ impl<B: Kernels> Block<B> {
     fn forward(
         &self,
         x: Tensor<B, 2>,
-        cos: &Tensor<B, 2>,
-        sin: &Tensor<B, 2>,
-        span: Span,
+        frame: &Frame<B>,
         cache: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
         config: &Config,
     ) -> Tensor<B, 2> {
         let (eps, size, groups) =
             (config.rms_norm_eps as f32, config.head_size(), config.kv_heads());
         let shared = config.num_attention_heads / groups;
+        let Frame { span, angles: [cos, sin], starts } = frame;
+        let span = *span;
         let Span { batch, len, .. } = span;
 
         let normed = B::rms_norm(x.clone(), self.input_norm.val(), eps);
-        let q = B::rope(self.q.forward(normed.clone()), cos.clone(), sin.clone(), span);
-        let k = B::rope(self.k.forward(normed.clone()), cos.clone(), sin.clone(), span);
+        let heads = |x: Tensor<B, 2>, norm: &Option<Vector<B>>| {
+            let [rows, width] = x.dims();
+            let x = match norm {
+                Some(norm) => {
+                    let each = x.reshape([rows * width / size, size]);
+                    B::rms_norm(each, norm.val(), eps).reshape([rows, width])
+                }
+                None => x,
+            };
+            B::rope(x, cos.clone(), sin.clone(), span)
+        };
+        let q = heads(self.q.forward(normed.clone()), &self.q_norm);
+        let k = heads(self.k.forward(normed.clone()), &self.k_norm);
         let v = self.v.forward(normed).reshape([batch, len, groups, size]).swap_dims(1, 2);
         let (k, v) = match cache {
             Some(cache) => remember(cache, k, v, span),
@@ -297,7 +428,11 @@ impl<B: Kernels> Block<B> {
         // and values without a copy of them.
         let q = q.reshape([batch, groups, shared * len, size]);
         let scores = q.matmul(k.swap_dims(2, 3));
-        let probs = B::causal_softmax(scores, 1.0 / (size as f32).sqrt(), span);
+        let scale = 1.0 / (size as f32).sqrt();
+        let probs = match starts {
+            Some(starts) => B::packed_softmax(scores, scale, span, starts),
+            None => B::causal_softmax(scores, scale, span),
+        };
         let mixed = probs.matmul(v).reshape([batch, groups * shared, len, size]);
         let mixed = mixed.swap_dims(1, 2).reshape([batch * len, groups * shared * size]);
         let x = x + self.o.forward(mixed);
@@ -335,11 +470,12 @@ fn linear_name(block: usize, name: &str) -> String {
 /// Cosines and sines of the rotary angles, `[positions, size / 2]` each.
 fn angles<B: Backend>(config: &Config, device: &B::Device) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let (len, half) = (config.context(), config.head_size() / 2);
+    let factors = config.rope_factors();
     let angle = |i: usize| {
         let (position, j) = (i / half, i % half);
         // HF computes the frequencies and the products in f32.
         let frequency = (1.0 / config.rope_theta.powf(j as f64 / half as f64)) as f32;
-        f64::from(position as f32 * frequency)
+        f64::from(position as f32 * (frequency / factors[j]))
     };
     let table = |f: fn(f64) -> f64| {
         let values: Vec<f32> = (0..len * half).map(|i| f(angle(i)) as f32).collect();
@@ -348,15 +484,20 @@ fn angles<B: Backend>(config: &Config, device: &B::Device) -> (Tensor<B, 2>, Ten
     (table(f64::cos), table(f64::sin))
 }
 
+type Vector<B> = Param<Tensor<B, 1>>;
+
 struct Build<'a, B: Backend> {
     source: &'a mut dyn Source,
     device: &'a B::Device,
 }
 
 impl<B: Backend> Build<'_, B> {
-    fn vector(&mut self, name: &str, len: usize) -> Result<Param<Tensor<B, 1>>> {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vector<B>> {
         let values = self.source.read(name, &[len])?;
         Ok(Param::from_data(TensorData::new(values, [len]), self.device))
+    }
+    fn maybe(&mut self, wanted: bool, name: &str, len: usize) -> Result<Option<Vector<B>>> {
+        if wanted { self.vector(name, len).map(Some) } else { Ok(None) }
     }
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
         let values = self.source.read(name, &shape)?;

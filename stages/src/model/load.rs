@@ -31,7 +31,7 @@ pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Lo
     };
     let trainable = config.trainable();
     trainable.map_err(|message| {
-        crate::StageError::failed(message).hint("load a Llama or Qwen2 model")
+        crate::StageError::failed(message).hint("load a Llama, Qwen2 or Qwen3 model")
     })?;
     let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
         (Some(gguf), None) => gguf.tokenizer(&config)?,

@@ -1,15 +1,18 @@
-//! Language models: the Llama and Qwen2 layouts, their files, adapters, tokenizer and generation.
+//! Language models: the Llama, Qwen2 and Qwen3 layouts, their files, adapters, tokenizer and generation.
 //!
 //! What concerns files (`config`, `tokenizer`, `gguf`, `weights`) knows no Burn. A model in training is one
 //! struct, `Llama`, generic over the backend; the stages use it with `device::Back` and
 //! `device::Train`. This module knows no stage and trains nothing.
 
+pub mod adapter;
+pub mod chat;
 pub mod config;
 #[cfg(feature = "models")]
 pub mod generate;
 pub mod gguf;
 #[cfg(feature = "models")]
 pub mod kernels;
+pub mod layout;
 #[cfg(feature = "models")]
 pub mod llama;
 #[cfg(feature = "models")]
@@ -31,7 +34,7 @@ pub use gguf::Gguf;
 #[cfg(feature = "models")]
 pub use kernels::{Kernels, Span};
 #[cfg(feature = "models")]
-pub use llama::{Cache, Llama};
+pub use llama::{Cache, Frame, Llama, Packed};
 #[cfg(feature = "models")]
 pub use load::{Loaded, load, load_folder};
 pub use tokenizer::Tokenizer;

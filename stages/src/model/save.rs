@@ -31,6 +31,12 @@ pub fn tensors<B: Backend>(model: &Llama<B>) -> Result<Vec<Named>> {
         for (name, norm) in norms {
             out.push(Named::of(format!("model.layers.{i}.{name}_layernorm.weight"), norm.val())?);
         }
+        for (name, norm) in [("q", &block.q_norm), ("k", &block.k_norm)] {
+            if let Some(norm) = norm {
+                let name = format!("model.layers.{i}.self_attn.{name}_norm.weight");
+                out.push(Named::of(name, norm.val())?);
+            }
+        }
     }
     let head = model.head.iter().map(|head| ("lm_head".to_owned(), head));
     for (name, layer) in model.linears().chain(head) {

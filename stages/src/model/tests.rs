@@ -60,7 +60,7 @@ fn logits_are_those_of_transformers_and_peft() {
     let input = tokens(&reference["input_ids"]);
     let off = far(&logits(&base::<Back>(), &input, 2), &floats(&reference["base_logits"]));
     assert!(off < 1e-5, "base: {off}");
-    for adapter in ["lora", "rslora"] {
+    for adapter in ["lora", "rslora", "dora"] {
         let expected = floats(&reference[adapter]["logits"]);
         let model = adapted::<Back>(adapter);
         let off = far(&logits(&model, &input, 2), &expected);
@@ -84,7 +84,7 @@ fn losses_and_gradients_are_those_of_peft() {
     let reference = reference();
     let input = tokens(&reference["input_ids"]);
     let at = labelled(&reference);
-    for adapter in ["lora", "rslora"] {
+    for adapter in ["lora", "rslora", "dora"] {
         let expected = &reference[adapter];
         let model = adapted::<Train>(adapter);
         let loss = model.log_probs(&input, 2, &at, 1.0).unwrap().mean().neg();
@@ -93,6 +93,7 @@ fn losses_and_gradients_are_those_of_peft() {
         assert!(off < 1e-5, "{adapter}: loss is off by {off}");
         let grads = loss.backward();
         let (mut square, mut compared) = (0.0, 0);
+        let with_magnitude = adapter == "dora";
         for (name, layer) in model.linears() {
             assert!(layer.weight.val().grad(&grads).is_none(), "{name} is frozen");
             let adapter = layer.adapter.as_ref().unwrap();
@@ -107,8 +108,19 @@ fn losses_and_gradients_are_those_of_peft() {
                     compared += 1;
                 }
             }
+            if let Some(magnitude) = &adapter.magnitude {
+                let grad = magnitude.val().grad(&grads).unwrap();
+                square += grad.clone().powi_scalar(2).sum().into_scalar();
+                let key = format!("base_model.model.{name}.lora_magnitude_vector.default.weight");
+                if let Some(expected) = expected["grads_layer0_attn"].get(&key) {
+                    let grad: Vec<f32> = grad.into_data().to_vec().unwrap();
+                    let off = far(&grad, &floats(expected));
+                    assert!(off < 1e-5, "{key} is off by {off}");
+                    compared += 1;
+                }
+            }
         }
-        assert_eq!(compared, 8);
+        assert_eq!(compared, if with_magnitude { 12 } else { 8 });
         let off = (f64::from(square.sqrt()) - expected["grad_norm"].as_f64().unwrap()).abs();
         assert!(off < 1e-4, "{adapter}: the norm of the gradient is off by {off}");
     }
@@ -176,7 +188,7 @@ fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
     let model = base::<Back>();
     let prompt = [5, 17, 33];
     let sampling =
-        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, max_tokens: 6, stop: vec![44] };
+        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, ..Sampling::greedy(6, &[44]) };
     let many = generate(&model, &prompt, 5, &sampling, 7).unwrap();
     assert_eq!(many[..2], generate(&model, &prompt, 2, &sampling, 7).unwrap());
     assert_ne!(many, generate(&model, &prompt, 5, &sampling, 8).unwrap());
@@ -193,18 +205,20 @@ fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
 #[test]
 fn files_give_back_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
-    let model = adapted::<Back>("lora");
-    save::save(&model.without_adapter(), folder.path()).unwrap();
-    let spec = lora::Spec {
-        r: 4,
-        alpha: 16.0,
-        targets: llama::LINEARS.map(String::from).to_vec(),
-        rslora: false,
-    };
-    lora::write(&model, &spec, folder.path()).unwrap();
-    let again = super::tests::folder::<Back>(folder.path(), &cpu());
-    let input = [5, 17, 33, 2];
-    assert_eq!(logits(&again, &input, 1), logits(&model, &input, 1));
+    for kind in ["lora", "rslora", "dora"] {
+        let model = adapted::<Back>(kind);
+        save::save(&model.without_adapter(), folder.path()).unwrap();
+        let (rslora, dora) = (kind == "rslora", kind == "dora");
+        let spec = lora::Spec { r: 4, alpha: 16.0, rslora, dora, ..Default::default() };
+        lora::write(&model, &spec, folder.path()).unwrap();
+        let again = super::tests::folder::<Back>(folder.path(), &cpu());
+        let input = [5, 17, 33, 2];
+        assert_eq!(logits(&again, &input, 1), logits(&model, &input, 1));
+        // What PEFT wrote is what this writes.
+        let peft = weights::Tensors::open(&data(kind).join("adapter_model.safetensors")).unwrap();
+        let written = folder.path().join("adapter_model.safetensors");
+        assert_eq!(weights::Tensors::open(&written).unwrap().names(), peft.names());
+    }
 }
 
 #[test]
@@ -213,7 +227,7 @@ fn a_fresh_adapter_changes_nothing_and_leaves_only_itself_trainable() {
         r: 2,
         alpha: 4.0,
         targets: vec!["q_proj".into(), "down_proj".into()],
-        rslora: false,
+        ..Default::default()
     };
     let model = base::<Train>().with_adapter(&spec, 3).unwrap();
     let input = [5, 17, 33, 2];
@@ -230,6 +244,69 @@ fn a_fresh_adapter_changes_nothing_and_leaves_only_itself_trainable() {
             assert!(adapter.b.val().grad(&grads).is_some());
         }
     }
+}
+
+#[test]
+fn a_fresh_dora_changes_nothing_and_a_pattern_without_a_layer_is_an_error() {
+    let targets = vec!["*.layers.1.mlp.*".into(), "k_proj".into()];
+    let spec = lora::Spec { r: 2, alpha: 4.0, targets, dora: true, ..Default::default() };
+    let model = base::<Train>().with_adapter(&spec, 3).unwrap();
+    let input = [5, 17, 33, 2];
+    let off = far(&logits(&model, &input, 1), &logits(&base::<Train>(), &input, 1));
+    assert!(off < 1e-5, "{off}");
+    assert_eq!(model.linears().filter(|(_, layer)| layer.adapter.is_some()).count(), 3 + 2);
+    let spec = lora::Spec { targets: vec!["layers.2.*".into()], ..spec };
+    let e = base::<Train>().with_adapter(&spec, 3).unwrap_err();
+    assert!(e.help().unwrap().contains("gate_proj"), "{e}");
+}
+
+/// Windows of sequences of 3, 5 and 2 tokens, and of 6 and 4.
+fn packed() -> (Packed, Vec<Vec<u32>>) {
+    let samples: Vec<Vec<u32>> = vec![
+        vec![5, 17, 33],
+        vec![2, 64, 80, 11, 9],
+        vec![3, 3],
+        vec![7, 7, 19, 55, 23, 41],
+        vec![96, 0, 12, 50],
+    ];
+    let starts = samples.iter().scan(0u32, |at, sample| {
+        let start = *at;
+        *at = (*at + sample.len() as u32) % 10;
+        Some(vec![start; sample.len()])
+    });
+    let starts: Vec<u32> = starts.flatten().collect();
+    (Packed { tokens: samples.concat(), batch: 2, starts: starts.into() }, samples)
+}
+
+#[test]
+fn packed_sequences_are_as_if_alone_in_value_and_gradient() {
+    let model = adapted::<Train>("lora");
+    let (packed, samples) = packed();
+    let at: Vec<usize> = vec![0, 1, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 16, 17, 18];
+    let together = model.packed_log_probs(&packed, &at).unwrap();
+    let alone: Vec<_> = samples
+        .iter()
+        .map(|tokens| {
+            let at: Vec<usize> = (0..tokens.len() - 1).collect();
+            model.log_probs(tokens, 1, &at, 1.0).unwrap()
+        })
+        .collect();
+    let alone = burn::Tensor::cat(alone, 0);
+    let values = |t: &burn::Tensor<Train, 1>| t.to_data().to_vec::<f32>().unwrap();
+    let off = far(&values(&together), &values(&alone));
+    assert!(off < 1e-5, "{off}");
+    let (together, alone) = (together.sum().backward(), alone.sum().backward());
+    for (name, layer) in model.linears() {
+        let b = layer.adapter.as_ref().unwrap().b.val();
+        let grad = |g| b.grad(g).unwrap().into_data().to_vec::<f32>().unwrap();
+        let off = far(&grad(&together), &grad(&alone));
+        assert!(off < 1e-4, "{name}: {off}");
+    }
+    // A border is not crossed by a target, and a sequence may not be longer than the context.
+    assert!(model.packed_log_probs(&packed, &[2]).is_err());
+    assert!(model.packed_log_probs(&packed, &[9]).is_err());
+    let long = Packed { tokens: vec![1; 300], batch: 1, starts: vec![0; 300].into() };
+    assert!(model.packed_hidden(&long).is_err());
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The tokenizer of a model: HF's `tokenizer.json`, read, applied, or trained.
 //!
 //! Training is byte-level BPE with GPT-2's pre-tokenizer, which loses no byte and which GGUF
-//! runtimes know by the name `gpt-2`. Chat templates are not applied: the pipelines train on plain
-//! text.
+//! runtimes know by the name `gpt-2`. Chat templates are of [`super::chat`].
 
 use std::path::Path;
 
@@ -26,6 +25,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
+    /// A plain text begins with `bos`.
+    begins: bool,
 }
 
 impl Tokenizer {
@@ -57,7 +58,16 @@ impl Tokenizer {
             Some(Ids::Many(ids)) => ids.first().copied(),
             None => None,
         };
-        Ok(Tokenizer { inner, bos, eos })
+        // HF's files say by their post-processor whether a text begins with it: Llama 3's does, Qwen2's
+        // and SmolLM2's do not, though they name one. Tokenizers that are trained here have none.
+        let begins = match inner.get_post_processor() {
+            None => true,
+            Some(_) => {
+                let first = inner.encode_fast("", true).ok();
+                first.and_then(|text| text.get_ids().first().copied()) == bos
+            }
+        };
+        Ok(Tokenizer { inner, bos, eos, begins })
     }
 
     /// Trains byte-level BPE of at most `vocab` tokens (at least 257). Depends on the texts and the
@@ -84,7 +94,7 @@ impl Tokenizer {
         tokenizer.train(&mut trainer, texts).map_err(failed)?;
         let inner = tokenizers::Tokenizer::from(tokenizer);
         let end = inner.token_to_id(END).into_iter().collect::<Vec<_>>();
-        Ok(Tokenizer { inner, bos: end.first().copied(), eos: end })
+        Ok(Tokenizer { inner, bos: end.first().copied(), eos: end, begins: true })
     }
 
     /// Writes `tokenizer.json` into a folder.
@@ -106,9 +116,9 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a prompt: of its text, after the token that begins a text where there is one.
+    /// The tokens of a prompt: of its text, after [`Tokenizer::opening`].
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens: Vec<u32> = self.bos.into_iter().collect();
+        let mut tokens: Vec<u32> = self.opening().into_iter().collect();
         tokens.extend(self.encode(text)?);
         Ok(tokens)
     }
@@ -130,9 +140,18 @@ impl Tokenizer {
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
-    /// The token that begins a text, where the model wants one.
+    /// The token that marks a beginning, where there is one: chat templates may write it. A plain text
+    /// need not begin with it.
     pub fn bos(&self) -> Option<u32> {
         self.bos
+    }
+    /// The token that a plain text begins with, where the model wants one.
+    pub fn opening(&self) -> Option<u32> {
+        self.bos.filter(|_| self.begins)
+    }
+    /// Says whether a plain text begins with the token that marks a beginning.
+    pub(super) fn set_begins(&mut self, begins: bool) {
+        self.begins = begins;
     }
     /// A token to pad with. It never counts, so it need not be one of its own.
     pub fn pad(&self) -> u32 {
@@ -142,6 +161,52 @@ impl Tokenizer {
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
+    /// How a token is written, such as `<|im_end|>`; of other tokens in the tokenizer's own spelling.
+    pub fn name(&self, token: u32) -> Option<String> {
+        self.inner.id_to_token(token)
+    }
+
+    /// Whether the tokens of a text cut into pieces of bytes are those that [`Tokenizer::encode`] gives
+    /// of these bytes: so with byte-level BPE, and not where a text is given a space in front.
+    pub fn byte_level(&self) -> bool {
+        let decoder = serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default();
+        decoder.contains("\"ByteLevel\"")
+    }
+
+    /// What each token stands for, by id.
+    ///
+    /// # Errors
+    /// The tokenizer spells bytes neither as GPT-2 nor as SentencePiece does.
+    pub fn pieces(&self) -> Result<Vec<Piece>> {
+        let level = self.byte_level();
+        let decoder = serde_json::to_string(&self.inner.get_decoder()).unwrap_or_default();
+        if !level && !decoder.contains('\u{2581}') {
+            return Err(StageError::failed(
+                "the tokenizer is neither byte-level nor SentencePiece",
+            )
+            .hint("tokens of other kinds have no bytes that a grammar could judge"));
+        }
+        let added = self.inner.get_added_tokens_decoder();
+        let spelled = spelling();
+        let piece = |id: u32| {
+            let name = self.inner.id_to_token(id).unwrap_or_default();
+            if let Some(token) = added.get(&id) {
+                return Piece { bytes: name.into_bytes(), special: token.special };
+            }
+            let bytes = match level {
+                true => name.chars().filter_map(|c| spelled.get(&c).copied()).collect(),
+                false => match name.strip_prefix("<0x").and_then(|x| x.strip_suffix('>')) {
+                    Some(hex) if hex.len() == 2 => {
+                        u8::from_str_radix(hex, 16).into_iter().collect()
+                    }
+                    _ => name.replace('\u{2581}', " ").into_bytes(),
+                },
+            };
+            Piece { bytes, special: false }
+        };
+        Ok((0..self.size() as u32).map(piece).collect())
+    }
+
     /// Notes in `config` what begins and ends a text, and how many tokens there are.
     pub fn describe(&self, config: &mut Config) {
         config.vocab_size = self.size();
@@ -229,6 +294,30 @@ impl Tokenizer {
     }
 }
 
+/// What a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Bytes of the text; of a special token its name.
+    pub bytes: Vec<u8>,
+    /// It is no text: it marks a beginning, an end, a role.
+    pub special: bool,
+}
+
+/// GPT-2's spelling of bytes: those that print stand for themselves, the others for the characters from
+/// 256 on.
+fn spelling() -> std::collections::HashMap<char, u8> {
+    let prints = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut next = 256u32;
+    let mut spell = |byte: u8| {
+        if prints(byte) {
+            return (char::from(byte), byte);
+        }
+        next += 1;
+        (char::from_u32(next - 1).unwrap_or_default(), byte)
+    };
+    (0..=255).map(&mut spell).collect()
+}
+
 /// The regular expression of Llama 3 and, with other digits, of Qwen2: contractions, words, numbers,
 /// punctuation, line ends and spaces.
 const SPLIT: &str = concat!(
@@ -279,6 +368,49 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(train().json().unwrap(), tokenizer.json().unwrap());
         }
+    }
+
+    #[test]
+    fn a_text_begins_as_the_file_says() {
+        let tokenizer = Tokenizer::train([TEXT].into_iter(), 280).unwrap();
+        let end = tokenizer.eos()[0];
+        assert_eq!(tokenizer.prompt("a").unwrap()[0], end);
+        let mut config = Config::llama(0, 8, 1, 1, 1, 8, 8);
+        tokenizer.describe(&mut config);
+        let with = |post: serde_json::Value| {
+            let mut json: serde_json::Value =
+                serde_json::from_str(&tokenizer.json().unwrap()).unwrap();
+            json["post_processor"] = post;
+            let read = Tokenizer::parse(json.to_string().as_bytes(), &config).unwrap();
+            (read.opening(), read.prompt("a").unwrap() == read.encode("a").unwrap())
+        };
+        // As in Qwen2's file, and as in Llama 3's.
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+            "use_regex": false});
+        assert_eq!(with(bytes), (None, true));
+        let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
+        let template = json!({"type": "TemplateProcessing", "pair": [],
+            "single": [piece("SpecialToken", END), piece("Sequence", "A")],
+            "special_tokens": {END: {"id": END, "ids": [end], "tokens": [END]}}});
+        assert_eq!(with(template), (Some(end), false));
+    }
+
+    #[test]
+    fn pieces_are_the_bytes_of_the_text() {
+        let text = format!("{} naïve – σ² ≤ 3 €, 日本\t\u{1}\r\n", TEXT.repeat(4));
+        let tokenizer = Tokenizer::train([text.as_str()].into_iter(), 300).unwrap();
+        let pieces = tokenizer.pieces().unwrap();
+        assert_eq!(pieces.len(), 300);
+        let tokens = tokenizer.encode(&text).unwrap();
+        let bytes: Vec<u8> =
+            tokens.iter().flat_map(|&token| pieces[token as usize].bytes.clone()).collect();
+        assert_eq!(bytes, text.as_bytes());
+        let mut single: Vec<u8> =
+            pieces.iter().filter(|p| p.bytes.len() == 1).map(|p| p.bytes[0]).collect();
+        single.sort_unstable();
+        assert_eq!(single, (0..=255).collect::<Vec<u8>>());
+        let end = &pieces[tokenizer.eos()[0] as usize];
+        assert_eq!((end.special, end.bytes.as_slice()), (true, END.as_bytes()));
     }
 
     #[test]

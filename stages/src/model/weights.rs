@@ -198,6 +198,7 @@ impl Tensors {
             None => shards.map(|(_, path)| path).collect(),
         };
         if shards.is_empty() {
+            refuse_pickle(folder)?;
             folder.need("model.safetensors")?;
         }
         let mut files = Vec::new();
@@ -259,6 +260,19 @@ impl Source for Tensors {
     }
 }
 
+/// Weights that only a pickle holds: reading one runs whatever code it brings.
+fn refuse_pickle(folder: &Folder) -> Result<()> {
+    let ends = [".bin", ".pt", ".pth", ".ckpt", ".pkl"];
+    match folder.iter().find(|(name, _)| ends.iter().any(|end| name.ends_with(end))) {
+        Some((_, path)) => {
+            Err(StageError::bad(path, "its weights are a pickle, which is a program").hint(
+                "save them as safetensors where they come from: `model.save_pretrained(folder)`",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The transpose of a matrix of `rows` rows.
 #[cfg_attr(not(feature = "models"), allow(dead_code))]
 pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -283,15 +297,39 @@ pub struct Named {
 
 /// Writes tensors as f32 in a safetensors file. The bytes depend on the tensors alone.
 pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|t| t.values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    write_as(path, tensors, Packing::F32)
+}
+
+/// [`write`] in floats of 32 or 16 bits.
+pub fn write_as(path: &Path, tensors: &[Named], floats: Packing) -> Result<()> {
+    let kind = match floats {
+        Packing::F32 => Dtype::F32,
+        Packing::F16 => Dtype::F16,
+        Packing::Bf16 => Dtype::BF16,
+        other => return Err(StageError::failed(format!("safetensors does not hold {other:?}"))),
+    };
+    let bytes: Vec<Vec<u8>> = tensors.iter().map(|t| floats.pack(&t.values, None)).collect();
     let mut views = Vec::new();
     for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes);
+        let view = TensorView::new(kind, tensor.shape.clone(), bytes);
         let view = view.map_err(|e| StageError::failed(format!("{}: {e}", tensor.name)))?;
         views.push((tensor.name.as_str(), view));
     }
     let file = safetensors::serialize(views, None)
         .map_err(|e| StageError::failed(format!("{}: {e}", path.display())))?;
     Ok(fs_err::write(path, file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pickle_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("pytorch_model.bin"), b"\x80\x04.").unwrap();
+        let error = Tensors::open_model(&Folder::of_dir(folder.path()).unwrap()).err().unwrap();
+        assert!(error.to_string().contains("a pickle, which is a program"), "{error}");
+        assert!(error.help().unwrap().contains("safetensors"));
+    }
 }

@@ -262,37 +262,144 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Opti
 /// The JSON Schema of [`Decision::to_json`], with the offsets that may be said; any of 1 to
 /// [`MAX_OFFSET_BPS`] where there are none. It is for decoders that are kept to a schema.
 pub fn json_schema(offsets_bps: &[u32]) -> Value {
-    let offset = match offsets_bps {
-        [] => json!({ "type": "integer", "minimum": 1, "maximum": MAX_OFFSET_BPS }),
-        some => json!({ "enum": some }),
-    };
-    let side = json!({ "enum": ["buy", "sell"] });
-    let size = json!({ "type": "integer", "minimum": 1, "maximum": MAX_SIZE });
-    let object = |properties: Value, required: &[&str]| {
+    Allowed { offsets_bps: offsets_bps.to_vec(), max_size: MAX_SIZE, resting: true }.json_schema()
+}
+
+/// Which decisions may be said: the grammars of decoders that are kept to one, all from one list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Offsets of limit orders, basis points; any of 1 to [`MAX_OFFSET_BPS`] where there are none.
+    pub offsets_bps: Vec<u32>,
+    /// The largest size, units.
+    pub max_size: u32,
+    /// Hold and cancel may be said: where orders rest.
+    pub resting: bool,
+}
+
+impl Allowed {
+    /// Says what does not hold, in lower case.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(wrong) = self.offsets_bps.iter().find(|n| !(1..=MAX_OFFSET_BPS).contains(*n)) {
+            return Err(format!("an offset of {wrong} is not one of 1 to {MAX_OFFSET_BPS} bps"));
+        }
+        if !(1..=MAX_SIZE).contains(&self.max_size) {
+            return Err(format!("a size of {} is not one of 1 to {MAX_SIZE}", self.max_size));
+        }
+        Ok(())
+    }
+
+    /// Whether a decision is one of them.
+    pub fn allows(&self, decision: Decision) -> bool {
+        let offset = match decision {
+            Decision::Hold | Decision::Cancel => return self.resting,
+            Decision::Flat => return true,
+            Decision::Market(..) => None,
+            Decision::Limit(_, offset, _) => Some(offset),
+        };
+        decision.sound()
+            && decision.size() <= self.max_size
+            && offset.is_none_or(|n| self.offsets_bps.is_empty() || self.offsets_bps.contains(&n))
+    }
+
+    /// All of size 1, in a fixed order: flat, market orders, limits, then hold and cancel.
+    pub fn of_one_unit(&self) -> Vec<Decision> {
+        let mut all = vec![Decision::Flat];
+        let sides = [Side::Buy, Side::Sell];
+        all.extend(sides.map(|side| Decision::Market(side, 1)));
+        let mut offsets = self.offsets_bps.clone();
+        if offsets.is_empty() {
+            offsets.extend(1..=MAX_OFFSET_BPS);
+        }
+        offsets.sort_unstable();
+        offsets.dedup();
+        for side in sides {
+            all.extend(offsets.iter().map(|offset| Decision::Limit(side, *offset, 1)));
+        }
+        if self.resting {
+            all.extend([Decision::Hold, Decision::Cancel]);
+        }
+        all
+    }
+
+    /// The JSON Schema of [`Form::Json`].
+    pub fn json_schema(&self) -> Value {
+        let offset = match self.offsets_bps.as_slice() {
+            [] => json!({ "type": "integer", "minimum": 1, "maximum": MAX_OFFSET_BPS }),
+            some => json!({ "enum": some }),
+        };
+        let side = json!({ "enum": ["buy", "sell"] });
+        let size = json!({ "type": "integer", "minimum": 1, "maximum": self.max_size });
+        let object = |properties: Value, required: &[&str]| {
+            json!({
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": false
+            })
+        };
+        let nothing: &[&str] = if self.resting { &["flat", "hold", "cancel"] } else { &["flat"] };
         json!({
-            "type": "object",
-            "properties": properties,
-            "required": required,
-            "additionalProperties": false
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "decision",
+            "oneOf": [
+                object(
+                    json!({ "action": { "const": "market" }, "side": side, "size": size }),
+                    &["action", "side", "size"],
+                ),
+                object(
+                    json!({
+                        "action": { "const": "limit" }, "side": side, "offset_bps": offset, "size": size
+                    }),
+                    &["action", "side", "offset_bps", "size"],
+                ),
+                object(json!({ "action": { "enum": nothing } }), &["action"]),
+            ]
         })
+    }
+
+    /// The regular expression of [`Form::Words`] or [`Form::Code`]; `None` of JSON.
+    pub fn regex(&self, form: Form) -> Option<String> {
+        let offsets = match self.offsets_bps.as_slice() {
+            [] => up_to(1, MAX_OFFSET_BPS),
+            some => some.iter().map(u32::to_string).collect::<Vec<_>>().join("|"),
+        };
+        let (order, times, nothing) = match form {
+            Form::Json => return None,
+            Form::Words => {
+                (format!("(buy|sell) (market|limit ({offsets}))"), " x", ["flat", "hold", "cancel"])
+            }
+            Form::Code => (format!("[BS](M|{offsets})"), "x", ["FL", "HO", "CA"]),
+        };
+        let size = match self.max_size {
+            0 | 1 => String::new(),
+            most => format!("({times}({}))?", up_to(2, most)),
+        };
+        let nothing = if self.resting { &nothing[..] } else { &nothing[..1] };
+        Some(format!("{order}{size}|{}", nothing.join("|")))
+    }
+}
+
+/// The regular expression of the numbers from `least`, of one digit, to `most`, without leading zeros.
+fn up_to(least: u32, most: u32) -> String {
+    let digits = most.to_string().into_bytes();
+    let class = |from: u8, to: u8| match from == to {
+        true => char::from(from).to_string(),
+        false => format!("[{}-{}]", char::from(from), char::from(to)),
     };
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "decision",
-        "oneOf": [
-            object(
-                json!({ "action": { "const": "market" }, "side": side, "size": size }),
-                &["action", "side", "size"],
-            ),
-            object(
-                json!({
-                    "action": { "const": "limit" }, "side": side, "offset_bps": offset, "size": size
-                }),
-                &["action", "side", "offset_bps", "size"],
-            ),
-            object(json!({ "action": { "enum": ["flat", "hold", "cancel"] } }), &["action"]),
-        ]
-    })
+    let any = |n: usize| "[0-9]".repeat(n);
+    let first = |length: usize| if length == 1 { b'0' + least as u8 } else { b'1' };
+    // Shorter numbers; then those that agree with the largest up to a digit, where they are smaller.
+    let mut parts: Vec<String> =
+        (1..digits.len()).map(|n| class(first(n), b'9') + &any(n - 1)).collect();
+    for (at, digit) in digits.iter().enumerate() {
+        let lowest = if at == 0 { first(digits.len()) } else { b'0' };
+        let highest = if at + 1 == digits.len() { *digit } else { digit - 1 };
+        if lowest <= highest {
+            let same = String::from_utf8_lossy(&digits[..at]);
+            parts.push(format!("{same}{}{}", class(lowest, highest), any(digits.len() - at - 1)));
+        }
+    }
+    parts.join("|")
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
+use crate::device::{Back, cpu};
 use crate::model::lora::{self, Spec};
-use crate::model::{Config, Normal};
+use crate::model::{Config, Llama, Normal, load_folder, save};
 use crate::testing;
 
 /// Writes a model folder with an adapter that does something.
@@ -15,7 +16,8 @@ fn model(folder: &Path) -> Llama<Back> {
     let base: Llama<Back> = Llama::build(&config, &mut Normal::new(2), &cpu()).unwrap();
     save::save(&base, folder).unwrap();
     tokenizer.write(folder).unwrap();
-    let spec = Spec { r: 2, alpha: 8.0, targets: vec!["up_proj".into()], rslora: false };
+    let targets = vec!["up_proj".into()];
+    let spec = Spec { r: 2, alpha: 8.0, targets, ..Default::default() };
     let mut model = base.with_adapter(&spec, 1).unwrap();
     for block in &mut model.blocks {
         let adapter = block.up.adapter.as_mut().unwrap();
@@ -36,9 +38,12 @@ fn the_output_is_the_merged_model_to_the_precision_of_the_method() {
     let corpus = folder.path().join("chunks.jsonl");
     fs_err::write(&corpus, "{\"text\": \"some text and some more text\"}\n").unwrap();
     let mut last = f64::INFINITY;
-    for (method, error) in [("q4_0", 0.2), ("q8_0", 0.02), ("f16", 0.001)] {
+    for (method, error) in
+        [("q4_0", 0.2), ("q4_1", 0.18), ("q8_0", 0.02), ("bf16", 0.01), ("f16", 0.001)]
+    {
+        let format = if method == "bf16" { "safetensors" } else { "gguf" };
         let ran = testing::run::<Quantize>(
-            json!({ "method": method, "embeddings": method }),
+            json!({ "method": method, "embeddings": method, "format": format }),
             &[("model", folder.path()), ("text", &corpus)],
         )
         .unwrap();
@@ -66,4 +71,51 @@ fn four_bits_take_four_bits_and_the_same_bytes_each_time() {
     assert!(bits > 4.5 && bits < 7.0, "{bits}");
     let read = |ran: &testing::Ran| fs_err::read(ran.outputs["model"].join("model.gguf")).unwrap();
     assert_eq!(read(&a), read(&b));
+}
+
+#[test]
+fn k_m_gives_more_bits_to_what_needs_them_and_rows_that_do_not_fit_fall_back() {
+    let params: Params = serde_json::from_value(json!({ "method": "q4_k_m" })).unwrap();
+    let config = Config::llama(512, 512, 16, 4, 2, 768, 64);
+    let packing = |name: &str, shape: &[usize]| {
+        params.packing(&format!("model.layers.{name}.weight"), shape, &config)
+    };
+    // Of sixteen blocks: the first two, the last two, and every third between.
+    let careful: Vec<usize> = (0..16)
+        .filter(|i| packing(&format!("{i}.mlp.down_proj"), &[512, 768]) == Packing::Q6K)
+        .collect();
+    assert_eq!(careful, [0, 1, 4, 7, 10, 13, 14, 15]);
+    assert_eq!(packing("0.self_attn.v_proj", &[256, 512]), Packing::Q6K);
+    assert_eq!(packing("0.self_attn.q_proj", &[512, 512]), Packing::Q4K);
+    assert_eq!(packing("0.self_attn.q_proj", &[576, 576]), Packing::Q4_1);
+    assert_eq!(packing("0.self_attn.v_proj", &[192, 576]), Packing::Q8_0);
+    assert_eq!(packing("0.input_layernorm", &[512]), Packing::F32);
+    assert_eq!(params.packing("model.embed_tokens.weight", &[512, 512], &config), Packing::Q6K);
+}
+
+#[test]
+fn safetensors_hold_floats_alone() {
+    for (params, fits) in [
+        (json!({ "format": "safetensors", "method": "bf16" }), true),
+        (json!({ "format": "safetensors" }), false),
+        (json!({ "format": "safetensors", "method": "f16", "embeddings": "q8_0" }), false),
+    ] {
+        let params: Params = serde_json::from_value(params).unwrap();
+        assert_eq!(params.check().is_ok(), fits);
+    }
+}
+
+#[test]
+fn what_belongs_to_the_model_comes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    model(folder.path());
+    let config = r#"{"chat_template": "{{ messages[0].content }}"}"#;
+    fs_err::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let ran = testing::run::<Quantize>(json!({}), &[("model", folder.path())]).unwrap();
+    let out = &ran.outputs["model"];
+    assert_eq!(fs_err::read_to_string(out.join("tokenizer_config.json")).unwrap(), config);
+    let template = gguf::Value::Text("{{ messages[0].content }}".into());
+    let file = Gguf::open(&out.join("model.gguf")).unwrap();
+    assert_eq!(file.get("tokenizer.chat_template"), Some(&template));
+    assert!(matches!(file.get("tokenizer.ggml.eos_token_id"), Some(gguf::Value::Int(_))));
 }

@@ -6,26 +6,26 @@
 //!
 //! Dynamic sampling: a group whose rewards (before the length penalty) are all equal teaches
 //! nothing and is replaced by another prompt's, until the batch is full or `max_rounds` batches
-//! have been sampled. verl then stops with an error. Here a smaller batch trains as long as one
-//! group is left, and the log counts what was dropped; with none left, the first step is an error
-//! and a later one ends the training with a warning, since a policy that always answers alike has
-//! nothing more to learn from its own answers.
+//! have been sampled. verl then stops with an error, as does `short: fail`. With `short: train` a
+//! smaller batch trains as long as one group is left, and the log counts what was dropped; with none
+//! left, the first step is an error and a later one ends the training with a warning, since a policy
+//! that always answers alike has nothing more to learn from its own answers.
 //!
 //! There is no KL term and no reference model, as in the paper.
 
+use serde::{Deserialize, Serialize};
+
 use super::data::Shuffle;
 use super::logps::{Group, backward, group, numbers};
-use super::losses::{Clip, advantages, dapo, informative, soft_overlong};
-use super::params::Dapo;
-use super::steps::{Gradients, Run, Steps, recent};
+use super::losses::{Clip, advantages, dapo, informative, soft_overlong, weights};
+use super::options::{Dapo, Short};
+use super::steps::{Gradients, Run, Steps, Watch, recent};
 use crate::device::Train;
 use crate::model::Llama;
 use crate::{Result, StageError};
 
 /// Rewards of a group that differ by less are equal.
 const TOLERANCE: f64 = 1e-6;
-/// Added to the standard deviation of a group.
-const EPSILON: f64 = 1e-6;
 
 /// A sampled completion.
 #[derive(Clone, Debug)]
@@ -56,7 +56,11 @@ pub trait World {
     /// Samples `count` completions of question `at`.
     fn sample(&mut self, model: &Llama<Train>, at: usize, count: usize) -> Result<Vec<Sample>>;
     /// Scores a completion of question `at`.
-    fn score(&self, at: usize, sample: &Sample) -> Scored;
+    fn score(&mut self, at: usize, sample: &Sample) -> Result<Scored>;
+    /// The line that question `at` comes from.
+    fn line(&self, at: usize) -> u64;
+    /// Goes on where `groups` groups have been sampled already.
+    fn skip(&mut self, groups: usize);
 }
 
 /// A group that will be trained on.
@@ -67,54 +71,104 @@ struct Rollout {
     advantage: Vec<f64>,
     /// False for the tokens of completions that are left out of the loss.
     counts: Vec<bool>,
+    /// The line of its prompt.
+    line: u64,
+}
+
+impl Rollout {
+    /// How many tokens of each completion count.
+    fn lengths(&self) -> Vec<usize> {
+        let mut at = 0;
+        let counted = |completion: &Vec<u32>| {
+            let part = &self.counts[at..at + completion.len()];
+            at += completion.len();
+            part.iter().filter(|counts| **counts).count()
+        };
+        self.group.completions.iter().map(counted).collect()
+    }
+}
+
+/// What the loop knows beside weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    rewards: Vec<f64>,
+    failures: Vec<f64>,
+    tokens: usize,
+    /// Groups sampled.
+    asked: usize,
 }
 
 /// Trains the adapter of `model` in `world`.
 pub fn run(
-    mut model: Llama<Train>,
+    model: Llama<Train>,
     world: &mut dyn World,
     settings: &Dapo,
     run: &mut Run,
 ) -> Result<Llama<Train>> {
+    let params = run.params;
     let mut steps = Steps::new(run, settings.updates);
+    let mut watch = Watch::new(params, false);
+    let (mut model, mut step, mut state): (_, _, State) =
+        run.resume(model, &mut steps, &mut watch)?;
     let mut order = Shuffle::new(world.questions(), run.ctx.seed());
-    let mut rewards = Vec::new();
-    let mut failures = Vec::new();
-    let mut tokens = 0;
-    for step in 1..=run.params.steps {
+    order.by_ref().take(state.asked).for_each(drop);
+    world.skip(state.asked);
+    while step < params.steps {
+        step += 1;
         let mut seen = Seen::default();
-        let rollouts = roll(&model, world, settings, run, &mut order, &mut seen, step, &rewards)?;
-        rewards.push(seen.mean());
-        failures.push(seen.failures as f64 / seen.rewards.len().max(1) as f64);
-        if rollouts.is_empty() && step == 1 {
-            let count = seen.dropped;
-            return Err(StageError::failed(format!("all {count} groups have equal rewards")).hint(
-                "raise `dapo.temperature`, `dapo.group` or `dapo.max_rounds`, or teach the \
-                       base the form of an answer first (dpo with `nll`)",
-            ));
-        }
+        let rollouts = roll(&model, world, settings, run, &mut order, &mut seen, step, &state)?;
+        state.asked += seen.groups;
+        state.rewards.push(seen.mean());
+        state.failures.push(seen.failures as f64 / seen.rewards.len().max(1) as f64);
+        full(&rollouts, &seen, settings, step, params.batch)?;
         let mut done = Done::default();
         let per_update = rollouts.len().div_ceil(settings.updates).max(1);
         for (i, part) in rollouts.chunks(per_update).enumerate() {
-            run.tell(step - 1, note(&rewards))?;
-            let moved = update(model, &mut steps, part, settings, i == 0, &mut done)?;
-            model = moved;
+            run.tell(step - 1, state.tokens, note(&state.rewards))?;
+            model = update(model, &mut steps, part, settings, i == 0, &mut done)?;
         }
-        tokens += seen.tokens;
-        run.log.line(step, &line(&seen, &done, rollouts.len(), tokens))?;
+        state.tokens += seen.tokens;
+        run.log.line(step, &line(&seen, &done, rollouts.len(), state.tokens))?;
         if rollouts.is_empty() {
             let message = "every group has equal rewards: the policy answers alike";
-            run.ctx.warn(format!("stopped at step {step} of {}: {message}", run.params.steps));
+            run.ctx.warn(format!("stopped at step {step} of {}: {message}", params.steps));
             break;
         }
+        run.checkpoint(step, &model, &steps, &watch, &state)?;
     }
+    let State { rewards, failures, tokens, .. } = &state;
     run.ctx.metric("steps", rewards.len() as f64);
     run.ctx.metric("reward_first", recent(&rewards[..rewards.len().min(10)]));
-    run.ctx.metric("reward_last", recent(&rewards));
+    run.ctx.metric("reward_last", recent(rewards));
     run.ctx.metric("parse_failure_rate_first", recent(&failures[..failures.len().min(10)]));
-    run.ctx.metric("parse_failure_rate_last", recent(&failures));
-    run.tell(run.params.steps, note(&rewards))?;
+    run.ctx.metric("parse_failure_rate_last", recent(failures));
+    run.tell(params.steps, *tokens, note(rewards))?;
     Ok(model)
+}
+
+/// An error where too few groups teach something.
+fn full(
+    rollouts: &[Rollout],
+    seen: &Seen,
+    settings: &Dapo,
+    step: usize,
+    batch: usize,
+) -> Result<()> {
+    let hint = "raise `dapo.temperature`, `dapo.group` or `dapo.max_rounds`, or teach the \
+                base the form of an answer first (dpo with `nll`)";
+    if rollouts.is_empty() && step == 1 {
+        let message = format!("all {} groups have equal rewards", seen.dropped);
+        return Err(StageError::failed(message).hint(hint));
+    }
+    if rollouts.len() < batch && settings.short == Short::Fail {
+        let (kept, asked) = (rollouts.len(), seen.groups);
+        let message = format!(
+            "step {step}: {kept} of {asked} groups have rewards that differ, and the batch is of \
+             {batch}"
+        );
+        return Err(StageError::failed(message).hint(format!("{hint}; or set `dapo.short: train`")));
+    }
+    Ok(())
 }
 
 fn note(rewards: &[f64]) -> String {
@@ -128,6 +182,8 @@ struct Seen {
     failures: usize,
     cut: usize,
     dropped: usize,
+    /// Groups sampled.
+    groups: usize,
     tokens: usize,
     /// Sum of the log-probabilities of all tokens.
     logp: f64,
@@ -190,13 +246,15 @@ fn roll(
     order: &mut Shuffle,
     seen: &mut Seen,
     step: usize,
-    rewards: &[f64],
+    state: &State,
 ) -> Result<Vec<Rollout>> {
     let mut rollouts = Vec::new();
     for at in order.by_ref().take(run.params.batch * settings.max_rounds) {
-        run.tell(step - 1, note(rewards))?;
+        run.tell(step - 1, state.tokens + seen.tokens, note(&state.rewards))?;
         let samples = world.sample(model, at, settings.group)?;
-        let scored: Vec<Scored> = samples.iter().map(|sample| world.score(at, sample)).collect();
+        let scored = samples.iter().map(|sample| world.score(at, sample));
+        let scored = scored.collect::<Result<Vec<Scored>>>()?;
+        seen.groups += 1;
         let rewards: Vec<f64> = scored.iter().map(|scored| scored.reward).collect();
         seen.failures += scored.iter().filter(|scored| !scored.parsed).count();
         seen.cut += samples.iter().filter(|sample| !sample.ended).count();
@@ -207,7 +265,7 @@ fn roll(
             seen.dropped += 1;
             continue;
         }
-        rollouts.push(rollout(world.prompt(at), samples, rewards, settings));
+        rollouts.push(rollout(world.prompt(at), world.line(at), samples, rewards, settings));
         if rollouts.len() == run.params.batch {
             break;
         }
@@ -217,6 +275,7 @@ fn roll(
 
 fn rollout(
     prompt: &[u32],
+    line: u64,
     samples: Vec<Sample>,
     mut rewards: Vec<f64>,
     settings: &Dapo,
@@ -224,12 +283,14 @@ fn rollout(
     for (reward, sample) in rewards.iter_mut().zip(&samples) {
         *reward += soft_overlong(sample.tokens.len(), settings.max_tokens, settings.overlong_cache);
     }
-    let advantages = advantages(&rewards, EPSILON);
+    let (spread, epsilon) = (settings.advantage_std, settings.advantage_epsilon);
+    let advantages = advantages(&rewards, spread, epsilon);
     let mut out = Rollout {
         group: Group { prompt: prompt.to_vec(), completions: Vec::new() },
         old: Vec::new(),
         advantage: Vec::new(),
         counts: Vec::new(),
+        line,
     };
     for (sample, advantage) in samples.into_iter().zip(advantages) {
         let upto = out.old.len() + sample.tokens.len();
@@ -255,6 +316,9 @@ fn update(
         return Ok(model);
     }
     let clip = Clip { low: settings.clip_low, high: settings.clip_high, dual: settings.dual_clip };
+    // Of the whole batch, before any of it goes through the model.
+    let lengths: Vec<Vec<usize>> = part.iter().map(Rollout::lengths).collect();
+    let mut shares = weights(&lengths, settings.aggregate, settings.max_tokens).into_iter();
     let mut gradients = Gradients::new();
     let mut loss = 0.0;
     for rollout in part {
@@ -264,11 +328,19 @@ fn update(
             let gaps = now.iter().zip(&rollout.old).map(|(now, old)| (now - old).abs());
             done.gap = gaps.fold(done.gap, f64::max);
         }
+        let weight: Vec<f64> = rollout
+            .group
+            .completions
+            .iter()
+            .zip(shares.by_ref())
+            .flat_map(|(tokens, share)| std::iter::repeat_n(share, tokens.len()))
+            .collect();
         let kept = |values: &[f64]| -> Vec<f64> {
             let pairs = values.iter().zip(&rollout.counts);
             pairs.filter(|(_, counts)| **counts).map(|(value, _)| *value).collect()
         };
-        let part = dapo(&kept(&now), &kept(&rollout.old), &kept(&rollout.advantage), clip, count);
+        let (old, advantage) = (kept(&rollout.old), kept(&rollout.advantage));
+        let part = dapo(&kept(&now), &old, &advantage, &kept(&weight), clip);
         let mut slopes = part.loss.grad.into_iter();
         let slope = |counts: &bool| if *counts { slopes.next().unwrap_or(0.0) } else { 0.0 };
         let grad: Vec<f64> = rollout.counts.iter().map(slope).collect();
@@ -276,7 +348,8 @@ fn update(
         loss += part.loss.value;
         done.clipped += part.clipped;
     }
-    let (model, moved) = steps.update(model, &mut gradients, loss)?;
+    let lines = || part.iter().map(|rollout| rollout.line).collect();
+    let (model, moved) = steps.update(model, &mut gradients, loss, lines)?;
     done.updates += 1;
     done.tokens += count;
     done.loss += loss;

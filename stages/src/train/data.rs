@@ -11,15 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::pairs::reward::Outcome;
 use crate::{Result, StageError};
-
-/// A line of a corpus.
-#[derive(Debug, Deserialize)]
-pub struct Document {
-    /// The text.
-    pub text: String,
-}
 
 /// What `train` needs of a line of preference pairs; other fields are left alone.
 #[derive(Debug, Deserialize)]
@@ -30,15 +22,10 @@ pub struct Pair {
     pub chosen: String,
     /// The worse completion.
     pub rejected: String,
-}
-
-/// What sampling needs of a line of preference pairs.
-#[derive(Debug, Deserialize)]
-pub struct Question {
-    /// What the model is asked.
-    pub prompt: String,
-    /// What scores any answer.
-    pub outcome: Outcome,
+    /// The reward of the better one.
+    pub reward_chosen: Option<f64>,
+    /// The reward of the worse one.
+    pub reward_rejected: Option<f64>,
 }
 
 /// Reads a JSONL file; blank lines are passed over.
@@ -129,6 +116,8 @@ pub struct Windows {
     len: usize,
     queue: Vec<usize>,
     rng: ChaCha8Rng,
+    /// Where each document ends, and the line that it comes from.
+    ends: Vec<(usize, u64)>,
 }
 
 impl Windows {
@@ -136,20 +125,44 @@ impl Windows {
     /// one gives a single, shorter window.
     pub fn new(tokens: Vec<u32>, len: usize, seed: u64) -> Windows {
         let len = len.min(tokens.len().saturating_sub(1)).max(1);
-        Windows { tokens, len, queue: Vec::new(), rng: rng(seed, stream::ORDER) }
+        let (queue, rng) = (Vec::new(), rng(seed, stream::ORDER));
+        Windows { tokens, len, queue, rng, ends: Vec::new() }
     }
 
-    /// The next window: `len + 1` tokens. Each pass over the corpus starts at a random phase, so
-    /// that windows do not begin at the same words every time, and is shuffled.
+    /// Notes where documents end, and which lines they come from.
+    pub fn from_lines(self, ends: Vec<(usize, u64)>) -> Windows {
+        Windows { ends, ..self }
+    }
+
+    /// The next window: `len + 1` tokens.
+    #[cfg(test)]
     pub fn draw(&mut self) -> &[u32] {
+        let start = self.next_start();
+        self.at(start)
+    }
+
+    /// The window that starts at a place.
+    pub fn at(&self, start: usize) -> &[u32] {
+        self.tokens.get(start..start + self.len + 1).unwrap_or(&self.tokens)
+    }
+
+    /// The lines of the documents in the window that starts at a place.
+    pub fn lines(&self, start: usize) -> Vec<u64> {
+        let from = self.ends.partition_point(|(end, _)| *end <= start);
+        let to = self.ends.partition_point(|(end, _)| *end < start + self.len);
+        self.ends[from..(to + 1).min(self.ends.len())].iter().map(|(_, line)| *line).collect()
+    }
+
+    /// Where the next window starts. Each pass over the corpus starts at a random phase, so
+    /// that windows do not begin at the same words every time, and is shuffled.
+    pub fn next_start(&mut self) -> usize {
         if self.queue.is_empty() {
             let last = self.tokens.len().saturating_sub(self.len + 1);
             let phase = self.rng.random_range(0..=last.min(self.len - 1));
             self.queue = (phase..=last).step_by(self.len).collect();
             self.queue.shuffle(&mut self.rng);
         }
-        let start = self.queue.pop().unwrap_or_default();
-        self.tokens.get(start..start + self.len + 1).unwrap_or(&self.tokens)
+        self.queue.pop().unwrap_or_default()
     }
 
     /// All windows in order, none overlapping: for validation. The last may be shorter.
@@ -184,6 +197,11 @@ pub fn hold_out(mut stream: Vec<u32>, share: f64) -> (Vec<u32>, Vec<u32>) {
 mod tests {
     use super::*;
 
+    #[derive(Debug, Deserialize)]
+    struct Text {
+        text: String,
+    }
+
     fn file(text: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs_err::write(file.path(), text).unwrap();
@@ -200,7 +218,7 @@ mod tests {
         ];
         for (bytes, expected, said) in cases {
             let file = file(bytes);
-            match jsonl::<Document>(file.path()) {
+            match jsonl::<Text>(file.path()) {
                 Err(StageError::BadInput { line, message, .. }) => {
                     assert_eq!(line, expected, "{message}");
                     assert!(message.contains(said), "{message}");
@@ -213,7 +231,7 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers() {
         let file = file(b"\n{\"text\":\"a\",\"more\":1}\n\n{\"text\":\"b\"}");
-        let rows = jsonl::<Document>(file.path()).unwrap();
+        let rows = jsonl::<Text>(file.path()).unwrap();
         let got: Vec<_> = rows.iter().map(|(line, d)| (*line, d.text.as_str())).collect();
         assert_eq!(got, [(2, "a"), (4, "b")]);
     }
@@ -245,6 +263,9 @@ mod tests {
             window.iter().for_each(|t| seen[*t as usize] = true);
         }
         assert!(seen[10..90].iter().all(|s| *s));
+        let windows = windows.from_lines(vec![(4, 1), (12, 3), (50, 4), (103, 9)]);
+        assert_eq!(windows.lines(3), [1, 3, 4]);
+        assert_eq!(windows.lines(92), [9]);
         let targets: usize = windows.all().map(|w| w.len() - 1).sum();
         assert_eq!(targets, 102, "each token but the first is a target once");
     }

@@ -5,30 +5,50 @@
 //! separately, so that no token spans the border between them.
 
 use burn::module::AutodiffModule;
+use serde::{Deserialize, Serialize};
 
 use super::data::Shuffle;
 use super::logps::{Group, backward, group, numbers};
 use super::losses::{Preference, dpo};
-use super::params::Dpo;
-use super::steps::{Gradients, Run, Steps, note, recent};
+use super::options::Dpo;
+use super::steps::{Gradients, Run, Steps, Watch, note, recent};
 use crate::Result;
 use crate::device::{Back, Train};
 use crate::model::{Kernels, Llama};
 
-/// Pairs as groups of two completions, the chosen one first.
+/// A preference pair as tokens.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The prompt and two completions, the chosen one first.
+    pub group: Group,
+    /// How much it counts.
+    pub weight: f64,
+    /// The line that it comes from.
+    pub line: u64,
+}
+
+/// Preference pairs.
 pub struct Pairs {
     /// Those to train on; at least one.
-    pub train: Vec<Group>,
+    pub train: Vec<Pair>,
     /// Those held out.
-    pub valid: Vec<Group>,
+    pub valid: Vec<Pair>,
 }
 
 /// Sums of log-probabilities: of the chosen completion, and of the rejected one.
 type Sums = (f64, f64);
 
+/// What the loop knows beside weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    means: Vec<Mean>,
+    tokens: usize,
+    ended: bool,
+}
+
 /// Trains the adapter of `model`; `reference` is the same model without it.
 pub fn run(
-    mut model: Llama<Train>,
+    model: Llama<Train>,
     reference: &Llama<Back>,
     pairs: &Pairs,
     settings: &Dpo,
@@ -36,62 +56,79 @@ pub fn run(
 ) -> Result<Llama<Train>> {
     let params = run.params;
     let mut steps = Steps::new(run, 1);
+    let mut watch = Watch::new(params, !pairs.valid.is_empty());
+    let (mut model, mut done, mut state): (_, _, State) =
+        run.resume(model, &mut steps, &mut watch)?;
     let mut gradients = Gradients::new();
     let mut order = Shuffle::new(pairs.train.len(), run.ctx.seed());
+    order.by_ref().take(done * params.batch).for_each(drop);
     let mut known: Vec<Option<Sums>> = vec![None; pairs.train.len()];
-    let mut means: Vec<Mean> = Vec::new();
-    let mut tokens = 0;
-    for step in 1..=params.steps {
+    while done < params.steps && !state.ended {
+        let step = done + 1;
+        model.begin(step, 0);
         let mut mean = Mean::default();
+        let mut lines = Vec::new();
         for at in order.by_ref().take(params.batch) {
-            run.tell(step - 1, note(means.last().map(|mean| mean.loss)))?;
+            run.tell(done, state.tokens, note(state.means.last().map(|mean| mean.loss)))?;
             let (Some(pair), Some(known)) = (pairs.train.get(at), known.get_mut(at)) else {
                 continue;
             };
             let reference = match *known {
                 Some(sums) => sums,
-                None => *known.insert(sums(reference, pair)?),
+                None => *known.insert(sums(reference, &pair.group)?),
             };
-            let logp = group(&model, pair, 1.0)?;
-            let policy = split(&numbers(&logp), pair);
-            let pair_loss = dpo(&preference(pair, policy, reference), settings.beta, settings.nll);
+            let logp = group(&model, &pair.group, 1.0)?;
+            let policy = split(&numbers(&logp), &pair.group);
+            let pair_loss = dpo(&preference(pair, policy, reference), settings);
             let share = 1.0 / params.batch as f64;
-            let (chosen, rejected) = lengths(pair);
+            let (chosen, rejected) = lengths(&pair.group);
             let mut grad = vec![pair_loss.grad_chosen * share; chosen];
             grad.resize(chosen + rejected, pair_loss.grad_rejected * share);
             backward(logp, &grad, &model, &mut gradients);
             mean.add(pair_loss.value, pair_loss.margin, policy);
-            tokens += pair.prompt.len() + pair.tokens();
+            lines.push(pair.line);
+            state.tokens += pair.group.prompt.len() + pair.group.tokens();
         }
         let mean = mean.over(params.batch);
         let moved;
-        (model, moved) = steps.update(model, &mut gradients, mean.loss)?;
-        run.log.line(
-            step,
-            &[
-                ("loss", mean.loss),
-                ("lr", moved.rate),
-                ("grad_norm", moved.norm),
-                ("tokens", tokens as f64),
-                ("margin", mean.margin),
-                ("accuracy", mean.accuracy),
-                ("chosen_logp", mean.chosen),
-                ("rejected_logp", mean.rejected),
-            ],
-        )?;
-        means.push(mean);
+        (model, moved) = steps.update(model, &mut gradients, mean.loss, || lines)?;
+        let mut line = vec![
+            ("loss", mean.loss),
+            ("lr", moved.rate),
+            ("grad_norm", moved.norm),
+            ("tokens", state.tokens as f64),
+            ("margin", mean.margin),
+            ("accuracy", mean.accuracy),
+            ("chosen_logp", mean.chosen),
+            ("rejected_logp", mean.rejected),
+        ];
+        state.means.push(mean);
+        if watch.due(step) {
+            let valid = validate(&model.valid(), reference, pairs, settings, step, run)?;
+            line.extend([("valid_loss", valid.loss), ("valid_accuracy", valid.accuracy)]);
+            state.ended = watch.note(step, valid.loss, &model);
+        }
+        run.log.line(step, &line)?;
+        done = step;
+        run.checkpoint(done, &model, &steps, &watch, &state)?;
     }
-    let over = |f: fn(&Mean) -> f64| recent(&means.iter().map(f).collect::<Vec<_>>());
+    let over = |f: fn(&Mean) -> f64| recent(&state.means.iter().map(f).collect::<Vec<_>>());
     run.ctx.metric("train_loss", over(|m| m.loss));
     run.ctx.metric("accuracy", over(|m| m.accuracy));
     run.ctx.metric("margin", over(|m| m.margin));
-    validate(&model.valid(), reference, &pairs.valid, settings, run)?;
-    run.tell(params.steps, note(means.last().map(|mean| mean.loss)))?;
+    let model = watch.choose(model, done, run);
+    if !pairs.valid.is_empty() {
+        let mean = validate(&model.valid(), reference, pairs, settings, params.steps, run)?;
+        run.ctx.metric("valid_loss", mean.loss);
+        run.ctx.metric("valid_accuracy", mean.accuracy);
+        run.ctx.metric("valid_margin", mean.margin);
+    }
+    run.tell(params.steps, state.tokens, note(state.means.last().map(|mean| mean.loss)))?;
     Ok(model)
 }
 
 /// Sums over pairs, and then their means.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Mean {
     loss: f64,
     margin: f64,
@@ -123,28 +160,23 @@ impl Mean {
     }
 }
 
+/// Means over the pairs that are held out, of which there is one at least.
 fn validate(
     model: &Llama<Back>,
     reference: &Llama<Back>,
-    pairs: &[Group],
+    pairs: &Pairs,
     settings: &Dpo,
+    step: usize,
     run: &Run,
-) -> Result<()> {
-    if pairs.is_empty() {
-        return Ok(());
-    }
+) -> Result<Mean> {
     let mut mean = Mean::default();
-    for pair in pairs {
-        run.tell(run.params.steps, "validation")?;
-        let (policy, reference) = (sums(model, pair)?, sums(reference, pair)?);
-        let loss = dpo(&preference(pair, policy, reference), settings.beta, settings.nll);
+    for pair in &pairs.valid {
+        run.tell(step, 0, "validation")?;
+        let (policy, reference) = (sums(model, &pair.group)?, sums(reference, &pair.group)?);
+        let loss = dpo(&preference(pair, policy, reference), settings);
         mean.add(loss.value, loss.margin, policy);
     }
-    let mean = mean.over(pairs.len());
-    run.ctx.metric("valid_loss", mean.loss);
-    run.ctx.metric("valid_accuracy", mean.accuracy);
-    run.ctx.metric("valid_margin", mean.margin);
-    Ok(())
+    Ok(mean.over(pairs.valid.len()))
 }
 
 fn lengths(pair: &Group) -> (usize, usize) {
@@ -161,12 +193,15 @@ fn sums<B: Kernels>(model: &Llama<B>, pair: &Group) -> Result<Sums> {
     Ok(split(&numbers(&group(model, pair, 1.0)?), pair))
 }
 
-fn preference(pair: &Group, policy: Sums, reference: Sums) -> Preference {
+fn preference(pair: &Pair, policy: Sums, reference: Sums) -> Preference {
+    let (chosen_tokens, rejected_tokens) = lengths(&pair.group);
     Preference {
         chosen: policy.0,
         rejected: policy.1,
         ref_chosen: reference.0,
         ref_rejected: reference.1,
-        chosen_tokens: lengths(pair).0,
+        chosen_tokens,
+        rejected_tokens,
+        weight: pair.weight,
     }
 }

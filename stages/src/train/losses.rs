@@ -1,4 +1,4 @@
-//! The three losses as plain functions of log-probabilities: values and gradients, no tensors.
+//! The losses as plain functions of log-probabilities: values and gradients, no tensors.
 //!
 //! Each loss here is a function of the log-probability of single tokens (or of sums of them), so its
 //! gradient with respect to these is a list of numbers. The training loops take the
@@ -7,6 +7,8 @@
 //! reference values to the last digits without a tensor library.
 //!
 //! Not here: where log-probabilities come from (`logps.rs`), and KL penalties, which DAPO drops.
+
+use super::options::{Aggregate, Dpo, Objective, Spread};
 
 /// The result of a loss over tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,10 @@ pub struct Preference {
     pub ref_rejected: f64,
     /// Tokens of the chosen completion, its end included.
     pub chosen_tokens: usize,
+    /// Tokens of the rejected completion, its end included.
+    pub rejected_tokens: usize,
+    /// How much the pair counts: 1, or the gap of its rewards.
+    pub weight: f64,
 }
 
 /// What DPO makes of one pair.
@@ -54,35 +60,94 @@ pub struct PreferenceLoss {
     pub margin: f64,
 }
 
-/// DPO (Rafailov et al., arXiv 2305.18290, eq. 7) of one pair, plus `nll` times the mean negative
-/// log-probability of a chosen token (Pang et al., arXiv 2404.19733, eq. 1).
+/// The preference loss of one pair times its weight (see [`Objective`] for the formulas), plus `nll`
+/// times the mean negative log-probability of a chosen token (Pang et al., arXiv 2404.19733, eq. 1).
 ///
 /// DPO alone only moves the two completions apart and lets both become less likely; a base that
 /// does not know the form of an answer yet needs the second term to learn it.
-pub fn dpo(pair: &Preference, beta: f64, nll: f64) -> PreferenceLoss {
-    let margin = beta * ((pair.chosen - pair.ref_chosen) - (pair.rejected - pair.ref_rejected));
-    // -log sigma(m) = log(1 + exp(-m)), written so that neither side overflows.
-    let sigmoid = (-margin).max(0.0) + (-margin.abs()).exp().ln_1p();
-    let slope = -beta / (1.0 + margin.exp());
-    let per_token = nll / pair.chosen_tokens.max(1) as f64;
+pub fn dpo(pair: &Preference, settings: &Dpo) -> PreferenceLoss {
+    let (beta, smooth) = (settings.beta, settings.label_smoothing);
+    let (chosen, rejected) = (pair.chosen - pair.ref_chosen, pair.rejected - pair.ref_rejected);
+    let margin = beta * (chosen - rejected);
+    let near = -beta * sigmoid(-margin);
+    let far = beta * sigmoid(margin);
+    // Value, and its derivatives by the two log-ratios.
+    let (value, by_chosen, by_rejected) = match settings.loss {
+        Objective::Sigmoid => {
+            let value = (1.0 - smooth) * softplus(-margin) + smooth * softplus(margin);
+            let slope = (1.0 - smooth) * near + smooth * far;
+            (value, slope, -slope)
+        }
+        Objective::Robust => {
+            let share = 1.0 - 2.0 * smooth;
+            let value = ((1.0 - smooth) * softplus(-margin) - smooth * softplus(margin)) / share;
+            let slope = ((1.0 - smooth) * near - smooth * far) / share;
+            (value, slope, -slope)
+        }
+        Objective::Hinge => {
+            let slope = if margin < 1.0 { -beta } else { 0.0 };
+            ((1.0 - margin).max(0.0), slope, -slope)
+        }
+        Objective::Ipo => {
+            let tokens = |count: usize| if settings.ipo_mean { count.max(1) as f64 } else { 1.0 };
+            let (n, m) = (tokens(pair.chosen_tokens), tokens(pair.rejected_tokens));
+            let off = chosen / n - rejected / m - 0.5 / beta;
+            (off * off, 2.0 * off / n, -2.0 * off / m)
+        }
+    };
+    let per_token = settings.nll / pair.chosen_tokens.max(1) as f64;
     PreferenceLoss {
-        value: sigmoid - per_token * pair.chosen,
-        grad_chosen: slope - per_token,
-        grad_rejected: -slope,
+        value: pair.weight * value - per_token * pair.chosen,
+        grad_chosen: pair.weight * by_chosen - per_token,
+        grad_rejected: pair.weight * by_rejected,
         margin,
     }
 }
 
-/// Advantages within one group: `(r - mean) / (std + eps)`, std with `n - 1` below (Yu et al.,
-/// arXiv 2503.14476, eq. 9; the eps 1e-6 is verl's). All zero for a group of one.
-pub fn advantages(rewards: &[f64], eps: f64) -> Vec<f64> {
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `log(1 + e^x)`, written so that neither side overflows.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// Advantages within one group: `(r - mean) / (std + eps)` (Yu et al., arXiv 2503.14476, eq. 9; the
+/// eps 1e-6 is verl's). All zero for a group of one.
+pub fn advantages(rewards: &[f64], spread: Spread, eps: f64) -> Vec<f64> {
     let n = rewards.len() as f64;
     if rewards.len() < 2 {
         return vec![0.0; rewards.len()];
     }
     let mean = rewards.iter().sum::<f64>() / n;
-    let var = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    rewards.iter().map(|r| (r - mean) / (var.sqrt() + eps)).collect()
+    let squares = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>();
+    let below = match spread {
+        Spread::Sample => (squares / (n - 1.0)).sqrt() + eps,
+        Spread::Population => (squares / n).sqrt() + eps,
+        Spread::None => 1.0,
+    };
+    rewards.iter().map(|r| (r - mean) / below).collect()
+}
+
+/// How much each completion's tokens count in the loss of a batch: a number a completion, group by
+/// group. `groups` holds the lengths of the completions that count, `max` the most tokens one may
+/// have. A completion without tokens that count weighs nothing.
+pub fn weights(groups: &[Vec<usize>], aggregate: Aggregate, max: usize) -> Vec<f64> {
+    let lengths = || groups.iter().flatten().copied();
+    let share = |parts: usize| 1.0 / parts.max(1) as f64;
+    let all: usize = lengths().sum();
+    let completions = lengths().filter(|&n| n > 0).count();
+    match aggregate {
+        Aggregate::Tokens => lengths().map(|_| share(all)).collect(),
+        Aggregate::Prompts => {
+            let prompts = groups.iter().filter(|group| group.iter().any(|&n| n > 0)).count();
+            let weight = |group: &Vec<usize>| share(prompts) * share(group.iter().sum());
+            groups.iter().flat_map(|g| std::iter::repeat_n(weight(g), g.len())).collect()
+        }
+        Aggregate::Sequences => lengths().map(|n| share(completions) * share(n)).collect(),
+        Aggregate::Fixed => lengths().map(|_| share(completions * max)).collect(),
+    }
 }
 
 /// Whether a group teaches anything: its rewards differ by more than `tolerance`. The paper's
@@ -127,17 +192,22 @@ pub struct PolicyLoss {
     pub clipped: usize,
 }
 
-/// DAPO's token-level policy loss (arXiv 2503.14476, eq. 8), as a loss to minimise.
+/// DAPO's policy loss (arXiv 2503.14476, eq. 8), as a loss to minimise.
 ///
-/// `logp`, `old` and `advantage` hold one entry a token that counts (completions after each other;
-/// masked tokens left out). As in [`cross_entropy`], `tokens` is the count over the whole optimizer
-/// batch: dividing each part by its own count instead is a known mistake.
-pub fn dapo(logp: &[f64], old: &[f64], advantage: &[f64], clip: Clip, tokens: usize) -> PolicyLoss {
-    let n = tokens.max(1) as f64;
+/// `logp`, `old`, `advantage` and `weight` hold one entry a token that counts (completions after
+/// each other; masked tokens left out). The weights are those of the whole optimizer batch, of which
+/// the tokens may be a part: to weigh each part by its own count instead is a known mistake.
+pub fn dapo(
+    logp: &[f64],
+    old: &[f64],
+    advantage: &[f64],
+    weight: &[f64],
+    clip: Clip,
+) -> PolicyLoss {
     let mut value = 0.0;
     let mut clipped = 0;
     let mut grad = Vec::with_capacity(logp.len());
-    for ((l, o), a) in logp.iter().zip(old).zip(advantage) {
+    for (((l, o), a), w) in logp.iter().zip(old).zip(advantage).zip(weight) {
         // e^20 is far outside any clip; beyond it the product would only overflow.
         let ratio = (l - o).clamp(-20.0, 20.0).exp();
         let free = -a * ratio;
@@ -152,8 +222,8 @@ pub fn dapo(logp: &[f64], old: &[f64], advantage: &[f64], clip: Clip, tokens: us
             loss = -a * c;
             slope = 0.0;
         }
-        value += loss / n;
-        grad.push(slope / n);
+        value += loss * w;
+        grad.push(slope * w);
     }
     PolicyLoss { loss: TokenLoss { value, grad }, clipped }
 }

@@ -65,6 +65,37 @@ impl<B: AutodiffBackend> Optimizer<B> {
         Optimizer { settings, on_cpu, time: 0, moments: BTreeMap::new() }
     }
 
+    /// How many steps it has made.
+    pub fn time(&self) -> i32 {
+        self.time
+    }
+
+    /// The moments of a parameter, once it has any.
+    pub fn moments(&self, id: ParamId) -> Option<[Vec<f32>; 2]> {
+        Some(match self.moments.get(&id)? {
+            Moments::Slices(m, v) => [m.clone(), v.clone()],
+            Moments::Tensors(m, v) => [m, v].map(|t| owned(t.to_data())),
+        })
+    }
+
+    /// Puts moments that [`Optimizer::moments`] gave, after `time` steps, back.
+    pub fn restore(
+        &mut self,
+        time: i32,
+        moments: Vec<(ParamId, [Vec<f32>; 2])>,
+        place: &B::Device,
+    ) {
+        self.time = time;
+        let tensor = |values: &Vec<f32>| Tensor::from_data(values.as_slice(), place);
+        for (id, [m, v]) in moments {
+            let moments = match self.on_cpu {
+                true => Moments::Slices(m, v),
+                false => Moments::Tensors(tensor(&m), tensor(&v)),
+            };
+            self.moments.insert(id, moments);
+        }
+    }
+
     /// Moves every parameter that has a gradient. Returns the module and the norm of the gradient
     /// before clipping; a gradient that is not finite moves nothing.
     pub fn step<M: AutodiffModule<B>>(

@@ -2,19 +2,25 @@
 
 use std::path::Path;
 
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rayon::prelude::*;
 
-use super::dapo::{Sample, Scored, World};
-use super::data::{self, Document, Pair, Question, Windows};
-use super::dpo::Pairs;
+use super::data::{self, Windows};
+use super::dpo::{Pair, Pairs};
+use super::log::Row;
 use super::logps::Group;
-use super::params::{Arch, Dapo, Lora, Params};
+use super::options::{Arch, Learn, Lora, Packing};
+use super::params::Params;
+use super::records::{Body, Record};
+use super::samples::{Sample as Tokens, Samples, Window};
+use super::sft::Source as Windowed;
+use super::template::{Part, Template};
+use super::{curve, events, memory};
 use crate::device::{Back, Place, Train};
 use crate::model::lora::{self, Spec};
-use crate::model::{self, Config, Llama, Normal, Sampling, Source, Tokenizer, generate, save};
-use crate::pairs::decision::Decision;
-use crate::pairs::reward::{Outcome, RewardSpec, score};
+use crate::model::{self, Config, Folder, Llama, Normal, Source, Tokenizer, save};
 use crate::{Context, Result, StageError};
 
 /// A model about to be trained.
@@ -23,8 +29,19 @@ pub struct Start {
     pub model: Llama<Train>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Its chat template, where it has one.
+    pub template: Option<Template>,
     end: u32,
 }
+
+/// Files of a base that belong to its tokenizer and to how it is used: a model that is made from it
+/// keeps them.
+const CARRIED: [&str; 4] = [
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
 
 impl Start {
     /// The model of port `base`, its adapter merged.
@@ -34,14 +51,15 @@ impl Start {
                 .hint("`model` describes a new model: remove it, or remove `base` from `from`"));
         }
         let loaded = model::load::<Train>(ctx, "base", place)?;
-        Start::new(loaded.model.merge(), loaded.tokenizer, ctx, params, place)
+        let template = Template::of(&Folder::of_port(ctx, "base"), &loaded.tokenizer)?;
+        Start::new(loaded.model.merge(), loaded.tokenizer, template, ctx, params, place)
     }
 
     /// A new model, with a tokenizer trained on the corpus.
     pub fn fresh(
         ctx: &Context,
         params: &Params,
-        corpus: &[String],
+        corpus: &[Record],
         place: &Place,
     ) -> Result<Start> {
         let Some(Arch { hidden, layers, heads, kv_heads, ffn, vocab, context }) = params.model
@@ -50,17 +68,19 @@ impl Start {
                 "feed a model to `base`, or add `model: {}` to make a new one of the default size",
             ));
         };
-        let tokenizer = Tokenizer::train(corpus.iter().map(String::as_str), vocab)?;
+        let texts: Vec<&str> = corpus.iter().flat_map(|record| record.body.texts()).collect();
+        let tokenizer = Tokenizer::train(texts.into_iter(), vocab)?;
         let mut config = Config::llama(vocab, hidden, layers, heads, kv_heads, ffn, context);
         tokenizer.describe(&mut config);
         ctx.metric("parameters", config.parameters() as f64);
         let llama = Llama::build(&config, &mut Fresh(Normal::new(ctx.seed())), place)?;
-        Start::new(llama, tokenizer, ctx, params, place)
+        Start::new(llama, tokenizer, None, ctx, params, place)
     }
 
     fn new(
         model: Llama<Train>,
         tokenizer: Tokenizer,
+        template: Option<Template>,
         ctx: &Context,
         params: &Params,
         place: &Place,
@@ -75,7 +95,10 @@ impl Start {
             Some(lora) => model.with_adapter(&spec(lora), ctx.seed())?,
             None => model,
         };
-        Ok(Start { model, tokenizer, end })
+        let trained = trained(&model);
+        ctx.metric("trained_parameters", trained as f64);
+        memory::check(ctx, params, &model.config, trained)?;
+        Ok(Start { model, tokenizer, template, end })
     }
 
     /// The model without its adapter.
@@ -84,7 +107,7 @@ impl Start {
     }
 
     /// Tokens of a prompt; an error where it leaves no room for `answer` more.
-    fn prompt(&self, text: &str, answer: usize, path: &Path, line: u64) -> Result<Vec<u32>> {
+    pub fn prompt(&self, text: &str, answer: usize, path: &Path, line: u64) -> Result<Vec<u32>> {
         let tokens = self.tokenizer.prompt(text)?;
         let limit = self.model.config.max_position_embeddings;
         if tokens.is_empty() {
@@ -130,23 +153,31 @@ impl Source for Fresh {
 }
 
 fn spec(lora: &Lora) -> Spec {
-    Spec { r: lora.r, alpha: lora.alpha, targets: lora.targets.clone(), rslora: false }
+    let Lora { r, alpha, targets, rslora, dora, dropout } = lora.clone();
+    Spec { r, alpha, targets, rslora, dora, dropout }
 }
 
-/// The texts of a corpus.
-pub fn corpus(path: &Path) -> Result<Vec<String>> {
-    Ok(data::jsonl::<Document>(path)?.into_iter().map(|(_, document)| document.text).collect())
+/// Weights that are trained.
+fn trained(model: &Llama<Train>) -> usize {
+    struct Count(usize);
+    impl ModuleVisitor<Train> for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Train, D>>) {
+            self.0 += if param.is_require_grad() { param.shape().num_elements() } else { 0 };
+        }
+    }
+    let mut count = Count(0);
+    model.visit(&mut count);
+    count.0
 }
 
 /// Windows to train on, and those held out.
 pub fn windows(
     start: &Start,
-    corpus: &[String],
+    path: &Path,
+    corpus: &[Record],
     params: &Params,
     ctx: &Context,
-) -> Result<(Windows, Option<Windows>)> {
-    let texts: Vec<&str> = corpus.iter().map(String::as_str).collect();
-    let stream = data::join(&start.tokenizer.encode_all(&texts)?, start.end);
+) -> Result<(Windowed, Vec<Window>)> {
     let limit = start.model.config.max_position_embeddings;
     let asked = params.seq_len.unwrap_or(limit);
     if asked > limit {
@@ -155,127 +186,222 @@ pub fn windows(
         ))
         .hint("lower `seq_len`, or raise `model.context`"));
     }
+    let sft = params.sft.clone().unwrap_or_default();
+    let text = matches!(corpus.first().map(|record| &record.body), Some(Body::Text(_)));
+    let packing = sft.packing.unwrap_or(if text { Packing::Stream } else { Packing::Records });
+    if packing == Packing::Stream && !text {
+        return Err(StageError::failed("`sft.packing: stream` is for records of `text`")
+            .hint("leave it out: completions are packed without seeing each other"));
+    }
+    if packing == Packing::Stream {
+        return stream(start, corpus, asked, params, ctx);
+    }
+    let learn = sft.learn.unwrap_or(if text { Learn::All } else { Learn::Completion });
+    if text && learn == Learn::Completion {
+        return Err(StageError::failed("`sft.learn: completion`, but the corpus is of `text`")
+            .hint("records of `prompt` and `completion`, or of `messages`, have completions"));
+    }
+    let all = samples(start, path, corpus, learn, asked, ctx)?;
+    ctx.metric("corpus_tokens", all.iter().map(|s| s.tokens.len()).sum::<usize>() as f64);
+    let mut all = all;
+    let held = (all.len() as f64 * params.valid_share.unwrap_or(0.0)) as usize;
+    let held = all.split_off(all.len() - held);
+    let packed = packing == Packing::Records;
+    let valid = match held.is_empty() {
+        true => Vec::new(),
+        false => Samples::new(held, asked, packed, ctx.seed()).all(),
+    };
+    let train = Samples::new(all, asked, packed, ctx.seed());
+    ctx.metric("windows", train.windows() as f64);
+    Ok((Windowed::Records(train), valid))
+}
+
+fn stream(
+    start: &Start,
+    corpus: &[Record],
+    asked: usize,
+    params: &Params,
+    ctx: &Context,
+) -> Result<(Windowed, Vec<Window>)> {
+    let texts: Vec<&str> = corpus.iter().flat_map(|record| record.body.texts()).collect();
+    let documents = start.tokenizer.encode_all(&texts)?;
+    let ends = documents.iter().zip(corpus).scan(0, |end, (document, record)| {
+        *end += document.len() + 1;
+        Some((*end, record.line))
+    });
+    let ends = ends.collect();
+    let stream = data::join(&documents, start.end);
     ctx.metric("corpus_tokens", stream.len() as f64);
     let (train, held) = data::hold_out(stream, params.valid_share.unwrap_or(0.0));
     if train.len() < 2 {
         return Err(StageError::failed("the corpus has fewer than two tokens"));
     }
-    let valid = (held.len() > 1).then(|| Windows::new(held, asked - 1, ctx.seed()));
-    Ok((Windows::new(train, asked - 1, ctx.seed()), valid))
+    let valid = match held.len() {
+        0 | 1 => Vec::new(),
+        _ => Windowed::Stream(Windows::new(held, asked - 1, ctx.seed())).all(),
+    };
+    Ok((Windowed::Stream(Windows::new(train, asked - 1, ctx.seed()).from_lines(ends)), valid))
+}
+
+/// Records as tokens of at most `limit` each. What is cut off or left out is warned of.
+fn samples(
+    start: &Start,
+    path: &Path,
+    corpus: &[Record],
+    learn: Learn,
+    limit: usize,
+    ctx: &Context,
+) -> Result<Vec<Tokens>> {
+    let reader =
+        Reader { tokenizer: &start.tokenizer, template: start.template.as_ref(), end: start.end };
+    let (mut all, mut cut, mut empty) = (Vec::new(), 0, 0);
+    for (i, part) in corpus.chunks(BLOCK).enumerate() {
+        ctx.progress((i * BLOCK) as u64, corpus.len() as u64, "records", "tokenizing")?;
+        let read = part.par_iter().map(|record| reader.sample(record, learn, path));
+        for sample in read.collect::<Vec<_>>() {
+            let mut sample = sample?;
+            if sample.tokens.len() > limit {
+                cut += 1;
+                sample.tokens.truncate(limit);
+                sample.counts.truncate(limit);
+            }
+            match sample.counts.iter().skip(1).any(|counts| *counts) {
+                true => all.push(sample),
+                false => empty += 1,
+            }
+        }
+    }
+    let count = corpus.len();
+    if cut > 0 {
+        ctx.warn(format!("{cut} of {count} records have more than {limit} tokens and are cut off"));
+    }
+    if empty > 0 {
+        ctx.warn(format!(
+            "{empty} of {count} records have no token left to learn and are left out"
+        ));
+    }
+    ctx.metric("records_cut", cut as f64);
+    ctx.metric("records_left_out", empty as f64);
+    if all.is_empty() {
+        return Err(StageError::bad(
+            path,
+            format!("no record has a token to learn within {limit}"),
+        )
+        .hint("raise `seq_len`, or shorten the prompts"));
+    }
+    Ok(all)
+}
+
+/// Records that are tokenized between two looks at whether to stop.
+const BLOCK: usize = 512;
+
+/// What turns records into tokens.
+struct Reader<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<&'a Template>,
+    end: u32,
+}
+
+impl Reader<'_> {
+    /// A record as tokens, with its end, and which of them count.
+    fn sample(&self, record: &Record, learn: Learn, path: &Path) -> Result<Tokens> {
+        let part = |text: &str, said| Part { text: text.to_owned(), said };
+        let all = learn == Learn::All;
+        let (parts, begun) = match &record.body {
+            Body::Text(text) => (vec![part(text, true)], false),
+            Body::Completion { prompt, completion } => {
+                (vec![part(prompt, all), part(completion, true)], false)
+            }
+            Body::Chat(messages) => {
+                let Some(template) = self.template else {
+                    return Err(StageError::failed("the model has no chat template").hint(
+                        "put a chat_template.jinja into the base's folder, or write the \
+                         conversations as `prompt` and `completion`",
+                    ));
+                };
+                let parts = if all { template.whole(messages) } else { template.parts(messages) };
+                let parts = parts.map_err(|e| {
+                    let help = e.help().unwrap_or_default().to_owned();
+                    StageError::bad(path, e.to_string()).at(record.line).hint(help)
+                })?;
+                (parts, true)
+            }
+        };
+        let (mut tokens, mut counts) = (Vec::new(), Vec::new());
+        if let Some(bos) = self.tokenizer.opening().filter(|_| !begun) {
+            (tokens, counts) = (vec![bos], vec![false]);
+        }
+        for part in &parts {
+            tokens.extend(self.tokenizer.encode(&part.text)?);
+            counts.resize(tokens.len(), part.said);
+        }
+        // A template ends the assistant's last turn itself, perhaps with a line end after it.
+        let ended = tokens.iter().rev().take(3).any(|token| self.tokenizer.eos().contains(token));
+        if !begun || !ended {
+            tokens.push(self.end);
+            counts.push(true);
+        }
+        Ok(Tokens { tokens, counts, line: record.line })
+    }
 }
 
 /// Preference pairs as tokens; the last share of them is held out.
 pub fn pairs(start: &Start, path: &Path, params: &Params) -> Result<Pairs> {
-    let mut groups = Vec::new();
-    for (line, pair) in data::jsonl::<Pair>(path)? {
+    let weighted = params.dpo.as_ref().is_some_and(|dpo| dpo.reward_weighted);
+    let mut pairs = Vec::new();
+    for (line, pair) in data::jsonl::<data::Pair>(path)? {
         let completions = [&pair.chosen, &pair.rejected].map(|text| start.completion(text));
         let [chosen, rejected] = completions;
         let completions = vec![chosen?, rejected?];
         let longest = completions.iter().map(Vec::len).max().unwrap_or(0);
         let prompt = start.prompt(&pair.prompt, longest, path, line)?;
-        groups.push(Group { prompt, completions });
-    }
-    let held = (groups.len() as f64 * params.valid_share.unwrap_or(0.0)) as usize;
-    let valid = groups.split_off(groups.len() - held);
-    Ok(Pairs { train: groups, valid })
-}
-
-/// Decisions and what followed them: questions with a reward for every answer.
-pub struct Market {
-    tokenizer: Tokenizer,
-    prompts: Vec<Vec<u32>>,
-    outcomes: Vec<Outcome>,
-    reward: RewardSpec,
-    sampling: Sampling,
-    seed: u64,
-    drawn: u64,
-}
-
-impl Market {
-    /// The prompts of port `pairs`, each once, and the reward of port `reward`.
-    pub fn read(start: &Start, ctx: &Context, settings: &Dapo) -> Result<Market> {
-        let path = ctx.file("reward")?;
-        let reward: RewardSpec = serde_json::from_slice(&fs_err::read(path)?).map_err(|e| {
-            StageError::bad(path, format!("not the description of a reward: {e}"))
-                .at(e.line() as u64)
-                .hint("feed `reward` from output `reward` of `pairs`")
-        })?;
-        let path = ctx.file("pairs")?;
-        let (mut prompts, mut outcomes) = (Vec::new(), Vec::new());
-        let mut known = std::collections::BTreeSet::new();
-        for (line, question) in data::jsonl::<Question>(path)? {
-            question.outcome.check(&reward).map_err(|e| {
-                StageError::bad(path, e)
+        let weight = match (weighted, pair.reward_chosen, pair.reward_rejected) {
+            (false, ..) => 1.0,
+            (true, Some(better), Some(worse)) if (better - worse).is_finite() => better - worse,
+            _ => {
+                let message = "`reward_chosen` and `reward_rejected` are not numbers";
+                return Err(StageError::bad(path, message)
                     .at(line)
-                    .hint("feed `pairs` and `reward` from the same stage")
-            })?;
-            let prompt = start.prompt(&question.prompt, settings.max_tokens, path, line)?;
-            if known.insert(question.prompt) {
-                prompts.push(prompt);
-                outcomes.push(question.outcome);
+                    .hint("`dpo.reward_weighted` weighs each pair by their difference"));
             }
-        }
-        let sampling = Sampling {
-            temperature: settings.temperature as f32,
-            top_k: 0,
-            top_p: 1.0,
-            max_tokens: settings.max_tokens,
-            stop: start.tokenizer.eos().to_vec(),
         };
-        let tokenizer = start.tokenizer.clone();
-        Ok(Market { tokenizer, prompts, outcomes, reward, sampling, seed: ctx.seed(), drawn: 0 })
+        pairs.push(Pair { group: Group { prompt, completions }, weight, line });
     }
+    let held = (pairs.len() as f64 * params.valid_share.unwrap_or(0.0)) as usize;
+    let valid = pairs.split_off(pairs.len() - held);
+    Ok(Pairs { train: pairs, valid })
 }
 
-impl World for Market {
-    fn prompt(&self, at: usize) -> &[u32] {
-        self.prompts.get(at).map_or(&[], Vec::as_slice)
+/// Writes the model folder: the model, what its base's tokenizer came with, and the course of the
+/// training for TensorBoard and for people.
+pub fn save(ended: &Ended, params: &Params, rows: &[Row], ctx: &Context) -> Result<()> {
+    let folder = ctx.output("model")?;
+    let model = ended.model.valid();
+    if let Some(template) = &ended.template {
+        fs_err::write(folder.join("chat_template.jinja"), template.text())?;
     }
-
-    fn questions(&self) -> usize {
-        self.prompts.len()
-    }
-
-    fn sample(&mut self, model: &Llama<Train>, at: usize, count: usize) -> Result<Vec<Sample>> {
-        self.drawn += 1;
-        // A seed of its own for each group: the streams of one seed are its samples.
-        let seed =
-            rand::Rng::next_u64(&mut data::rng(self.seed, data::stream::SAMPLES + self.drawn));
-        let samples = generate(&model.valid(), self.prompt(at), count, &self.sampling, seed)?;
-        let samples = samples.into_iter().map(|sample| Sample {
-            logp: sample.log_probs.iter().map(|x| f64::from(*x)).collect(),
-            ended: sample.stopped,
-            tokens: sample.tokens,
-        });
-        Ok(samples.collect())
-    }
-
-    /// The reward of the action; 0 for a text that is none, which is below the reward of any
-    /// action.
-    fn score(&self, at: usize, sample: &Sample) -> Scored {
-        let text = self.tokenizer.decode(&sample.tokens).unwrap_or_default();
-        let action = Decision::read(&text).map(Decision::action).filter(|_| sample.ended);
-        match (action, self.outcomes.get(at)) {
-            (Some(action), Some(outcome)) => {
-                Scored { reward: score(&self.reward, outcome, action).reward, parsed: true }
-            }
-            _ => Scored { reward: 0.0, parsed: false },
+    for name in CARRIED {
+        if let Some(path) = ctx.member("base", name) {
+            fs_err::write(folder.join(name), fs_err::read(path)?)?;
         }
     }
-}
-
-/// Writes the model folder.
-pub fn save(
-    model: &Llama<Train>,
-    tokenizer: &Tokenizer,
-    params: &Params,
-    folder: &Path,
-) -> Result<()> {
-    let model = model.valid();
-    tokenizer.write(folder)?;
+    ended.tokenizer.write(folder)?;
     save::save(&model, folder)?;
+    fs_err::write(folder.join(events::NAME), events::file(rows))?;
+    let svg = curve::svg(rows).map_err(|e| StageError::failed(format!("{}: {e}", curve::NAME)))?;
+    fs_err::write(folder.join(curve::NAME), svg)?;
     match &params.lora {
         Some(lora) => lora::write(&model, &spec(lora), folder),
         None => Ok(()),
     }
+}
+
+/// What a training ended with.
+pub struct Ended {
+    /// The model.
+    pub model: Llama<Train>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template.
+    pub template: Option<Template>,
 }

@@ -1,76 +1,196 @@
-//! Next-token prediction on a corpus: packed windows, cross-entropy.
+//! Next-token prediction on a corpus: windows, cross-entropy.
+//!
+//! The loss is the mean over all tokens that count of all windows of a step, however many go
+//! through the model at once: micro-batches of few tokens weigh no more than their tokens.
 
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::data::Windows;
 use super::logps::{backward, numbers};
 use super::losses::cross_entropy;
-use super::steps::{Gradients, Run, Steps, note, recent};
+use super::remat;
+use super::samples::{Samples, Window};
+use super::steps::{Gradients, Run, Steps, Watch, note, recent};
 use crate::Result;
 use crate::device::{Back, Train};
-use crate::model::{Kernels, Llama};
+use crate::model::{Frame, Kernels, Llama, Packed};
 
-/// Trains on `train` for the steps of the parameters, and validates on `valid` at the end.
+/// Where windows come from.
+pub enum Source {
+    /// A stream of text.
+    Stream(Windows),
+    /// Records.
+    Records(Samples),
+}
+
+impl Source {
+    /// The next window.
+    pub fn draw(&mut self) -> Window {
+        match self {
+            Source::Stream(windows) => {
+                let start = windows.next_start();
+                Window::text(windows.at(start), windows.lines(start))
+            }
+            Source::Records(samples) => samples.draw(),
+        }
+    }
+
+    /// All windows, for validation.
+    pub fn all(&self) -> Vec<Window> {
+        match self {
+            Source::Stream(windows) => {
+                windows.all().map(|tokens| Window::text(tokens, Vec::new())).collect()
+            }
+            Source::Records(samples) => samples.all(),
+        }
+    }
+}
+
+/// What the loop knows beside weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct State {
+    losses: Vec<f64>,
+    /// Tokens read, and those that counted.
+    seen: usize,
+    learned: usize,
+    ended: bool,
+}
+
+/// Trains on `train` for the steps of the parameters, and validates on `valid`.
 pub fn run(
-    mut model: Llama<Train>,
-    train: &mut Windows,
-    valid: Option<&Windows>,
+    model: Llama<Train>,
+    train: &mut Source,
+    valid: &[Window],
     run: &mut Run,
 ) -> Result<Llama<Train>> {
     let params = run.params;
     let mut steps = Steps::new(run, 1);
+    let mut watch = Watch::new(params, !valid.is_empty());
+    let (mut model, mut done, mut state): (_, _, State) =
+        run.resume(model, &mut steps, &mut watch)?;
+    (0..done * params.batch).for_each(|_| drop(train.draw()));
     let mut gradients = Gradients::new();
-    let mut losses = Vec::new();
-    let mut seen = 0;
-    for step in 1..=params.steps {
-        run.tell(step - 1, note(losses.last().copied()))?;
-        let windows: Vec<Vec<u32>> = (0..params.batch).map(|_| train.draw().to_vec()).collect();
-        let count: usize = windows.iter().map(|window| window.len() - 1).sum();
+    while done < params.steps && !state.ended {
+        let step = done + 1;
+        let windows: Vec<Window> = (0..params.batch).map(|_| train.draw()).collect();
+        let count: usize = windows.iter().map(|window| window.at.len()).sum();
         let mut loss = 0.0;
-        for part in windows.chunks(params.micro_batch.unwrap_or(params.batch)) {
-            let logp = log_probs(&model, part)?;
-            let part = cross_entropy(&numbers(&logp), count);
-            backward(logp, &part.grad, &model, &mut gradients);
-            loss += part.value;
+        let parts = windows.chunks(params.micro_batch.unwrap_or(params.batch));
+        for (pass, part) in parts.enumerate() {
+            run.tell(done, state.seen, note(state.losses.last().copied()))?;
+            model.begin(step, pass);
+            let rows = Rows::of(part);
+            loss += match params.gradient_checkpointing {
+                true => remat::backward(&model, &rows, count, (step, pass), &mut gradients)?,
+                false => {
+                    let logp = rows.log_probs(&model)?;
+                    let part = cross_entropy(&numbers(&logp), count);
+                    backward(logp, &part.grad, &model, &mut gradients);
+                    part.value
+                }
+            };
+            state.seen += part.iter().map(|window| window.tokens.len()).sum::<usize>();
         }
         let moved;
-        (model, moved) = steps.update(model, &mut gradients, loss)?;
-        seen += count;
-        losses.push(loss);
-        run.log.line(
-            step,
-            &[
-                ("loss", loss),
-                ("lr", moved.rate),
-                ("grad_norm", moved.norm),
-                ("tokens", seen as f64),
-            ],
-        )?;
+        let lines = || windows.iter().flat_map(|window| window.lines.clone()).collect();
+        (model, moved) = steps.update(model, &mut gradients, loss, lines)?;
+        state.learned += count;
+        state.losses.push(loss);
+        let mut line = vec![
+            ("loss", loss),
+            ("lr", moved.rate),
+            ("grad_norm", moved.norm),
+            ("tokens", state.learned as f64),
+        ];
+        if watch.due(step) {
+            let loss = validate(&model.valid(), valid, step, state.seen, run)?;
+            line.push(("valid_loss", loss));
+            state.ended = watch.note(step, loss, &model);
+        }
+        run.log.line(step, &line)?;
+        done = step;
+        run.checkpoint(done, &model, &steps, &watch, &state)?;
     }
-    run.ctx.metric("train_loss", recent(&losses));
-    run.ctx.metric("tokens", seen as f64);
-    if let Some(valid) = valid {
-        let loss = validate(&model.valid(), valid, run)?;
+    run.ctx.metric("train_loss", recent(&state.losses));
+    run.ctx.metric("tokens", state.learned as f64);
+    let model = watch.choose(model, done, run);
+    if !valid.is_empty() {
+        let loss = validate(&model.valid(), valid, params.steps, state.seen, run)?;
         run.ctx.metric("valid_loss", loss);
         run.ctx.metric("perplexity", loss.exp());
     }
-    run.tell(params.steps, note(losses.last().copied()))?;
+    run.tell(params.steps, state.seen, note(state.losses.last().copied()))?;
     Ok(model)
 }
 
-/// Log-probabilities of every token but the first of every window; windows are of one length.
-fn log_probs<B: Kernels>(model: &Llama<B>, windows: &[Vec<u32>]) -> Result<burn::Tensor<B, 1>> {
-    let len = windows.first().map_or(0, Vec::len);
-    let at: Vec<usize> = (0..windows.len() * len).filter(|i| i % len != len - 1).collect();
-    model.log_probs(&windows.concat(), windows.len(), &at, 1.0)
+/// Windows as the model takes them.
+pub struct Rows {
+    /// Tokens, padded on the right to the longest window.
+    tokens: Packed,
+    /// Several records may lie in a window.
+    packed: bool,
+    /// Places whose next token counts, window by window.
+    pub at: Vec<usize>,
+}
+
+impl Rows {
+    /// Some windows.
+    pub fn of(windows: &[Window]) -> Rows {
+        let len = windows.iter().map(|window| window.tokens.len()).max().unwrap_or(0);
+        let places = windows.iter().enumerate();
+        let at = places.flat_map(|(i, window)| window.at.iter().map(move |at| i * len + at));
+        let (mut tokens, mut starts) = (Vec::new(), Vec::new());
+        let mut packed = false;
+        for window in windows {
+            packed |= !window.starts.is_empty();
+            let end = window.tokens.len();
+            tokens.extend(&window.tokens);
+            tokens.resize(tokens.len() + len - end, 0);
+            starts.extend(&window.starts);
+            // What pads a window is a record of its own, of which nothing is asked.
+            starts.resize(tokens.len(), end as u32);
+        }
+        let at = at.collect();
+        let tokens = Packed { tokens, batch: windows.len(), starts: starts.into() };
+        Rows { tokens, packed, at }
+    }
+
+    /// The tokens, `[b, t]`.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens.tokens
+    }
+
+    /// Where they stand.
+    pub fn frame<B: Kernels>(&self, model: &Llama<B>) -> Result<Frame<B>> {
+        match self.packed {
+            true => model.packed_frame(&self.tokens),
+            false => model.frame(&self.tokens.tokens, self.tokens.batch),
+        }
+    }
+
+    /// Log-probabilities of every token that counts, window by window.
+    pub fn log_probs<B: Kernels>(&self, model: &Llama<B>) -> Result<Tensor<B, 1>> {
+        match self.packed {
+            true => model.packed_log_probs(&self.tokens, &self.at),
+            false => model.log_probs(&self.tokens.tokens, self.tokens.batch, &self.at, 1.0),
+        }
+    }
 }
 
 /// Mean loss per token over all windows.
-fn validate(model: &Llama<Back>, windows: &Windows, run: &Run) -> Result<f64> {
+fn validate(
+    model: &Llama<Back>,
+    windows: &[Window],
+    step: usize,
+    seen: usize,
+    run: &Run,
+) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0);
-    for window in windows.all() {
-        run.tell(run.params.steps, "validation")?;
-        let logp = numbers(&log_probs(model, &[window.to_vec()])?);
+    for window in windows {
+        run.tell(step, seen, "validation")?;
+        let logp = numbers(&Rows::of(std::slice::from_ref(window)).log_probs(model)?);
         sum -= logp.iter().sum::<f64>();
         count += logp.len();
     }

@@ -1,11 +1,12 @@
 //! The stage: ports, and the way from inputs to a model folder.
 
-use super::dpo::Pairs;
+use super::check::check;
 use super::log::Log;
-use super::params::{Method, Params, check};
-use super::prepare::{self, Market, Start};
+use super::market::Market;
+use super::params::{Method, Params};
+use super::prepare::{self, Ended, Start};
 use super::steps::Run;
-use super::{dapo, dpo, sft};
+use super::{dapo, dpo, records, sft};
 use crate::device::{self, is_cpu};
 use crate::{Context, Format, Invalid, Port, Result, Stage};
 
@@ -14,14 +15,16 @@ pub struct Train;
 
 impl Stage for Train {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str = "trains a language model on a corpus, on preferences or on rewards";
     const SEEDED: bool = true;
     const DEVICE: bool = true;
     const TRIAL: bool = true;
+    const RESUMES: bool = true;
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
+        let scorer = params.dapo.as_ref().is_some_and(|dapo| dapo.reward.is_some());
         match params.method {
             Method::Sft => {
                 vec![Port::input("corpus", Format::Chunks), Port::optional("base", Format::Model)]
@@ -31,8 +34,12 @@ impl Stage for Train {
             }
             Method::Dapo => vec![
                 Port::input("base", Format::Model),
-                Port::input("pairs", Format::Pairs),
-                Port::input("reward", Format::Any),
+                // A program scores what it likes: prompts are then enough.
+                Port::input("pairs", if scorer { Format::Any } else { Format::Pairs }),
+                match scorer {
+                    true => Port::optional("reward", Format::Any),
+                    false => Port::input("reward", Format::Any),
+                },
             ],
         }
     }
@@ -52,35 +59,38 @@ impl Stage for Train {
         let place = device::open(ctx.device())?;
         let log = Log::create(ctx.output("log")?)?;
         let mut run = Run { ctx, params, log, on_cpu: is_cpu(&place) };
-        run.tell(0, "reading")?;
-        let (model, tokenizer) = match params.method {
+        run.tell(0, 0, "reading")?;
+        let ended = match params.method {
             Method::Sft => {
-                let corpus = prepare::corpus(ctx.file("corpus")?)?;
+                let path = ctx.file("corpus")?;
+                let corpus = records::read(path)?;
                 let start = match ctx.has("base") {
                     true => Start::base(ctx, params, &place)?,
                     false => Start::fresh(ctx, params, &corpus, &place)?,
                 };
-                let (mut train, valid) = prepare::windows(&start, &corpus, params, ctx)?;
-                let model = sft::run(start.model, &mut train, valid.as_ref(), &mut run)?;
-                (model, start.tokenizer)
+                let (mut train, valid) = prepare::windows(&start, path, &corpus, params, ctx)?;
+                let Start { model, tokenizer, template, .. } = start;
+                let model = sft::run(model, &mut train, &valid, &mut run)?;
+                Ended { model, tokenizer, template }
             }
             Method::Dpo => {
                 let start = Start::base(ctx, params, &place)?;
                 let settings = params.dpo.clone().unwrap_or_default();
-                let pairs: Pairs = prepare::pairs(&start, ctx.file("pairs")?, params)?;
+                let pairs = prepare::pairs(&start, ctx.file("pairs")?, params)?;
                 let reference = start.reference();
-                let model = dpo::run(start.model, &reference, &pairs, &settings, &mut run)?;
-                (model, start.tokenizer)
+                let Start { model, tokenizer, template, .. } = start;
+                let model = dpo::run(model, &reference, &pairs, &settings, &mut run)?;
+                Ended { model, tokenizer, template }
             }
             Method::Dapo => {
                 let start = Start::base(ctx, params, &place)?;
                 let settings = params.dapo.clone().unwrap_or_default();
                 let mut market = Market::read(&start, ctx, &settings)?;
-                let model = dapo::run(start.model, &mut market, &settings, &mut run)?;
-                (model, start.tokenizer)
+                let Start { model, tokenizer, template, .. } = start;
+                let model = dapo::run(model, &mut market, &settings, &mut run)?;
+                Ended { model, tokenizer, template }
             }
         };
-        run.log.finish()?;
-        prepare::save(&model, &tokenizer, params, ctx.output("model")?)
+        prepare::save(&ended, params, run.log.rows(), ctx)
     }
 }

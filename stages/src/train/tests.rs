@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::dapo::{self, Sample, Scored, World};
 use super::logps::{Group, group, numbers};
+use super::options::Dpo;
 use super::stage::Train as Stage;
 use super::steps::{Gradients, Run};
 use super::{Params, losses};
@@ -87,7 +88,11 @@ fn sft_learns_and_gives_the_same_bytes_with_any_number_of_threads() {
     assert!(ran.metrics["valid_loss"] < loss[0]);
     let files = bytes(&ran);
     let names: Vec<_> = files.keys().map(String::as_str).collect();
-    assert_eq!(names, ["config.json", "log", "model.safetensors", "tokenizer.json"]);
+    let events = "events.out.tfevents.0.quantmill";
+    assert_eq!(
+        names,
+        ["config.json", "curve.svg", events, "log", "model.safetensors", "tokenizer.json"]
+    );
     for threads in [1, 2] {
         let again = with_threads(threads, || sft(dir.path()));
         for (name, bytes) in bytes(&again) {
@@ -196,7 +201,12 @@ fn small(seed: u64) -> Llama<Train> {
 }
 
 fn adapter() -> Spec {
-    Spec { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()], rslora: false }
+    Spec {
+        r: 4,
+        alpha: 8.0,
+        targets: vec!["q_proj".into(), "down_proj".into()],
+        ..Default::default()
+    }
 }
 
 /// Every answer is worth the share of its tokens that are 7.
@@ -228,9 +238,15 @@ impl World for Sevens {
         };
         Ok(drawn.into_iter().map(sample).collect())
     }
-    fn score(&self, _: usize, sample: &Sample) -> Scored {
+    fn score(&mut self, _: usize, sample: &Sample) -> Result<Scored> {
         let sevens = sample.tokens.iter().filter(|t| **t == 7).count() as f64;
-        Scored { reward: sevens / sample.tokens.len() as f64, parsed: true }
+        Ok(Scored { reward: sevens / sample.tokens.len() as f64, parsed: true })
+    }
+    fn line(&self, at: usize) -> u64 {
+        at as u64 + 1
+    }
+    fn skip(&mut self, groups: usize) {
+        self.drawn = groups as u64;
     }
 }
 
@@ -256,7 +272,6 @@ fn rigged(world: &mut dyn World, cancel: Cancel) -> Result<Vec<f64>> {
     let log = super::log::Log::create(&path)?;
     let mut run = Run { ctx: &ctx, params: &params, log, on_cpu: true };
     dapo::run(small(1), world, params.dapo.as_ref().unwrap(), &mut run)?;
-    run.log.finish()?;
     let text = fs_err::read_to_string(&path)?;
     let reward = |line: &str| serde_json::from_str::<Value>(line).unwrap()["reward_mean"].as_f64();
     Ok(text.lines().map(|line| reward(line).unwrap()).collect())
@@ -283,8 +298,14 @@ impl World for Dull {
     fn sample(&mut self, model: &Llama<Train>, at: usize, count: usize) -> Result<Vec<Sample>> {
         self.0.sample(model, at, count)
     }
-    fn score(&self, _: usize, _: &Sample) -> Scored {
-        Scored { reward: 0.5, parsed: true }
+    fn score(&mut self, _: usize, _: &Sample) -> Result<Scored> {
+        Ok(Scored { reward: 0.5, parsed: true })
+    }
+    fn line(&self, at: usize) -> u64 {
+        self.0.line(at)
+    }
+    fn skip(&mut self, groups: usize) {
+        self.0.skip(groups);
     }
 }
 
@@ -400,7 +421,8 @@ fn dapo_agrees_down_to_the_logits() {
         }
         let spread: Vec<f64> = (0..mask.len()).map(|i| advantages[i / 3]).collect();
         let clip = losses::Clip { low: 0.2, high: 0.28, dual: None };
-        let loss = losses::dapo(&pick(logp), &pick(&old), &pick(&spread), clip, kept.len()).loss;
+        let weight = vec![1.0 / kept.len() as f64; kept.len()];
+        let loss = losses::dapo(&pick(logp), &pick(&old), &pick(&spread), &weight, clip).loss;
         let mut grad = vec![0.0; mask.len()];
         kept.iter().zip(&loss.grad).for_each(|(i, g)| grad[*i] = *g);
         (loss.value, grad)
@@ -444,8 +466,10 @@ fn dpo_agrees_down_to_the_logits() {
             ref_chosen: reference[0],
             ref_rejected: reference[1],
             chosen_tokens: 3,
+            rejected_tokens: 2,
+            weight: 1.0,
         };
-        let loss = losses::dpo(&pair, 0.1, 0.0);
+        let loss = losses::dpo(&pair, &Dpo { beta: 0.1, nll: 0.0, ..Dpo::default() });
         let slope = |i: usize| if i < half { loss.grad_chosen } else { loss.grad_rejected };
         (loss.value, (0..2 * half).map(|i| slope(i) * mask[i]).collect())
     });

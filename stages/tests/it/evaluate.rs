@@ -52,7 +52,7 @@ fn case(name: &str) -> Case {
     std::fs::write(dir.join("features.csv"), features).unwrap();
     std::fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
     let table = input::features(&[dir.join("features.csv")]).unwrap();
-    let prompts = input::prompts(&dir.join("prompts.jsonl"), &table).unwrap();
+    let prompts = input::prompts(&dir.join("prompts.jsonl"), &table, "test").unwrap();
     Case { dir, table, prompts }
 }
 

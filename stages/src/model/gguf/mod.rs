@@ -9,7 +9,7 @@
 mod blocks;
 mod names;
 mod pack;
-#[cfg(all(test, feature = "models"))]
+#[cfg(test)]
 mod tests;
 mod write;
 
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 pub use blocks::Packing;
-pub use write::write;
+pub use write::{Entry, write};
 
 use super::config::{Config, Ids};
 use super::tokenizer::{Bpe, Tokenizer};
@@ -197,7 +197,13 @@ impl Gguf {
         // 3 is a control token, 4 one that a user defined.
         let special = list("token_type").iter().map(|kind| *kind == Value::Int(3)).collect();
         let bpe = Bpe { tokens: texts("tokens"), special, merges: texts("merges"), pre };
-        Tokenizer::of_bpe(&bpe, config)
+        let mut tokenizer = Tokenizer::of_bpe(&bpe, config)?;
+        // Where the file does not say, as llama.cpp has it.
+        tokenizer.set_begins(match self.get("tokenizer.ggml.add_bos_token") {
+            Some(Value::Bool(begins)) => *begins,
+            _ => bpe.pre == "llama-bpe",
+        });
+        Ok(tokenizer)
     }
 
     /// The tensor of an HF name as it lies in the file, which for q and k of the Llama architecture

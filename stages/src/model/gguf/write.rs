@@ -1,76 +1,125 @@
-//! Writing a GGUF file, version 3.
+//! Writing a GGUF file, version 3: the header first, from shapes alone, then a tensor at a time, so
+//! that a model of any size takes the memory of its largest tensor.
 
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use super::names::{arch_of, name_of};
-use super::{Packing, Value, interleaved, reorder};
-use crate::model::config::Config;
+use super::{Packing, Value, interleaved};
+use crate::model::config::{Config, Scaling};
 use crate::model::tokenizer::Tokenizer;
-use crate::model::weights::Named;
 use crate::{Result, StageError};
 
 const ALIGN: usize = 32;
 
-/// Writes a model: `tensors` by their HF names and in HF's layout, each packed as `packing` says of
-/// it. A tensor that cannot be packed so (a row that is no multiple of the block) is an error.
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its HF name.
+    pub name: String,
+    /// Its shape, in HF's order.
+    pub shape: Vec<usize>,
+    /// How it is packed; a row is a multiple of the block.
+    pub packing: Packing,
+}
+
+impl Entry {
+    /// Bytes of a row, and of the tensor; `None` where a row cannot be packed so.
+    fn bytes(&self) -> Option<(usize, usize)> {
+        let row = self.shape.last().copied()?;
+        let (block, rows) =
+            (self.packing.block(), self.shape.iter().rev().skip(1).product::<usize>());
+        let bytes = row / block * self.packing.bytes();
+        row.is_multiple_of(block).then_some((bytes, bytes * rows))
+    }
+}
+
+/// Writes a model. `packed` gives the bytes of a tensor, its rows in HF's order; it is asked once
+/// for each entry, in order.
 pub fn write(
     path: &Path,
     config: &Config,
     tokenizer: &Tokenizer,
-    tensors: &[Named],
-    packing: impl Fn(&Named) -> Packing,
+    chat_template: Option<&str>,
+    entries: &[Entry],
+    mut packed: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    let mut infos = Vec::new();
-    let mut data = Vec::new();
-    for tensor in tensors {
-        let kind = packing(tensor);
-        let name = name_of(&tensor.name)
-            .ok_or_else(|| StageError::failed(format!("`{}` has no GGUF name", tensor.name)))?;
-        let row = tensor.shape.last().copied().unwrap_or(0);
-        let packed =
-            row.is_multiple_of(kind.block()).then(|| match interleaved(&tensor.name, config) {
-                Some(heads) => {
-                    kind.pack(&reorder(&tensor.values, heads, tensor.shape[0], false), None)
-                }
-                None => kind.pack(&tensor.values, None),
-            });
-        let Some(packed) = packed else {
-            let message = format!("`{}` with rows of {row} cannot be {kind:?}", tensor.name);
-            return Err(StageError::failed(message));
-        };
-        data.resize(data.len().next_multiple_of(ALIGN), 0);
-        infos.push((name, &tensor.shape, kind, data.len()));
-        data.extend(packed);
-    }
-    let meta = metadata(config, tokenizer, tensors.iter().map(&packing))?;
-    let mut out = b"GGUF".to_vec();
-    out.extend(3u32.to_le_bytes());
-    out.extend((infos.len() as u64).to_le_bytes());
-    out.extend((meta.len() as u64).to_le_bytes());
+    let meta = metadata(config, tokenizer, chat_template, entries)?;
+    // Llama 3's angles are a tensor: what each pair's is divided by.
+    let factors = match config.rope_scaling.as_ref().is_some_and(Scaling::scales) {
+        true => config.rope_factors(),
+        false => Vec::new(),
+    };
+    let mut head = b"GGUF".to_vec();
+    head.extend(3u32.to_le_bytes());
+    let count = entries.len() + usize::from(!factors.is_empty());
+    head.extend((count as u64).to_le_bytes());
+    head.extend((meta.len() as u64).to_le_bytes());
     for (key, value) in &meta {
-        text(&mut out, key);
-        out.extend(code(value).to_le_bytes());
-        put(&mut out, value);
+        text(&mut head, key);
+        head.extend(code(value).to_le_bytes());
+        put(&mut head, value);
     }
-    for (name, shape, kind, offset) in infos {
-        text(&mut out, &name);
-        out.extend((shape.len() as u32).to_le_bytes());
-        for &dim in shape.iter().rev() {
-            out.extend((dim as u64).to_le_bytes());
+    let mut offset = 0usize;
+    for entry in entries {
+        let Entry { name, shape, packing } = entry;
+        let known = name_of(name)
+            .ok_or_else(|| StageError::failed(format!("`{name}` has no GGUF name")))?;
+        let (_, bytes) = entry.bytes().ok_or_else(|| {
+            let row = shape.last().copied().unwrap_or(0);
+            StageError::failed(format!("`{name}` with rows of {row} cannot be {packing:?}"))
+        })?;
+        describe(&mut head, &known, shape, *packing, offset);
+        offset = (offset + bytes).next_multiple_of(ALIGN);
+    }
+    if !factors.is_empty() {
+        describe(&mut head, "rope_freqs.weight", &[factors.len()], Packing::F32, offset);
+    }
+    head.resize(head.len().next_multiple_of(ALIGN), 0);
+    let mut file = BufWriter::new(fs_err::File::create(path)?);
+    file.write_all(&head)?;
+    for entry in entries {
+        let mut bytes = packed(entry)?;
+        if let (Some(heads), Some((row, _))) = (interleaved(&entry.name, config), entry.bytes()) {
+            bytes = interleave(&bytes, heads, row);
         }
-        out.extend(kind.code().to_le_bytes());
-        out.extend((offset as u64).to_le_bytes());
+        let padding = bytes.len().next_multiple_of(ALIGN) - bytes.len();
+        file.write_all(&bytes)?;
+        file.write_all(&[0; ALIGN][..padding])?;
     }
-    out.resize(out.len().next_multiple_of(ALIGN), 0);
-    out.extend(data);
-    Ok(fs_err::write(path, out)?)
+    file.write_all(&Packing::F32.pack(&factors, None))?;
+    Ok(file.flush()?)
+}
+
+/// A tensor's place in the header.
+fn describe(head: &mut Vec<u8>, name: &str, shape: &[usize], packing: Packing, offset: usize) {
+    text(head, name);
+    head.extend((shape.len() as u32).to_le_bytes());
+    for &dim in shape.iter().rev() {
+        head.extend((dim as u64).to_le_bytes());
+    }
+    head.extend(packing.code().to_le_bytes());
+    head.extend((offset as u64).to_le_bytes());
+}
+
+/// Reorders packed rows of `width` bytes as llama.cpp wants those of q and k: in each head, the
+/// halves row by row in turn.
+pub(super) fn interleave(bytes: &[u8], heads: usize, width: usize) -> Vec<u8> {
+    let size = bytes.len() / (width * heads).max(1);
+    let row = |head: usize, j: usize| &bytes[(head * size + j) * width..][..width];
+    (0..heads)
+        .flat_map(|head| (0..size).map(move |i| row(head, i % 2 * (size / 2) + i / 2)))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// What llama.cpp wants to know besides the weights.
 fn metadata(
     config: &Config,
     tokenizer: &Tokenizer,
-    packings: impl Iterator<Item = Packing>,
+    chat_template: Option<&str>,
+    entries: &[Entry],
 ) -> Result<Vec<(String, Value)>> {
     let int = |x: usize| Value::Int(x as i128);
     let word = |x: &str| Value::Text(x.into());
@@ -79,7 +128,7 @@ fn metadata(
         ("general.architecture".to_owned(), word(arch)),
         ("general.alignment".into(), int(ALIGN)),
         ("general.quantization_version".into(), int(2)),
-        ("general.file_type".into(), int(file_type(packings))),
+        ("general.file_type".into(), int(file_type(entries))),
     ];
     let size = config.head_size();
     let shape = [
@@ -122,16 +171,27 @@ fn metadata(
         meta.push((key("eos_token_id"), int(eos as usize)));
         meta.push((key("padding_token_id"), int(eos as usize)));
     }
-    // The pipelines train and ask without a token in front.
-    meta.push((key("add_bos_token"), Value::Bool(false)));
+    meta.push((key("add_bos_token"), Value::Bool(tokenizer.opening().is_some())));
+    if let Some(template) = chat_template {
+        meta.push(("tokenizer.chat_template".into(), word(template)));
+    }
     Ok(meta)
 }
 
 /// llama.cpp's number for what most weights are packed as; it shows it and computes nothing by it.
-fn file_type(packings: impl Iterator<Item = Packing>) -> usize {
-    let all: Vec<Packing> = packings.collect();
-    let known = [(Packing::Q4K, 14), (Packing::Q4_0, 2), (Packing::Q8_0, 7), (Packing::F16, 1)];
-    known.iter().find(|(kind, _)| all.contains(kind)).map_or(0, |&(_, code)| code)
+fn file_type(entries: &[Entry]) -> usize {
+    let holds = |kind: Packing| entries.iter().any(|entry| entry.packing == kind);
+    let known = [
+        (Packing::Q4K, 15),
+        (Packing::Q5K, 17),
+        (Packing::Q4_0, 2),
+        (Packing::Q4_1, 3),
+        (Packing::Q6K, 18),
+        (Packing::Q8_0, 7),
+        (Packing::Bf16, 32),
+        (Packing::F16, 1),
+    ];
+    known.iter().find(|(kind, _)| holds(*kind)).map_or(0, |&(_, code)| code)
 }
 
 /// Integers are written as u32 and floats as f32, which is what readers of these keys expect; the

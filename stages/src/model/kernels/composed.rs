@@ -67,22 +67,38 @@ pub fn rope_backward<B: Backend>(
 
 fn turn<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 2>, sin: Tensor<B, 2>) -> Tensor<B, 4> {
     let half = cos.dims()[1];
-    let (cos, sin) = (cos.unsqueeze(), sin.unsqueeze());
+    let [rows, _] = cos.dims();
+    let len = x.dims()[2];
+    let table = |t: Tensor<B, 2>| t.reshape([rows / len, 1, len, half]);
+    let (cos, sin) = (table(cos), table(sin));
     let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
     let low = a.clone() * cos.clone() - b.clone() * sin.clone();
     Tensor::cat(vec![low, b * cos + a * sin], 3)
 }
 
-pub fn causal_softmax<B: Backend>(scores: Tensor<B, 4>, scale: f32, span: Span) -> Tensor<B, 4> {
-    let [_, _, rows, keys] = scores.dims();
+pub fn causal_softmax<B: Backend>(
+    scores: Tensor<B, 4>,
+    scale: f32,
+    span: Span,
+    starts: Option<&[u32]>,
+) -> Tensor<B, 4> {
+    let [batch, _, rows, keys] = scores.dims();
     let device = scores.device();
     let position: Vec<i32> = (0..rows).map(|i| (span.start + i % span.len) as i32).collect();
     let position = Tensor::<B, 1, Int>::from_data(position.as_slice(), &device);
-    let key = Tensor::<B, 1, Int>::arange(0..keys as i64, &device);
-    let hidden = key
-        .reshape([1, 1, 1, keys])
+    let key = Tensor::<B, 1, Int>::arange(0..keys as i64, &device).reshape([1, 1, 1, keys]);
+    let mut hidden = key
+        .clone()
         .expand([1, 1, rows, keys])
         .greater(position.reshape([1, 1, rows, 1]).expand([1, 1, rows, keys]));
+    if let Some(starts) = starts {
+        let start = |i: usize| starts[i / rows * span.len + i % rows % span.len] as i32;
+        let first: Vec<i32> = (0..batch * rows).map(start).collect();
+        let first = Tensor::<B, 1, Int>::from_data(first.as_slice(), &device);
+        let shape = [batch, 1, rows, keys];
+        let before = key.expand(shape).lower(first.reshape([batch, 1, rows, 1]).expand(shape));
+        hidden = hidden.expand(shape).bool_or(before);
+    }
     let shape = scores.dims();
     softmax((scores * scale).mask_fill(hidden.expand(shape), f32::NEG_INFINITY), 3)
 }

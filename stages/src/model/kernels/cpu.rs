@@ -151,8 +151,10 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, grad: &mut [f32]) 
 }
 
 /// `[b * t, h * d]` to `[b, h, t, d]`, turned.
-pub fn rope(x: &[f32], cos: &[f32], sin: &[f32], heads: usize, len: usize) -> Vec<f32> {
-    let half = cos.len() / len;
+///
+/// The tables have a row of `half` for each of the `len` positions, or for each of all tokens.
+pub fn rope(x: &[f32], tables: [&[f32]; 2], half: usize, heads: usize, len: usize) -> Vec<f32> {
+    let ([cos, sin], rows) = (tables, tables[0].len() / half);
     let (size, row) = (2 * half, 2 * half * heads);
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(len * size).enumerate().for_each(|(i, out)| {
@@ -160,7 +162,8 @@ pub fn rope(x: &[f32], cos: &[f32], sin: &[f32], heads: usize, len: usize) -> Ve
         for (t, out) in out.chunks_exact_mut(size).enumerate() {
             let from = (batch * len + t) * row + head * size;
             let (a, b) = x[from..from + size].split_at(half);
-            let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
+            let at = (batch * len + t) % rows * half;
+            let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
             let (low, high) = out.split_at_mut(half);
             for j in 0..half {
                 low[j] = a[j] * cos[j] - b[j] * sin[j];
@@ -172,14 +175,21 @@ pub fn rope(x: &[f32], cos: &[f32], sin: &[f32], heads: usize, len: usize) -> Ve
 }
 
 /// `[b, h, t, d]` to `[b * t, h * d]`, turned back.
-pub fn rope_backward(grad: &[f32], cos: &[f32], sin: &[f32], heads: usize, len: usize) -> Vec<f32> {
-    let half = cos.len() / len;
+pub fn rope_backward(
+    grad: &[f32],
+    tables: [&[f32]; 2],
+    half: usize,
+    heads: usize,
+    len: usize,
+) -> Vec<f32> {
+    let ([cos, sin], rows) = (tables, tables[0].len() / half);
     let (size, row) = (2 * half, 2 * half * heads);
     let mut out = vec![0.0; grad.len()];
     out.par_chunks_mut(row * ROWS).enumerate().for_each(|(i, out)| {
         for (j, out) in out.chunks_exact_mut(row).enumerate() {
             let (batch, t) = ((i * ROWS + j) / len, (i * ROWS + j) % len);
-            let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
+            let at = (batch * len + t) % rows * half;
+            let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
             for (head, out) in out.chunks_exact_mut(size).enumerate() {
                 let from = ((batch * heads + head) * len + t) * size;
                 let (a, b) = grad[from..from + size].split_at(half);
@@ -194,12 +204,39 @@ pub fn rope_backward(grad: &[f32], cos: &[f32], sin: &[f32], heads: usize, len: 
     out
 }
 
-/// In place. `keys` is the length of a row.
-pub fn causal_softmax(scores: &mut [f32], keys: usize, scale: f32, span: Span) {
+/// The keys that row `row` of `rows` sees: up to its own position, from the start of its segment.
+#[inline(always)]
+fn seen(
+    row: usize,
+    rows: usize,
+    keys: usize,
+    span: Span,
+    starts: Option<&[u32]>,
+) -> (usize, usize) {
+    let at = row % span.len;
+    let end = (span.start + at + 1).min(keys);
+    let start = starts.map_or(0, |starts| {
+        let window = row / (rows / span.batch).max(1);
+        starts.get(window * span.len + at).map_or(0, |&start| start as usize)
+    });
+    (start.min(end - 1), end)
+}
+
+/// In place. `keys` is the length of a row; `starts` is as in `Kernels::packed_softmax`.
+pub fn causal_softmax(
+    scores: &mut [f32],
+    keys: usize,
+    scale: f32,
+    span: Span,
+    starts: Option<&[u32]>,
+) {
+    let all = scores.len() / keys;
     scores.par_chunks_mut(keys * ROWS).enumerate().for_each(|(i, rows)| {
         for (j, row) in rows.chunks_exact_mut(keys).enumerate() {
-            let seen = (span.start + (i * ROWS + j) % span.len + 1).min(keys);
-            let (row, hidden) = row.split_at_mut(seen);
+            let (from, to) = seen(i * ROWS + j, all, keys, span, starts);
+            let (row, hidden) = row.split_at_mut(to);
+            let (other, row) = row.split_at_mut(from);
+            other.fill(0.0);
             let top = max(row);
             for x in row.iter_mut() {
                 *x = exp((*x - top) * scale);
@@ -219,15 +256,20 @@ pub fn causal_softmax_backward(
     keys: usize,
     scale: f32,
     span: Span,
+    starts: Option<&[u32]>,
     grad: &mut [f32],
 ) {
+    let all = probs.len() / keys;
     let rows = probs.par_chunks(keys * ROWS);
     grad.par_chunks_mut(keys * ROWS).zip(rows).enumerate().for_each(|(i, (grads, probs))| {
         let rows = grads.chunks_exact_mut(keys).zip(probs.chunks_exact(keys));
         for (j, (grad, probs)) in rows.enumerate() {
-            let seen = (span.start + (i * ROWS + j) % span.len + 1).min(keys);
-            let (grad, hidden) = grad.split_at_mut(seen);
-            let mean = dot(grad, &probs[..seen]);
+            let (from, to) = seen(i * ROWS + j, all, keys, span, starts);
+            let (grad, hidden) = grad.split_at_mut(to);
+            let (other, grad) = grad.split_at_mut(from);
+            other.fill(0.0);
+            let probs = &probs[from..to];
+            let mean = dot(grad, probs);
             for (g, &p) in grad.iter_mut().zip(probs) {
                 *g = scale * p * (*g - mean);
             }

@@ -3,6 +3,8 @@
 //! A node keeps what its backward pass needs, hands gradients to those parents that want them and
 //! nothing else. Checkpointing is not offered: activations stay.
 
+use std::sync::Arc;
+
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -111,7 +113,8 @@ impl Backward<Dispatch, 1> for Rope {
         let dx = if is_cpu(&grad.device()) {
             let [batch, heads, len, size] = grad.dims();
             let (grad, cos, sin) = (data(grad), data(cos), data(sin));
-            let dx = cpu::rope_backward(floats(&grad), floats(&cos), floats(&sin), heads, len);
+            let tables = [floats(&cos), floats(&sin)];
+            let dx = cpu::rope_backward(floats(&grad), tables, size / 2, heads, len);
             tensor(dx, [batch * len, heads * size])
         } else {
             composed::rope_backward(grad, cos, sin)
@@ -125,15 +128,17 @@ impl Backward<Dispatch, 1> for Rope {
 struct CausalSoftmax;
 
 impl Backward<Dispatch, 1> for CausalSoftmax {
-    type State = (Plain<4>, f32, Span);
+    /// Probabilities, scale, span, and where segments start.
+    type State = (Plain<4>, f32, Span, Option<Arc<[u32]>>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<4> = plain(grads.consume::<Dispatch>(&ops.node));
-        let (probs, scale, span) = ops.state;
+        let (probs, scale, span, starts) = ops.state;
         let dscores = if is_cpu(&grad.device()) {
             let keys = grad.dims()[3];
             let (probs, mut grad) = (data(probs), data(grad));
-            cpu::causal_softmax_backward(floats(&probs), keys, scale, span, floats_mut(&mut grad));
+            let (starts, dscores) = (starts.as_deref(), floats_mut(&mut grad));
+            cpu::causal_softmax_backward(floats(&probs), keys, scale, span, starts, dscores);
             Plain::from_data(grad, &device::cpu())
         } else {
             composed::causal_softmax_backward(probs, scale, grad)
@@ -216,7 +221,19 @@ impl Kernels for Train {
         let scores = node(scores);
         let prep = CausalSoftmax.prepare::<NoCheckpointing>([scores.node]);
         let probs = Dispatch::causal_softmax(plain(scores.primitive), scale, span);
-        finish!(prep, (probs.clone(), scale, span), probs.clone())
+        finish!(prep, (probs.clone(), scale, span, None), probs.clone())
+    }
+
+    fn packed_softmax(
+        scores: Tensor<Self, 4>,
+        scale: f32,
+        span: Span,
+        starts: &Arc<[u32]>,
+    ) -> Tensor<Self, 4> {
+        let scores = node(scores);
+        let prep = CausalSoftmax.prepare::<NoCheckpointing>([scores.node]);
+        let probs = Dispatch::packed_softmax(plain(scores.primitive), scale, span, starts);
+        finish!(prep, (probs.clone(), scale, span, Some(starts.clone())), probs.clone())
     }
 
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {

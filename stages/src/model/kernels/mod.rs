@@ -11,6 +11,8 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use burn::Dispatch;
 use burn::prelude::*;
 use burn::tensor::TensorData;
@@ -36,7 +38,8 @@ pub trait Kernels: Backend {
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f32) -> Tensor<Self, 2>;
     /// Splits rows into heads and turns each by its position, with the halves of a head as the two
     /// coordinates (arXiv 2104.09864, the layout of HF): `[b * t, h * d]` to `[b, h, t, d]`.
-    /// `cos` and `sin` are `[t, d / 2]`, of the positions of `span`.
+    /// `cos` and `sin` are `[t, d / 2]`, of the positions of `span`, or `[b * t, d / 2]` where every
+    /// token has a position of its own.
     fn rope(
         x: Tensor<Self, 2>,
         cos: Tensor<Self, 2>,
@@ -46,6 +49,14 @@ pub trait Kernels: Backend {
     /// Softmax of `scale * scores` over what each query may see. `[b, g, r * t, s]`: row `i` is the
     /// query at position `start + i % t` and sees the keys up to there.
     fn causal_softmax(scores: Tensor<Self, 4>, scale: f32, span: Span) -> Tensor<Self, 4>;
+    /// [`Kernels::causal_softmax`] where several sequences lie in one: the query at `t` of sequence
+    /// `b` sees the keys from `starts[b * len + t]` on, and none before.
+    fn packed_softmax(
+        scores: Tensor<Self, 4>,
+        scale: f32,
+        span: Span,
+        starts: &Arc<[u32]>,
+    ) -> Tensor<Self, 4>;
     /// `log softmax(logits / temperature)[target]` of each row of `[n, v]`. Every target is below
     /// `v`, and there are `n` of them.
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1>;
@@ -82,18 +93,22 @@ impl Kernels for Dispatch {
         let half = cos.dims()[1];
         let (x, cos, sin) = (data(x), data(cos), data(sin));
         let heads = x.shape.dims::<2>()[1] / (2 * half);
-        let out = cpu::rope(floats(&x), floats(&cos), floats(&sin), heads, span.len);
+        let tables = [floats(&cos), floats(&sin)];
+        let out = cpu::rope(floats(&x), tables, half, heads, span.len);
         tensor(out, [span.batch, heads, span.len, 2 * half])
     }
 
     fn causal_softmax(scores: Tensor<Self, 4>, scale: f32, span: Span) -> Tensor<Self, 4> {
-        if !is_cpu(&scores.device()) {
-            return composed::causal_softmax(scores, scale, span);
-        }
-        let shape = scores.dims();
-        let mut scores = data(scores);
-        cpu::causal_softmax(floats_mut(&mut scores), shape[3], scale, span);
-        Tensor::from_data(scores, &device::cpu())
+        softmax(scores, scale, span, None)
+    }
+
+    fn packed_softmax(
+        scores: Tensor<Self, 4>,
+        scale: f32,
+        span: Span,
+        starts: &Arc<[u32]>,
+    ) -> Tensor<Self, 4> {
+        softmax(scores, scale, span, Some(starts))
     }
 
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {
@@ -106,6 +121,21 @@ impl Kernels for Dispatch {
         let rows = out.len();
         tensor(out, [rows])
     }
+}
+
+fn softmax(
+    scores: Tensor<Dispatch, 4>,
+    scale: f32,
+    span: Span,
+    starts: Option<&[u32]>,
+) -> Tensor<Dispatch, 4> {
+    if !is_cpu(&scores.device()) {
+        return composed::causal_softmax(scores, scale, span, starts);
+    }
+    let keys = scores.dims()[3];
+    let mut scores = data(scores);
+    cpu::causal_softmax(floats_mut(&mut scores), keys, scale, span, starts);
+    Tensor::from_data(scores, &device::cpu())
 }
 
 /// The values of a CPU tensor; free where nobody else holds them.

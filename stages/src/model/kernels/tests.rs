@@ -87,7 +87,43 @@ fn causal_softmax_and_its_gradient_are_those_of_burn() {
         "causal_softmax",
         [noise([2, 3, 18, 12], 1) * 5.0, noise([2, 3, 18, 12], 2)],
         |[x, _]| Train::causal_softmax(x, 0.7, span),
-        |[x, _]| composed::causal_softmax(x, 0.7, span),
+        |[x, _]| composed::causal_softmax(x, 0.7, span, None),
+    );
+}
+
+/// Two windows of nine: segments of 4 and 5 tokens, and of 9.
+fn starts() -> std::sync::Arc<[u32]> {
+    [0, 0, 0, 0, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0].into()
+}
+
+#[test]
+fn packed_softmax_and_its_gradient_are_those_of_burn() {
+    let span = Span { batch: 2, len: 9, start: 0 };
+    agree(
+        "packed_softmax",
+        [noise([2, 3, 18, 9], 1) * 5.0, noise([2, 3, 18, 9], 2)],
+        |[x, _]| Train::packed_softmax(x, 0.7, span, &starts()),
+        |[x, _]| composed::causal_softmax(x, 0.7, span, Some(&starts())),
+    );
+    let probs = Dispatch::packed_softmax(noise([2, 3, 18, 9], 1), 0.7, span, &starts());
+    let probs: Vec<f32> = probs.into_data().into_vec().unwrap();
+    for (row, probs) in probs.chunks(9).enumerate() {
+        let (window, t) = (row / 54, row % 9);
+        let from = starts()[window * 9 + t] as usize;
+        assert!(probs[..from].iter().chain(&probs[t + 1..]).all(|p| *p == 0.0), "row {row}");
+        assert!((probs[from..=t].iter().sum::<f32>() - 1.0).abs() < 1e-6, "row {row}");
+    }
+}
+
+#[test]
+fn rope_of_own_positions_and_its_gradient_are_those_of_burn() {
+    let span = Span { batch: 2, len: 10, start: 0 };
+    let tables = || [1, 2].map(|seed| Tensor::<Train, 2>::from_inner(noise([20, 4], seed)));
+    agree(
+        "rope",
+        [noise([20, 24], 3), noise([20, 24], 4)],
+        |[x, _]| Train::rope(x, tables()[0].clone(), tables()[1].clone(), span),
+        |[x, _]| composed::rope(x, tables()[0].clone(), tables()[1].clone(), span),
     );
 }
 
