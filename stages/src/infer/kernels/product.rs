@@ -13,6 +13,9 @@ use super::Out;
 use super::inputs::Inputs;
 use crate::model::gguf::Packing;
 
+/// Bytes that are asked for before they are used.
+const AHEAD: usize = 4096;
+
 /// One tile of a product.
 pub struct Product<'a> {
     /// The matrix.
@@ -276,7 +279,15 @@ fn columns<S: Simd, M: Form, const N: usize>(s: S, p: &Product, tiles: &Tiles, j
     for g in 0..groups {
         // SAFETY: the tile has so many groups, and the inputs so many rows (checked above).
         unsafe {
-            let w = M::weights(s, weights.as_ptr().add(g * M::LAYOUT.weights));
+            let here = weights.as_ptr().add(g * M::LAYOUT.weights);
+            if N == 1 {
+                // One input leaves the memory behind as what is waited for, and what the processor
+                // fetches by itself ends with a page. Tiles lie one after the other.
+                for line in 0..M::LAYOUT.weights / 64 {
+                    s.prefetch(here.wrapping_add(AHEAD + 64 * line));
+                }
+            }
+            let w = M::weights(s, here);
             let record = g / M::LAYOUT.record * M::LAYOUT.scales;
             let [first, second] = M::scales(s, scales.as_ptr().add(record), g % M::LAYOUT.record);
             for (c, y) in y.iter_mut().enumerate() {

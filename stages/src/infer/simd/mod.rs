@@ -99,6 +99,18 @@ pub trait Simd: Copy + Send + Sync {
     /// As floats.
     fn floats(self, a: Self::I) -> Self::F;
 
+    /// Asks for the line of an address, which need not be ours, before it is used.
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 has the instruction, and it reads nothing that a program can see.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
     /// `e^x`, to a few units in the last place; 0 and large numbers beyond what f32 holds.
     #[inline(always)]
     fn exp(self, x: Self::F) -> Self::F {
