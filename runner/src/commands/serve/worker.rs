@@ -1,7 +1,7 @@
 //! The one thread that computes: requests in, what becomes of them out.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 
 use quantmill_stages::decode::{Batch, Hear, Job, Model};
 
@@ -57,10 +57,7 @@ fn work(model: &Model, slots: usize, receiver: &Receiver<Ask>, metrics: &Metrics
         }
         loop {
             if next.is_none() {
-                next = match receiver.try_recv() {
-                    Ok(ask) => Some(ask),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                };
+                next = receiver.try_recv().ok();
             }
             let fits = |ask: &Ask| batch.is_empty() || batch.len() + ask.job.n <= slots;
             let Some(ask) = next.take_if(|ask| fits(ask)) else { break };
