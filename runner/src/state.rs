@@ -14,6 +14,9 @@ use quantmill_stages::Cancel;
 /// The folder's name.
 pub const FOLDER: &str = ".quantmill";
 
+/// The folder below it of what unfinished actions keep to go on from, one each by its key.
+pub const RESUME: &str = "resume";
+
 /// How often a run asks for an action that another has claimed.
 const PATIENCE: Duration = Duration::from_millis(20);
 

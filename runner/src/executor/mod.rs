@@ -17,7 +17,7 @@ use self::in_place::InPlace;
 use crate::graph::{Node, Out};
 use crate::plan::Ready;
 use crate::source::Given;
-use crate::state::State;
+use crate::state::{RESUME, State};
 
 /// An action with everything that it needs.
 pub struct Action<'a> {
@@ -86,7 +86,7 @@ pub fn execute(
         return Ok(Done { key: digest, result, ran: false });
     }
     tracing::debug!(key = %digest.short(), json = %key.json(), "run {}", action.node.kind.name);
-    let kept = state.home.join("resume").join(std::str::from_utf8(&digest.hex()).unwrap_or("x"));
+    let kept = state.home.join(RESUME).join(digest.to_string());
     if action.again && kept.exists() {
         // Who asks for it again wants it from the start.
         fs_err::remove_dir_all(&kept)?;

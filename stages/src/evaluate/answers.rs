@@ -21,18 +21,22 @@ pub struct Answer {
     /// Every character that the model wrote.
     pub raw: String,
     /// What it means; `None` is a parse failure.
-    pub action: Option<Action>,
+    pub decision: Option<Decision>,
 }
 
 impl Answer {
     /// Reads an answer.
     pub fn new(row: usize, raw: String) -> Answer {
-        let action = Decision::read(&raw).map(Decision::action);
-        Answer { row, raw, action }
+        let decision = Decision::read(&raw);
+        Answer { row, raw, decision }
     }
-    /// The action, or `parse failure`.
+    /// Its action without a size; of hold and cancel none is sent.
+    pub fn action(&self) -> Option<Action> {
+        self.decision.map(Decision::action)
+    }
+    /// The decision in words, or `parse failure`.
     pub fn label(&self) -> String {
-        self.action.map_or_else(|| FAILURE.into(), |a| a.to_string())
+        self.decision.map_or_else(|| FAILURE.into(), |decision| decision.to_string())
     }
 }
 
@@ -59,11 +63,12 @@ pub struct Tally {
     pub answers: usize,
     /// Share that could not be read.
     pub failure_rate: f64,
-    /// By family, parse failures last; every family is there.
+    /// By family, parse failures last; every family is there. Hold and cancel are of `flat`: nothing is
+    /// sent.
     pub counts: Vec<Count>,
     /// Different answers, as written.
     pub distinct: usize,
-    /// The most frequent reading (an action with its offset, or `parse failure`) and its share.
+    /// The most frequent reading (a decision with its offset and size, or `parse failure`) and its share.
     pub top: Option<(String, f64)>,
     /// One reading makes up at least [`ALARM`] of the answers.
     pub always_one: bool,
@@ -75,7 +80,7 @@ pub struct Tally {
 pub fn tally(source: &'static str, answers: &[Answer], table: &Table, ahead: usize) -> Tally {
     let total = answers.len();
     let share = |count: usize| if total > 0 { count as f64 / total as f64 } else { 0.0 };
-    let family = |a: &Answer| a.action.map_or(FAILURE, Action::family);
+    let family = |a: &Answer| a.action().map_or(FAILURE, Action::family);
     let counts: Vec<Count> = FAMILIES
         .into_iter()
         .chain([FAILURE])
@@ -123,7 +128,7 @@ fn direction(answers: &[Answer], table: &Table, ahead: usize) -> Direction {
     for answer in answers {
         let later = table.close(answer.row + ahead);
         let Some((now, later)) = table.close(answer.row).zip(later) else { continue };
-        let said = match answer.action.and_then(Action::side) {
+        let said = match answer.action().and_then(Action::side) {
             Some(Side::Buy) => 0,
             Some(Side::Sell) => 1,
             None => 2,

@@ -14,6 +14,7 @@ use super::params::Params;
 use super::sensitivity::{Scenario, Slice, break_even, scenarios, slices};
 use super::verdict::{self, Target};
 use crate::pairs::action::{Action, Side};
+use crate::pairs::decision::Decision as Said;
 use crate::{Result, StageError};
 
 /// What is assessed.
@@ -129,10 +130,10 @@ pub struct Decision {
     pub source: String,
     /// Every character of the answer.
     pub answer: String,
-    /// The action, or `parse failure`.
+    /// The decision in words, or `parse failure`.
     pub action: String,
-    /// The position at the close of the bar in which its order could fill.
-    pub position: i8,
+    /// The position at the close of the bar in which its order could fill, in units.
+    pub position: i32,
 }
 
 /// A prompt and what was answered.
@@ -156,7 +157,7 @@ pub const BASE: &str = "base model";
 pub const HOLD: &str = "buy and hold";
 
 /// A decision for each bar, where one was taken.
-type Decided = Vec<Option<Action>>;
+type Decided = Vec<Option<Said>>;
 
 /// A strategy before its replay.
 struct Plan {
@@ -273,7 +274,7 @@ fn plans(
         let mut decided = vec![None; bars];
         for prompt in given.prompts {
             if let Some(slot) = decided.get_mut(prompt.row - first) {
-                *slot = Some(decide(prompt.row));
+                *slot = Some(decide(prompt.row).into());
             }
         }
         decided
@@ -282,7 +283,7 @@ fn plans(
         let mut decided = vec![None; bars];
         for answer in answers {
             if let Some(slot) = decided.get_mut(answer.row - first) {
-                *slot = Some(answer.action.unwrap_or(Action::Flat));
+                *slot = Some(answer.decision.unwrap_or(Said::Flat));
             }
         }
         decided
@@ -293,7 +294,7 @@ fn plans(
         decided,
     };
     let mine = said(model);
-    let actions: Vec<Action> = mine.iter().flatten().copied().collect();
+    let actions: Vec<Action> = mine.iter().flatten().map(|said| said.action()).collect();
     let mut plans = vec![plan(MODEL, "the model’s answers", mine)];
     if let Some(base) = base {
         plans.push(plan(BASE, "the answers of the model before tuning", said(base)));

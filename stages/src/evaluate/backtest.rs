@@ -5,14 +5,21 @@
 //!
 //! 1. at the open, a market order fills, or a position whose `horizon` has run out is closed;
 //! 2. during the bar, a limit order fills if the bar trades through it ([`Fill::Penetrate`]) or
-//!    reaches it ([`Fill::Touch`]), at the limit; where the bar already opens beyond the limit, at
-//!    the open and with a market order's costs. An unfilled limit order is gone after its bar and
-//!    leaves the position as it was;
+//!    reaches it ([`Fill::Touch`]), at the limit; where the bar in which it arrives already opens
+//!    beyond the limit, at the open and with a market order's costs. It rests for `rest_bars` bars;
+//!    then it is gone and leaves the position as it was;
 //! 3. at the close, equity is marked.
 //!
-//! A position is +1, 0 or -1 times equity, sized when it is entered; the number of shares then
-//! stays until the position changes, so nothing is rebalanced for free. Costs are charged on the
-//! notional traded, each side.
+//! An order says what to hold, not what to add: `buy market x3` asks for a position of +3 units,
+//! whatever is held, and trades the difference. A unit is `unit` times the equity at that trade, and
+//! sizes above `max_size` count as that; with the defaults a position is +1, 0 or -1 times equity. A
+//! limit order that asks for no more on its side than is held confirms the position and sends nothing.
+//! The number of shares stays until the position changes, so nothing is rebalanced for free. Costs are
+//! charged on the notional traded, each side.
+//!
+//! One order rests at a time: a new one replaces it, `cancel` and `flat` take it back, `hold` leaves it.
+//! `hold` confirms the position, as an order to the same side does; `cancel` leaves the position to its
+//! horizon; `flat` closes it.
 //!
 //! Deliberately not here: interest, dividends, borrow fees, margin calls, market impact and
 //! partial fills. An account whose equity reaches zero stops trading at zero.
@@ -20,7 +27,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pairs::action::{Action, Side};
+use crate::pairs::action::Side;
+use crate::pairs::decision::Decision;
 
 /// Prices of one bar.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +69,12 @@ pub struct Rules {
     pub maker_bps: f64,
     /// What a market order pays beyond the mid, in bps of the notional, each side.
     pub half_spread_bps: f64,
+    /// A unit of size, as a share of the equity.
+    pub unit: f64,
+    /// Sizes above it count as it.
+    pub max_size: u32,
+    /// Bars for which a limit order rests; at least 1.
+    pub rest: usize,
 }
 
 impl Rules {
@@ -74,12 +88,17 @@ impl Rules {
         }
     }
 
+    /// The position that an order asks for, in units.
+    fn wanted(&self, side: Side, size: u32) -> i32 {
+        i32::from(sign(side)) * size.min(self.max_size) as i32
+    }
+
     fn market(&self) -> f64 {
         (self.taker_bps + self.half_spread_bps) / 1e4
     }
 }
 
-/// A round trip: from a flat or opposite position to the next change.
+/// A round trip: from one position to the next change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Trade {
     /// +1 or -1.
@@ -103,8 +122,8 @@ pub struct Trade {
 pub struct Path {
     /// Equity at each close, the first close at 1.
     pub equity: Vec<f64>,
-    /// Position at each close.
-    pub position: Vec<i8>,
+    /// Position at each close, in units; below 0 where short.
+    pub position: Vec<i32>,
     /// Units of position traded during each bar: 2 for a flip.
     pub traded: Vec<f64>,
     /// Round trips in order.
@@ -128,7 +147,9 @@ impl Path {
 struct Account {
     cash: f64,
     shares: f64,
-    side: i8,
+    /// Position in units, and what a unit is, as a share of equity.
+    held: i32,
+    unit: f64,
     open: Option<Entry>,
     path: Path,
 }
@@ -145,17 +166,24 @@ impl Account {
         self.cash + self.shares * price
     }
 
-    /// Moves to `side` at `price`, paying `cost` (a share of the notional).
-    fn trade(&mut self, bar: usize, side: i8, price: f64, cost: f64) {
+    /// Moves to a position of so many units at `price`, paying `cost` (a share of the notional) on what
+    /// is traded.
+    fn trade(&mut self, bar: usize, wanted: i32, price: f64, cost: f64) {
         let equity = self.equity(price);
-        if side == self.side || equity <= 0.0 {
+        if wanted == self.held || equity <= 0.0 {
             return;
         }
+        let shares = f64::from(wanted) * self.unit * equity / price;
+        // From one side to the other all of both is traded, on the same side the difference.
+        let kept = match wanted.signum() == self.held.signum() {
+            true => shares.abs().min(self.shares.abs()),
+            false => 0.0,
+        };
         if let Some(entry) = self.open.take() {
-            let paid = self.shares.abs() * price * cost;
+            let paid = (self.shares.abs() - kept) * price * cost;
             let profit = self.shares * (price - entry.price) - entry.paid - paid;
             self.path.trades.push(Trade {
-                side: self.side,
+                side: self.held.signum() as i8,
                 entry: entry.bar,
                 exit: bar,
                 entry_price: entry.price,
@@ -166,25 +194,24 @@ impl Account {
             self.cash -= paid;
             self.path.costs += paid;
         }
-        let shares = f64::from(side) * equity / price;
-        if side != 0 {
-            let paid = shares.abs() * price * cost;
+        if wanted != 0 {
+            let paid = (shares.abs() - kept) * price * cost;
             self.open = Some(Entry { bar, price, equity, paid });
             self.cash -= paid;
             self.path.costs += paid;
         }
         self.cash -= (shares - self.shares) * price;
         if let Some(traded) = self.path.traded.last_mut() {
-            *traded += f64::from((side - self.side).abs());
+            *traded += f64::from((wanted - self.held).abs());
         }
-        (self.shares, self.side) = (shares, side);
+        (self.shares, self.held) = (shares, wanted);
     }
 
     /// Everything is lost at the close of `bar`.
     fn ruin(&mut self, bar: usize, price: f64) {
         if let Some(entry) = self.open.take() {
             self.path.trades.push(Trade {
-                side: self.side,
+                side: self.held.signum() as i8,
                 entry: entry.bar,
                 exit: bar,
                 entry_price: entry.price,
@@ -193,19 +220,30 @@ impl Account {
                 open: false,
             });
         }
-        (self.cash, self.shares, self.side) = (0.0, 0.0, 0);
+        (self.cash, self.shares, self.held) = (0.0, 0.0, 0);
     }
+}
+
+/// A limit order that has not filled.
+#[derive(Clone, Copy)]
+struct Resting {
+    side: Side,
+    price: f64,
+    wanted: i32,
+    /// The bar in which it arrived.
+    since: usize,
 }
 
 /// Replays `decisions` (one a bar, `None` where none was taken) over `bars`.
 ///
 /// Nothing at bar i depends on a bar or a decision after i.
-pub fn run(bars: &[Bar], decisions: &[Option<Action>], rules: &Rules) -> Path {
+pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rules: &Rules) -> Path {
     let latency = rules.latency.max(1);
     let mut account = Account {
         cash: 1.0,
         shares: 0.0,
-        side: 0,
+        held: 0,
+        unit: rules.unit,
         open: None,
         path: Path {
             equity: Vec::with_capacity(bars.len()),
@@ -214,38 +252,52 @@ pub fn run(bars: &[Bar], decisions: &[Option<Action>], rules: &Rules) -> Path {
             ..Path::default()
         },
     };
-    let mut expires = usize::MAX;
+    let (mut expires, mut resting) = (usize::MAX, None::<Resting>);
     for (i, bar) in bars.iter().enumerate() {
         account.path.traded.push(0.0);
         let decided = i.checked_sub(latency);
-        let order = decided.and_then(|t| decisions.get(t).copied().flatten());
+        let order: Option<Decision> =
+            decided.and_then(|t| decisions.get(t).copied().flatten()).map(Into::into);
         let confirmed = match order {
-            Some(Action::Market(side)) | Some(Action::Limit(side, _)) => sign(side) == account.side,
-            Some(Action::Flat) | None => false,
+            Some(Decision::Market(side, size)) => rules.wanted(side, size) == account.held,
+            Some(Decision::Limit(side, _, size)) => {
+                // It can only add on its side.
+                let (wanted, held) = (rules.wanted(side, size), account.held);
+                wanted.signum() == held.signum() && wanted.abs() <= held.abs()
+            }
+            Some(Decision::Hold) => account.held != 0,
+            Some(Decision::Flat | Decision::Cancel) | None => false,
         };
         let mut renew = confirmed;
         match order {
-            Some(Action::Flat) => account.trade(i, 0, bar.open, rules.market()),
-            Some(Action::Market(side)) => {
-                account.trade(i, sign(side), bar.open, rules.market());
+            Some(Decision::Flat) => account.trade(i, 0, bar.open, rules.market()),
+            Some(Decision::Market(side, size)) => {
+                account.trade(i, rules.wanted(side, size), bar.open, rules.market());
                 renew = true;
             }
             // The position that a limit order would replace may itself be over.
-            Some(Action::Limit(..)) | None if !confirmed && i >= expires => {
-                account.trade(i, 0, bar.open, rules.market());
-            }
-            Some(Action::Limit(..)) | None => {}
+            _ if !confirmed && i >= expires => account.trade(i, 0, bar.open, rules.market()),
+            _ => {}
         }
-        if let (Some(Action::Limit(side, offset)), Some(t), false) = (order, decided, confirmed) {
-            account.path.limits_sent += 1;
-            let limit = bars[t].close * (1.0 - f64::from(sign(side)) * f64::from(offset) / 1e4);
-            if let Some((price, cost)) = limit_fill(bar, side, limit, rules) {
-                account.path.limits_filled += 1;
-                account.trade(i, sign(side), price, cost);
-                renew = true;
+        match (order, decided) {
+            (Some(Decision::Limit(side, offset, size)), Some(t)) if !confirmed => {
+                account.path.limits_sent += 1;
+                let away = f64::from(sign(side)) * f64::from(offset) / 1e4;
+                let (price, wanted) = (bars[t].close * (1.0 - away), rules.wanted(side, size));
+                resting = Some(Resting { side, price, wanted, since: i });
             }
+            (Some(Decision::Hold) | None, _) => {}
+            _ => resting = None,
         }
-        if account.side == 0 || rules.horizon == 0 {
+        resting = resting.filter(|order| i < order.since + rules.rest.max(1));
+        if let Some(order) = resting
+            && let Some((price, cost)) = limit_fill(bar, &order, order.since == i, rules)
+        {
+            account.path.limits_filled += 1;
+            account.trade(i, order.wanted, price, cost);
+            (renew, resting) = (true, None);
+        }
+        if account.held == 0 || rules.horizon == 0 {
             expires = usize::MAX;
         } else if renew {
             expires = i + rules.horizon;
@@ -254,14 +306,15 @@ pub fn run(bars: &[Bar], decisions: &[Option<Action>], rules: &Rules) -> Path {
         if equity <= 0.0 {
             equity = 0.0;
             account.ruin(i, bar.close);
+            resting = None;
         }
         account.path.equity.push(equity);
-        account.path.position.push(account.side);
+        account.path.position.push(account.held);
     }
     if let (Some(entry), Some(last)) = (account.open.take(), bars.last()) {
         let profit = account.shares * (last.close - entry.price) - entry.paid;
         account.path.trades.push(Trade {
-            side: account.side,
+            side: account.held.signum() as i8,
             entry: entry.bar,
             exit: bars.len() - 1,
             entry_price: entry.price,
@@ -273,15 +326,17 @@ pub fn run(bars: &[Bar], decisions: &[Option<Action>], rules: &Rules) -> Path {
     account.path
 }
 
-/// Price and cost at which the bar fills a limit order, if it does.
-fn limit_fill(bar: &Bar, side: Side, limit: f64, rules: &Rules) -> Option<(f64, f64)> {
+/// Price and cost at which the bar fills a limit order, if it does. One that arrives behind the open
+/// takes it; one that rested is met at its own price.
+fn limit_fill(bar: &Bar, order: &Resting, arrives: bool, rules: &Rules) -> Option<(f64, f64)> {
+    let (side, limit) = (order.side, order.price);
     // Mirrored for a sell, so that one comparison serves both.
     let s = f64::from(sign(side));
     let (open, best, limit_s) = match side {
         Side::Buy => (bar.open, bar.low, limit),
         Side::Sell => (-bar.open, -bar.high, -limit),
     };
-    if open < limit_s {
+    if arrives && open < limit_s {
         return Some((s * open, rules.market()));
     }
     let through = match rules.fill {
@@ -301,6 +356,7 @@ fn sign(side: Side) -> i8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pairs::action::Action;
 
     const FREE: Rules = Rules {
         latency: 1,
@@ -309,6 +365,9 @@ mod tests {
         taker_bps: 0.0,
         maker_bps: 0.0,
         half_spread_bps: 0.0,
+        unit: 1.0,
+        max_size: 1,
+        rest: 1,
     };
     const BUY: Option<Action> = Some(Action::Market(Side::Buy));
     const SELL: Option<Action> = Some(Action::Market(Side::Sell));
@@ -438,11 +497,85 @@ mod tests {
         assert_eq!((path.trades.len(), path.trades[0].net), (1, -1.0));
     }
 
+    fn say(text: &str) -> Option<Decision> {
+        Decision::read(text)
+    }
+
+    #[test]
+    fn a_size_is_a_position_and_the_difference_is_traded_and_paid() {
+        let bars = [100.0, 100.0, 110.0, 110.0, 121.0].map(|p| bar(p, p, p, p));
+        let rules = Rules { unit: 0.25, max_size: 3, taker_bps: 100.0, ..FREE };
+        let told = ["buy market x2", "buy market x9", "buy market", "flat"].map(say);
+        let path = run(&bars, &told, &rules);
+        assert_eq!(path.position, [0, 2, 3, 1, 0]);
+        assert_eq!(path.traded, [0.0, 2.0, 1.0, 2.0, 1.0]);
+        // Half of equity in at 100; three quarters of it at 110, of which the rest is bought.
+        let first = 1.0 - 0.5 * 0.01;
+        let at_second = first + 0.5 / 100.0 * 10.0;
+        let (had, wants) = (0.5 / 100.0 * 110.0, 0.75 * at_second);
+        let second = at_second - (wants - had) * 0.01;
+        // A size of 9 is 3. Down to a quarter of the equity, and out.
+        let third = second - (wants - 0.25 * second) * 0.01;
+        let last = third + 0.25 * second * 0.1 - 0.25 * second * 1.1 * 0.01;
+        for (got, want) in path.equity.iter().zip([1.0, first, second, third, last]) {
+            close_to(*got, want);
+        }
+        // With the defaults a size counts as 1.
+        assert_eq!(run(&bars, &told, &FREE).position, [0, 1, 1, 1, 0]);
+        // Sizes scale positions and fees alike.
+        let one = run(&bars, &["sell market", "flat"].map(say), &rules);
+        let two = run(&bars, &["sell market x2", "flat"].map(say), &rules);
+        close_to(two.equity[2] - 1.0, 2.0 * (one.equity[2] - 1.0));
+        close_to(two.costs, 2.0 * one.costs);
+    }
+
+    #[test]
+    fn hold_keeps_what_there_is_and_cancel_takes_orders_back() {
+        let mut bars = [100.0; 6].map(|p| bar(p, p, p, p));
+        bars[4].low = 98.0;
+        let rules = Rules { rest: 9, horizon: 2, ..FREE };
+        let after = |told: &[&str]| {
+            let told: Vec<_> = told.iter().map(|text| say(text)).collect();
+            let path = run(&bars, &told, &rules);
+            (path.position, path.limits_sent, path.limits_filled)
+        };
+        // It rests until it fills; without an answer, and with `hold`, it stays.
+        assert_eq!(after(&["buy limit 100"]), (vec![0, 0, 0, 0, 1, 1], 1, 1));
+        assert_eq!(after(&["buy limit 100", "hold", "hold"]), (vec![0, 0, 0, 0, 1, 1], 1, 1));
+        assert_eq!(after(&["buy limit 100", "cancel"]), (vec![0; 6], 1, 0));
+        assert_eq!(after(&["buy limit 100", "flat"]), (vec![0; 6], 1, 0));
+        // Another order takes its place.
+        assert_eq!(after(&["buy limit 100", "buy limit 300"]), (vec![0; 6], 2, 0));
+        assert_eq!(after(&["buy limit 100", "sell market"]).0, [0, 0, -1, -1, 0, 0]);
+        // Held against the horizon; cancelling holds nothing.
+        assert_eq!(after(&["buy market", "hold", "hold"]).0, [0, 1, 1, 1, 1, 0]);
+        assert_eq!(after(&["buy market", "cancel", "cancel"]).0, [0, 1, 1, 0, 0, 0]);
+        // Nothing is held by holding nothing.
+        assert_eq!(after(&["hold", "cancel"]).0, [0; 6]);
+    }
+
+    #[test]
+    fn an_order_that_rested_is_met_at_its_price() {
+        let flat = |p: f64| bar(p, p, p, p);
+        let bars = [flat(100.0), flat(100.0), flat(95.0)];
+        let rules = Rules { rest: 2, taker_bps: 50.0, maker_bps: 10.0, ..FREE };
+        let path = run(&bars, &[say("buy limit 100")], &rules);
+        close_to(path.equity[2], 95.0 / 99.0 - 0.001);
+        let path = run(&bars, &[say("buy limit 100")], &Rules { rest: 1, ..rules });
+        assert_eq!(path.position, [0, 0, 0]);
+        // A limit that asks for more adds to the position; for less, it confirms it.
+        let rules = Rules { rest: 2, max_size: 5, ..FREE };
+        let path = run(&bars, &[say("buy market x2"), say("buy limit 100 x3")], &rules);
+        assert_eq!((path.position, path.limits_sent), (vec![0, 2, 3], 1));
+        let path = run(&bars, &[say("buy market x2"), say("buy limit 100")], &rules);
+        assert_eq!((path.position, path.limits_sent), (vec![0, 2, 2], 0));
+    }
+
     proptest::proptest! {
         /// What happens later changes nothing earlier, to the bit.
         #[test]
         fn nothing_depends_on_the_future(
-            moves in proptest::collection::vec((-0.05f64..0.05, -0.05f64..0.05, 0u8..8), 3..60),
+            moves in proptest::collection::vec((-0.05f64..0.05, -0.05f64..0.05, 0u8..12), 3..60),
             cut in 1usize..59,
             latency in 1usize..3,
         ) {
@@ -453,16 +586,21 @@ mod tests {
                 bars.push(bar(open, open.max(close) * 1.01, open.min(close) * 0.99, close));
                 price = close;
                 decisions.push(match d {
-                    0 | 1 => BUY,
-                    2 | 3 => SELL,
-                    4 => FLAT,
-                    5 => limit(Side::Buy, 80),
-                    6 => limit(Side::Sell, 80),
+                    0 | 1 => say("buy market"),
+                    2 | 3 => say("sell market x3"),
+                    4 => say("flat"),
+                    5 | 6 => say("buy limit 80 x2"),
+                    7 | 8 => say("sell limit 80"),
+                    9 => say("hold"),
+                    10 => say("cancel"),
                     _ => None,
                 });
             }
             let cut = cut.min(bars.len());
-            let rules = Rules { latency, horizon: 3, taker_bps: 2.0, maker_bps: 1.0, half_spread_bps: 1.0, ..FREE };
+            let rules = Rules {
+                latency, horizon: 3, taker_bps: 2.0, maker_bps: 1.0, half_spread_bps: 1.0, unit: 0.5,
+                max_size: 2, rest: latency, ..FREE
+            };
             let whole = run(&bars, &decisions, &rules);
             let part = run(&bars[..cut], &decisions[..cut], &rules);
             proptest::prop_assert_eq!(&whole.equity[..cut], &part.equity[..]);

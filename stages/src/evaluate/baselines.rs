@@ -18,6 +18,7 @@ use super::inference::quantile;
 use super::input::Table;
 use super::metrics::sharpe;
 use crate::pairs::action::{Action, Side};
+use crate::pairs::decision::Decision;
 
 /// A rule that decides at a row of the features.
 pub struct Rule {
@@ -179,14 +180,15 @@ fn percentile(sorted: &[f64], value: f64) -> Option<f64> {
 }
 
 /// Runs of equal positions: position and length.
-fn spells(position: &[i8]) -> Vec<(i8, usize)> {
+fn spells(position: &[i32]) -> Vec<(i32, usize)> {
     position.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect()
 }
 
 /// The same spells with the lengths of each position shuffled, begun at a random one.
-fn shuffled(spells: &[(i8, usize)], rng: &mut ChaCha8Rng) -> Vec<(i8, usize)> {
+fn shuffled(spells: &[(i32, usize)], rng: &mut ChaCha8Rng) -> Vec<(i32, usize)> {
     let mut all = spells.to_vec();
-    for side in [-1, 0, 1] {
+    let most = all.iter().map(|(units, _)| units.abs()).max().unwrap_or(0);
+    for side in -most..=most {
         let mut lengths: Vec<usize> =
             all.iter().filter(|(s, _)| *s == side).map(|(_, n)| *n).collect();
         lengths.shuffle(rng);
@@ -203,12 +205,12 @@ fn shuffled(spells: &[(i8, usize)], rng: &mut ChaCha8Rng) -> Vec<(i8, usize)> {
 }
 
 /// Market orders that lead to the spells, from the first bar at which an order can have arrived.
-fn decisions(spells: &[(i8, usize)], bars: usize) -> Vec<Option<Action>> {
+fn decisions(spells: &[(i32, usize)], bars: usize) -> Vec<Option<Decision>> {
     let mut decisions = vec![None; bars];
     let mut at = 0;
-    for (side, length) in spells {
+    for (units, length) in spells {
         if let Some(slot) = decisions.get_mut(at) {
-            *slot = Some(towards(Some(f64::from(*side))));
+            *slot = Some(Decision::of(towards(Some(f64::from(*units))), units.unsigned_abs()));
         }
         at += length;
     }
@@ -227,6 +229,9 @@ mod tests {
         taker_bps: 0.0,
         maker_bps: 0.0,
         half_spread_bps: 0.0,
+        unit: 1.0,
+        max_size: 1,
+        rest: 1,
     };
     const BUY: Action = Action::Market(Side::Buy);
     const SELL: Action = Action::Market(Side::Sell);
@@ -294,7 +299,7 @@ mod tests {
         let decided: Vec<Option<Action>> = (0..200).map(|i| pattern[(i * i + i) % 9]).collect();
         let model = run(&bars, &decided, &RULES_FREE);
         let held = spells(&model.position[1..]);
-        let count = |p: &[(i8, usize)], side| -> usize {
+        let count = |p: &[(i32, usize)], side| -> usize {
             p.iter().filter(|s| s.0 == side).map(|s| s.1).sum()
         };
         for number in 0..50 {

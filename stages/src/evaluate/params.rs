@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backtest::{Fill, Rules};
 use crate::Invalid;
+use crate::pairs::decision::MAX_SIZE;
 
 /// The span that is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +52,12 @@ pub struct Params {
     pub fill: Fill,
     /// Bars after which a position that no decision confirms is closed; 0 holds it until the next order.
     pub horizon: usize,
+    /// Bars for which a limit order rests unless it is replaced, cancelled or filled.
+    pub rest_bars: usize,
+    /// A unit of size as a share of the equity: `buy market x2` asks for a position of twice that.
+    pub unit: f64,
+    /// Larger sizes count as this many units; 1 leaves the size out of account.
+    pub max_size: u32,
     /// Fee of a market order in basis points, each side.
     pub taker_fee_bps: f64,
     /// Fee of a resting limit order in basis points, each side; negative is a rebate.
@@ -99,6 +106,9 @@ impl Default for Params {
             latency: 1,
             fill: Fill::Penetrate,
             horizon: 0,
+            rest_bars: 1,
+            unit: 1.0,
+            max_size: 1,
             taker_fee_bps: 1.0,
             maker_fee_bps: 0.0,
             half_spread_bps: 1.0,
@@ -122,6 +132,9 @@ impl Params {
             taker_bps: self.taker_fee_bps,
             maker_bps: self.maker_fee_bps,
             half_spread_bps: self.half_spread_bps,
+            unit: self.unit,
+            max_size: self.max_size,
+            rest: self.rest_bars,
         }
     }
 
@@ -137,6 +150,13 @@ impl Params {
         at_least("max_prompts", self.max_prompts.map_or(2.0, |n| n as f64), 2.0)?;
         at_least("latency", self.latency as f64, 1.0)
             .map_err(|e| e.help("a decision uses the close, so that it cannot trade at it"))?;
+        at_least("rest_bars", self.rest_bars as f64, 1.0)?;
+        if !(self.unit > 0.0 && self.unit.is_finite()) {
+            return Err(Invalid::new("unit", "must be above 0"));
+        }
+        if !(1..=MAX_SIZE).contains(&self.max_size) {
+            return Err(Invalid::new("max_size", format!("must lie between 1 and {MAX_SIZE}")));
+        }
         at_least("taker_fee_bps", self.taker_fee_bps, 0.0)?;
         at_least("half_spread_bps", self.half_spread_bps, 0.0)?;
         at_least("draws", self.draws as f64, 100.0)?;

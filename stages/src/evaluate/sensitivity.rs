@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::backtest::{Bar, Fill, Rules, run};
 use super::metrics::{measure, sharpe};
-use crate::pairs::action::Action;
+use crate::pairs::decision::Decision;
 
 /// Returns below which a slice has no Sharpe ratio: of a handful it is noise.
 const FEWEST: usize = 20;
@@ -39,7 +39,7 @@ pub struct Slice {
 /// Replays the model's decisions under other costs, latency and fills.
 pub fn scenarios(
     bars: &[Bar],
-    decided: &[Option<Action>],
+    decided: &[Option<Decision>],
     rules: &Rules,
     per_year: f64,
 ) -> Vec<Scenario> {
@@ -55,7 +55,7 @@ pub fn scenarios(
         ("5x costs", rules.scaled(5.0)),
         ("one more bar of latency", Rules { latency: rules.latency + 1, ..*rules }),
     ];
-    if decided.iter().flatten().any(|a| matches!(a, Action::Limit(..))) {
+    if decided.iter().flatten().any(|a| matches!(a, Decision::Limit(..))) {
         cases.push((other.0, Rules { fill: other.1, ..*rules }));
     }
     cases
@@ -75,7 +75,7 @@ pub fn scenarios(
 
 /// The cost of each side, in basis points, at which nothing is left, by bisection. `None` where the model does not
 /// trade, loses without costs, or gains at 1,000 bps.
-pub fn break_even(bars: &[Bar], decided: &[Option<Action>], rules: &Rules) -> Option<f64> {
+pub fn break_even(bars: &[Bar], decided: &[Option<Decision>], rules: &Rules) -> Option<f64> {
     let left = |bps: f64| {
         let rules = Rules { taker_bps: bps, maker_bps: bps, half_spread_bps: 0.0, ..*rules };
         run(bars, decided, &rules).equity.last().map_or(0.0, |e| e - 1.0)

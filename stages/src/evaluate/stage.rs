@@ -14,7 +14,7 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;

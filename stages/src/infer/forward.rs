@@ -8,7 +8,7 @@ use super::Engine;
 use super::engine::{Block, Buffers, Ffn};
 use super::experts::experts;
 use super::kernels::Out;
-use super::kernels::attention::{Attention, Cell, QUERIES, Query, TILE};
+use super::kernels::attention::{Attention, Cell, QUERIES, Query, Store, TILE};
 use super::kernels::elementwise::{Add, Norm, SwiGlu, angles, norm_in_place, rope};
 use super::kernels::inputs::{Inputs, Shrink};
 use super::kernels::product::Product;
@@ -234,15 +234,6 @@ struct Shared<C>(*mut C);
 // SAFETY: each row of a part writes to its own position.
 unsafe impl<C> Sync for Shared<C> {}
 
-impl<C> Shared<C> {
-    /// # Safety
-    /// The place is there, and nobody else writes or reads it.
-    unsafe fn put(&self, at: usize, x: C) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(at).write(x) }
-    }
-}
-
 impl Keep<'_> {
     fn rows<C: Cell>(&self, memory: &mut Memory<C>, len: usize) {
         let shape = memory.shape;
@@ -252,6 +243,7 @@ impl Keep<'_> {
         let (heads, size) = (config.num_attention_heads, shape.size);
         let half = size / 2;
         let interleaved = self.run.engine.interleaved;
+        let (keys, values) = (&keys, &values);
         self.run.each_row(len, |t| {
             let (row, position) = (self.row + t, self.start + t);
             let (cos, sin) = (&self.cos[row * half..][..half], &self.sin[row * half..][..half]);
@@ -272,12 +264,11 @@ impl Keep<'_> {
                 let at = shape.keys(self.layer, h).0 + position / TILE * size * TILE;
                 let v = &self.v[(row * shape.heads + h) * size..][..size];
                 let to = shape.values(self.layer, h).0 + position * shape.wide();
-                for (d, (k, v)) in head.iter().zip(v).enumerate() {
-                    // SAFETY: the position is one of the cache (checked above), and of this unit.
-                    unsafe {
-                        keys.put(at + d * TILE + position % TILE, C::of(*k));
-                        values.put(to + d, C::of(*v));
-                    }
+                // SAFETY: the position is one of the cache (checked above), and of this unit.
+                unsafe {
+                    let keys = keys.0.add(at + position % TILE);
+                    self.run.isa.run(Store { from: head, to: keys, stride: TILE });
+                    self.run.isa.run(Store { from: v, to: values.0.add(to), stride: 1 });
                 }
             }
         });

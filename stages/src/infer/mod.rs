@@ -19,6 +19,8 @@ mod kernels;
 mod matrix;
 mod perplexity;
 mod pool;
+#[cfg(test)]
+mod reference;
 mod session;
 mod simd;
 #[cfg(test)]

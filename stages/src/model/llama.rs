@@ -92,6 +92,16 @@ impl Packed {
     }
 }
 
+/// Where the tokens of a forward pass stand.
+#[derive(Clone, Debug)]
+pub struct Frame<B: Backend> {
+    span: Span,
+    /// Cosines and sines.
+    angles: [Tensor<B, 2>; 2],
+    /// As in [`Packed`].
+    starts: Option<Arc<[u32]>>,
+}
+
 /// Keys and values of the tokens that a model has seen: memory for `capacity` positions, taken once.
 #[derive(Clone, Debug)]
 pub struct Cache<B: Backend> {
@@ -216,8 +226,8 @@ impl<B: Kernels> Llama<B> {
     /// The stream after the last norm: `[b, t]` to `[b * t, d]`. [`Llama::logits`] of chosen rows
     /// costs less than those of all.
     pub fn hidden(&self, tokens: &[u32], batch: usize) -> Result<Tensor<B, 2>> {
-        let span = self.span(tokens, batch, 0)?;
-        self.run(tokens, span, self.angles(span), None, None)
+        let frame = self.frame(tokens, batch)?;
+        Ok(self.run(tokens, &frame, None))
     }
 
     /// Logits of the next token for rows of [`Llama::hidden`]: `[n, d]` to `[n, vocab]`.
@@ -237,32 +247,35 @@ impl<B: Kernels> Llama<B> {
         at: &[usize],
         temperature: f32,
     ) -> Result<Tensor<B, 1>> {
-        let len = tokens.len() / batch.max(1);
-        let next = |&i: &usize| match i < tokens.len() && i % len != len - 1 {
-            true => Ok(tokens[i + 1]),
-            false => Err(StageError::failed(format!("position {i} of {len} has no next token"))),
-        };
-        let targets = at.iter().map(next).collect::<Result<Vec<u32>>>()?;
-        let hidden = self.hidden(tokens, batch)?;
+        let frame = self.frame(tokens, batch)?;
+        let targets = Llama::targets(&frame, tokens, at)?;
+        let hidden = self.run(tokens, &frame, None);
         Ok(self.chosen(hidden, at, &targets, temperature))
     }
 
     /// [`Llama::log_probs`] for windows of several sequences, at temperature 1. A position in `at`
     /// is never the last of its sequence.
     pub fn packed_log_probs(&self, packed: &Packed, at: &[usize]) -> Result<Tensor<B, 1>> {
-        let (tokens, len) = (&packed.tokens, packed.len());
-        let next = |&i: &usize| match packed.starts.get(i + 1) {
-            Some(&start) if i % len + 1 > start as usize && i % len + 1 < len => Ok(tokens[i + 1]),
-            _ => Err(StageError::failed(format!("position {i} has no next token"))),
-        };
-        let targets = at.iter().map(next).collect::<Result<Vec<u32>>>()?;
-        let hidden = self.packed_hidden(packed)?;
+        let frame = self.packed_frame(packed)?;
+        let targets = Llama::targets(&frame, &packed.tokens, at)?;
+        let hidden = self.run(&packed.tokens, &frame, None);
         Ok(self.chosen(hidden, at, &targets, 1.0))
     }
 
     /// [`Llama::hidden`] for windows of several sequences, each at positions from 0. A window may
     /// be longer than the model's context, a sequence may not.
     pub fn packed_hidden(&self, packed: &Packed) -> Result<Tensor<B, 2>> {
+        let frame = self.packed_frame(packed)?;
+        Ok(self.run(&packed.tokens, &frame, None))
+    }
+
+    /// Where the tokens of `[b, t]` stand, each sequence from position 0.
+    pub fn frame(&self, tokens: &[u32], batch: usize) -> Result<Frame<B>> {
+        self.frame_from(tokens, batch, 0)
+    }
+
+    /// Where the tokens of windows of several sequences stand.
+    pub fn packed_frame(&self, packed: &Packed) -> Result<Frame<B>> {
         let (len, positions) = (packed.len(), packed.positions());
         let bound = self.config.context() as i32;
         if packed.starts.len() != packed.tokens.len()
@@ -275,10 +288,45 @@ impl<B: Kernels> Llama<B> {
         let span = Span { batch: packed.batch, len, start: 0 };
         let at = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &self.embed.device());
         let angles = [self.cos.clone().select(0, at.clone()), self.sin.clone().select(0, at)];
-        self.run(&packed.tokens, span, angles, None, Some(&packed.starts))
+        Ok(Frame { span, angles, starts: Some(packed.starts.clone()) })
     }
 
-    fn chosen(
+    /// The tokens after the positions in `at`: as in [`Llama::log_probs`] or, for windows of several
+    /// sequences, [`Llama::packed_log_probs`].
+    pub fn targets(frame: &Frame<B>, tokens: &[u32], at: &[usize]) -> Result<Vec<u32>> {
+        let len = frame.span.len;
+        let next = |&i: &usize| {
+            let place = i % len + 1;
+            let own = frame.starts.as_ref().is_none_or(|starts| {
+                starts.get(i + 1).is_some_and(|&start| place > start as usize)
+            });
+            match tokens.get(i + 1) {
+                Some(&token) if place < len && own => Ok(token),
+                _ => Err(StageError::failed(format!("position {i} of {len} has no next token"))),
+            }
+        };
+        at.iter().map(next).collect()
+    }
+
+    /// The stream before the first block: `[b * t, d]`.
+    pub fn embedded(&self, tokens: &[u32]) -> Tensor<B, 2> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
+        self.embed.val().select(0, ids)
+    }
+
+    /// The stream after a block.
+    pub fn through(&self, block: &Block<B>, x: Tensor<B, 2>, frame: &Frame<B>) -> Tensor<B, 2> {
+        block.forward(x, frame, None, &self.config)
+    }
+
+    /// The stream after the last norm.
+    pub fn normed(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps as f32)
+    }
+
+    /// Log-probabilities of `targets` at rows of the stream after the last norm.
+    pub fn chosen(
         &self,
         hidden: Tensor<B, 2>,
         at: &[usize],
@@ -293,7 +341,8 @@ impl<B: Kernels> Llama<B> {
     /// The stream for tokens that follow those of the cache: `[b, t]` to `[b * t, d]`. The cache
     /// then holds them too.
     pub fn forward_cached(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Tensor<B, 2>> {
-        let span = self.span(tokens, cache.batch, cache.len)?;
+        let frame = self.frame_from(tokens, cache.batch, cache.len)?;
+        let span = frame.span;
         if span.start + span.len > cache.capacity {
             return Err(StageError::failed(format!(
                 "{} tokens do not fit a cache of {}",
@@ -301,7 +350,7 @@ impl<B: Kernels> Llama<B> {
                 cache.capacity
             )));
         }
-        let out = self.run(tokens, span, self.angles(span), Some(cache), None)?;
+        let out = self.run(tokens, &frame, Some(cache));
         cache.len += span.len;
         Ok(out)
     }
@@ -319,38 +368,25 @@ impl<B: Kernels> Llama<B> {
         Ok(())
     }
 
-    fn span(&self, tokens: &[u32], batch: usize, start: usize) -> Result<Span> {
+    fn frame_from(&self, tokens: &[u32], batch: usize, start: usize) -> Result<Frame<B>> {
         self.check(tokens, batch)?;
         let (len, limit) = (tokens.len() / batch, self.config.context());
         if start + len > limit {
             let message = format!("{} tokens are more than the model's {limit}", start + len);
             return Err(StageError::failed(message));
         }
-        Ok(Span { batch, len, start })
+        let angles = [&self.cos, &self.sin].map(|table| table.clone().narrow(0, start, len));
+        Ok(Frame { span: Span { batch, len, start }, angles, starts: None })
     }
 
-    /// Cosines and sines of the positions of a span.
-    fn angles(&self, span: Span) -> [Tensor<B, 2>; 2] {
-        [&self.cos, &self.sin].map(|table| table.clone().narrow(0, span.start, span.len))
-    }
-
-    fn run(
-        &self,
-        tokens: &[u32],
-        span: Span,
-        angles: [Tensor<B, 2>; 2],
-        cache: Option<&mut Cache<B>>,
-        starts: Option<&Arc<[u32]>>,
-    ) -> Result<Tensor<B, 2>> {
-        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
-        let mut x = self.embed.val().select(0, ids);
+    fn run(&self, tokens: &[u32], frame: &Frame<B>, cache: Option<&mut Cache<B>>) -> Tensor<B, 2> {
+        let mut x = self.embedded(tokens);
         let mut layers = cache.map(|cache| cache.layers.iter_mut());
         for block in &self.blocks {
             let layer = layers.as_mut().and_then(Iterator::next);
-            x = block.forward(x, &angles, span, layer, starts, &self.config);
+            x = block.forward(x, frame, layer, &self.config);
         }
-        Ok(B::rms_norm(x, self.norm.val(), self.config.rms_norm_eps as f32))
+        self.normed(x)
     }
 }
 
@@ -358,15 +394,15 @@ impl<B: Kernels> Block<B> {
     fn forward(
         &self,
         x: Tensor<B, 2>,
-        [cos, sin]: &[Tensor<B, 2>; 2],
-        span: Span,
+        frame: &Frame<B>,
         cache: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
-        starts: Option<&Arc<[u32]>>,
         config: &Config,
     ) -> Tensor<B, 2> {
         let (eps, size, groups) =
             (config.rms_norm_eps as f32, config.head_size(), config.kv_heads());
         let shared = config.num_attention_heads / groups;
+        let Frame { span, angles: [cos, sin], starts } = frame;
+        let span = *span;
         let Span { batch, len, .. } = span;
 
         let normed = B::rms_norm(x.clone(), self.input_norm.val(), eps);

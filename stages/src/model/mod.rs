@@ -34,7 +34,7 @@ pub use gguf::Gguf;
 #[cfg(feature = "models")]
 pub use kernels::{Kernels, Span};
 #[cfg(feature = "models")]
-pub use llama::{Cache, Llama, Packed};
+pub use llama::{Cache, Frame, Llama, Packed};
 #[cfg(feature = "models")]
 pub use load::{Loaded, load, load_folder};
 pub use tokenizer::Tokenizer;

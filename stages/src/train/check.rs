@@ -10,6 +10,7 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
         ("model", p.model.is_some(), Method::Sft),
         ("seq_len", p.seq_len.is_some(), Method::Sft),
         ("micro_batch", p.micro_batch.is_some(), Method::Sft),
+        ("gradient_checkpointing", p.gradient_checkpointing, Method::Sft),
         ("sft", p.sft.is_some(), Method::Sft),
         ("dpo", p.dpo.is_some(), Method::Dpo),
         ("dapo", p.dapo.is_some(), Method::Dapo),

@@ -65,7 +65,7 @@ pub fn run(
     let mut known: Vec<Option<Sums>> = vec![None; pairs.train.len()];
     while done < params.steps && !state.ended {
         let step = done + 1;
-        model.begin_step(step);
+        model.begin(step, 0);
         let mut mean = Mean::default();
         let mut lines = Vec::new();
         for at in order.by_ref().take(params.batch) {

@@ -25,8 +25,15 @@ pub struct Need {
 }
 
 impl Need {
-    /// Of `trained` weights of a model, with `rows` sequences of `len` tokens at once.
-    pub fn of(config: &Config, trained: usize, rows: usize, len: usize, best: bool) -> Need {
+    /// Of `trained` weights of a model, with `rows` sequences of `len` tokens at once; `best` where
+    /// the best weights are kept beside, `again` where blocks are computed again.
+    pub fn of(
+        config: &Config,
+        trained: usize,
+        [rows, len]: [usize; 2],
+        best: bool,
+        again: bool,
+    ) -> Need {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (heads, size) = (config.num_attention_heads, config.head_size());
         let (q, kv) = (heads * size, config.kv_heads() * size);
@@ -34,7 +41,9 @@ impl Need {
         // the scores, what attention gives, gate, up and their product.
         let token = 4 * d + 3 * q + 3 * kv + heads * len + 3 * f;
         // Logits, and their gradient.
-        let all = rows * len * (config.num_hidden_layers * token + 2 * config.vocab_size);
+        let blocks = config.num_hidden_layers;
+        let kept = if again { blocks * d + token } else { blocks * token };
+        let all = rows * len * (kept + 2 * config.vocab_size);
         Need {
             weights: config.parameters() * F32,
             optimizer: trained * F32 * (3 + usize::from(best)),
@@ -78,7 +87,13 @@ pub fn check(ctx: &Context, params: &Params, config: &Config, trained: usize) ->
             (dapo.group, dapo.max_tokens.min(config.context()))
         }
     };
-    let need = Need::of(config, trained, rows, len, params.eval_every.is_some());
+    let need = Need::of(
+        config,
+        trained,
+        [rows, len],
+        params.eval_every.is_some(),
+        params.gradient_checkpointing,
+    );
     ctx.metric("memory_estimate_mib", (need.total() >> 20) as f64);
     fits(&need, room(ctx.device()), ctx.device())
 }
@@ -115,8 +130,12 @@ mod tests {
         config.tie_word_embeddings = false;
         let all = config.parameters();
         assert!((7_500_000_000..7_700_000_000).contains(&all));
-        let (full, lora) =
-            (Need::of(&config, all, 1, 2048, false), Need::of(&config, 40_000_000, 1, 2048, false));
+        let (full, lora) = (
+            Need::of(&config, all, [1, 2048], false, false),
+            Need::of(&config, 40_000_000, [1, 2048], false, false),
+        );
+        let again = Need::of(&config, all, [1, 2048], true, true);
+        assert!(again.optimizer == 16 * all && 4 * again.activations < full.activations);
         assert_eq!(full.weights, 4 * all);
         assert!(full.optimizer == 12 * all && lora.optimizer == 480_000_000);
         let room = Some(80 << 30);

@@ -50,12 +50,17 @@ mod prepare;
 mod preset;
 #[cfg(feature = "models")]
 mod records;
+#[cfg(feature = "models")]
+mod remat;
 mod samples;
 mod schedule;
 #[cfg(feature = "models")]
 mod scorer;
 #[cfg(feature = "models")]
 mod sft;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod sft_tests;
 #[cfg(feature = "models")]
 mod stage;
 #[cfg(feature = "models")]

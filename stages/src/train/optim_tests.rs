@@ -99,3 +99,37 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
     assert!(norm.is_nan());
     assert_eq!(values(&module), (vec![1.0], vec![2.0]));
 }
+
+/// A loss of the tiny Qwen2 with an adapter, over the labels of `tests/data/tiny-qwen2`.
+#[test]
+fn five_steps_of_every_kind_of_adapter_agree_with_peft_and_pytorch() {
+    use crate::model::{Config, Folder, Llama, lora, weights};
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-qwen2");
+    let text = fs_err::read_to_string(dir.join("reference.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = |name: &str| -> Vec<i64> {
+        serde_json::from_value::<Vec<Vec<i64>>>(reference[name].clone()).unwrap().concat()
+    };
+    let input: Vec<u32> = rows("input_ids").iter().map(|token| *token as u32).collect();
+    let labels = rows("labels");
+    let at: Vec<usize> = (0..labels.len()).filter(|i| i % 10 != 9 && labels[i + 1] >= 0).collect();
+    for kind in ["lora", "rslora", "dora"] {
+        let folder = Folder::of_dir(&dir.join("base")).unwrap();
+        let config = Config::read(&dir.join("base/config.json")).unwrap();
+        let mut source = weights::Tensors::open_model(&folder).unwrap();
+        let model = Llama::<Train>::build(&config, &mut source, &cpu()).unwrap();
+        let mut model = lora::read(model, &Folder::of_dir(&dir.join(kind)).unwrap()).unwrap();
+        let settings = AdamW { weight_decay: 0.0, max_norm: 0.0, ..PLAIN };
+        let mut optimizer = Optimizer::new(settings, true);
+        let losses: Vec<f64> =
+            serde_json::from_value(reference[kind]["adamw_lr1e2_losses"].clone()).unwrap();
+        assert_eq!(losses.len(), 6);
+        for (step, expected) in losses.iter().enumerate() {
+            let loss = model.log_probs(&input, 2, &at, 1.0).unwrap().mean().neg();
+            let value = f64::from(loss.clone().into_scalar());
+            assert!((value - expected).abs() < 1e-5, "{kind}, step {step}: {value} {expected}");
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(1e-2, model, grads).0;
+        }
+    }
+}

@@ -38,6 +38,9 @@ pub struct Settings {
     /// `sft`: windows that go through the model at once; less memory, the same loss and gradient.
     /// `dpo` and `dapo` always take one pair or group at a time. Default: all of a step.
     micro_batch: Option<usize>,
+    /// `sft`: keep only what passes between blocks for the backward pass, and compute the inside of a
+    /// block again: much less memory for about a third more time, the same gradient.
+    gradient_checkpointing: Option<bool>,
     /// Peak learning rate. Default: 3e-3 (`sft`), 3e-4 (`sft` of a LoRA), 5e-3 (`dpo`), 5e-4
     /// (`dapo`). These suit models of a few million parameters; for billions take a hundredth.
     learning_rate: Option<f64>,
@@ -91,6 +94,8 @@ pub struct Params {
     pub batch: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<usize>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
     pub learning_rate: f64,
     pub warmup_steps: usize,
     pub schedule: Curve,
@@ -153,6 +158,7 @@ impl From<Settings> for Params {
             steps,
             batch: given.batch.or(preset.batch).unwrap_or(if method == Rl { 8 } else { 4 }),
             micro_batch: given.micro_batch.or(preset.micro_batch),
+            gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
             learning_rate: rate.unwrap_or(match (method, &lora) {
                 (Corpus, None) => 3e-3,
                 (Corpus, Some(_)) => 3e-4,

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use rayon::prelude::*;
 
 use super::data::{self, Windows};
 use super::dpo::{Pair, Pairs};
@@ -251,20 +252,23 @@ fn samples(
     limit: usize,
     ctx: &Context,
 ) -> Result<Vec<Tokens>> {
+    let reader =
+        Reader { tokenizer: &start.tokenizer, template: start.template.as_ref(), end: start.end };
     let (mut all, mut cut, mut empty) = (Vec::new(), 0, 0);
-    for (i, record) in corpus.iter().enumerate() {
-        if i % 256 == 0 {
-            ctx.progress(i as u64, corpus.len() as u64, "records", "tokenizing")?;
-        }
-        let mut sample = start.sample(record, learn, path)?;
-        if sample.tokens.len() > limit {
-            cut += 1;
-            sample.tokens.truncate(limit);
-            sample.counts.truncate(limit);
-        }
-        match sample.counts.iter().skip(1).any(|counts| *counts) {
-            true => all.push(sample),
-            false => empty += 1,
+    for (i, part) in corpus.chunks(BLOCK).enumerate() {
+        ctx.progress((i * BLOCK) as u64, corpus.len() as u64, "records", "tokenizing")?;
+        let read = part.par_iter().map(|record| reader.sample(record, learn, path));
+        for sample in read.collect::<Vec<_>>() {
+            let mut sample = sample?;
+            if sample.tokens.len() > limit {
+                cut += 1;
+                sample.tokens.truncate(limit);
+                sample.counts.truncate(limit);
+            }
+            match sample.counts.iter().skip(1).any(|counts| *counts) {
+                true => all.push(sample),
+                false => empty += 1,
+            }
         }
     }
     let count = corpus.len();
@@ -288,7 +292,17 @@ fn samples(
     Ok(all)
 }
 
-impl Start {
+/// Records that are tokenized between two looks at whether to stop.
+const BLOCK: usize = 512;
+
+/// What turns records into tokens.
+struct Reader<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<&'a Template>,
+    end: u32,
+}
+
+impl Reader<'_> {
     /// A record as tokens, with its end, and which of them count.
     fn sample(&self, record: &Record, learn: Learn, path: &Path) -> Result<Tokens> {
         let part = |text: &str, said| Part { text: text.to_owned(), said };
@@ -299,7 +313,7 @@ impl Start {
                 (vec![part(prompt, all), part(completion, true)], false)
             }
             Body::Chat(messages) => {
-                let Some(template) = &self.template else {
+                let Some(template) = self.template else {
                     return Err(StageError::failed("the model has no chat template").hint(
                         "put a chat_template.jinja into the base's folder, or write the \
                          conversations as `prompt` and `completion`",
@@ -368,7 +382,7 @@ pub fn save(ended: &Ended, params: &Params, rows: &[Row], ctx: &Context) -> Resu
     }
     for name in CARRIED {
         if let Some(path) = ctx.member("base", name) {
-            fs_err::copy(path, folder.join(name))?;
+            fs_err::write(folder.join(name), fs_err::read(path)?)?;
         }
     }
     ended.tokenizer.write(folder)?;

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::data::Windows;
 use super::logps::{backward, numbers};
 use super::losses::cross_entropy;
+use super::remat;
 use super::samples::{Samples, Window};
 use super::steps::{Gradients, Run, Steps, Watch, note, recent};
 use crate::Result;
 use crate::device::{Back, Train};
-use crate::model::{Kernels, Llama, Packed};
+use crate::model::{Frame, Kernels, Llama, Packed};
 
 /// Where windows come from.
 pub enum Source {
@@ -73,16 +74,23 @@ pub fn run(
     let mut gradients = Gradients::new();
     while done < params.steps && !state.ended {
         let step = done + 1;
-        model.begin_step(step);
         let windows: Vec<Window> = (0..params.batch).map(|_| train.draw()).collect();
         let count: usize = windows.iter().map(|window| window.at.len()).sum();
         let mut loss = 0.0;
-        for part in windows.chunks(params.micro_batch.unwrap_or(params.batch)) {
+        let parts = windows.chunks(params.micro_batch.unwrap_or(params.batch));
+        for (pass, part) in parts.enumerate() {
             run.tell(done, state.seen, note(state.losses.last().copied()))?;
-            let logp = log_probs(&model, part)?;
-            let part_loss = cross_entropy(&numbers(&logp), count);
-            backward(logp, &part_loss.grad, &model, &mut gradients);
-            loss += part_loss.value;
+            model.begin(step, pass);
+            let rows = Rows::of(part);
+            loss += match params.gradient_checkpointing {
+                true => remat::backward(&model, &rows, count, (step, pass), &mut gradients)?,
+                false => {
+                    let logp = rows.log_probs(&model)?;
+                    let part = cross_entropy(&numbers(&logp), count);
+                    backward(logp, &part.grad, &model, &mut gradients);
+                    part.value
+                }
+            };
             state.seen += part.iter().map(|window| window.tokens.len()).sum::<usize>();
         }
         let moved;
@@ -117,30 +125,57 @@ pub fn run(
     Ok(model)
 }
 
-/// Log-probabilities of every token that counts, window by window. Windows are padded on the right
-/// to the longest.
-pub fn log_probs<B: Kernels>(model: &Llama<B>, windows: &[Window]) -> Result<Tensor<B, 1>> {
-    let len = windows.iter().map(|window| window.tokens.len()).max().unwrap_or(0);
-    let places = windows.iter().enumerate();
-    let at: Vec<usize> =
-        places.flat_map(|(i, window)| window.at.iter().map(move |at| i * len + at)).collect();
-    let (mut tokens, mut starts) = (Vec::new(), Vec::new());
-    let mut packed = false;
-    for window in windows {
-        packed |= !window.starts.is_empty();
-        let end = window.tokens.len();
-        tokens.extend(&window.tokens);
-        tokens.resize(tokens.len() + len - end, 0);
-        starts.extend(&window.starts);
-        // What pads a window is a record of its own, of which nothing is asked.
-        starts.resize(tokens.len(), end as u32);
-    }
-    match packed {
-        true => {
-            let packed = Packed { tokens, batch: windows.len(), starts: starts.into() };
-            model.packed_log_probs(&packed, &at)
+/// Windows as the model takes them.
+pub struct Rows {
+    /// Tokens, padded on the right to the longest window.
+    tokens: Packed,
+    /// Several records may lie in a window.
+    packed: bool,
+    /// Places whose next token counts, window by window.
+    pub at: Vec<usize>,
+}
+
+impl Rows {
+    /// Some windows.
+    pub fn of(windows: &[Window]) -> Rows {
+        let len = windows.iter().map(|window| window.tokens.len()).max().unwrap_or(0);
+        let places = windows.iter().enumerate();
+        let at = places.flat_map(|(i, window)| window.at.iter().map(move |at| i * len + at));
+        let (mut tokens, mut starts) = (Vec::new(), Vec::new());
+        let mut packed = false;
+        for window in windows {
+            packed |= !window.starts.is_empty();
+            let end = window.tokens.len();
+            tokens.extend(&window.tokens);
+            tokens.resize(tokens.len() + len - end, 0);
+            starts.extend(&window.starts);
+            // What pads a window is a record of its own, of which nothing is asked.
+            starts.resize(tokens.len(), end as u32);
         }
-        false => model.log_probs(&tokens, windows.len(), &at, 1.0),
+        let at = at.collect();
+        let tokens = Packed { tokens, batch: windows.len(), starts: starts.into() };
+        Rows { tokens, packed, at }
+    }
+
+    /// The tokens, `[b, t]`.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens.tokens
+    }
+
+    /// Where they stand.
+    pub fn frame<B: Kernels>(&self, model: &Llama<B>) -> Result<Frame<B>> {
+        match self.packed {
+            true => model.packed_frame(&self.tokens),
+            false => model.frame(&self.tokens.tokens, self.tokens.batch),
+        }
+    }
+
+    /// Log-probabilities of every token that counts, window by window.
+    pub fn log_probs<B: Kernels>(&self, model: &Llama<B>) -> Result<Tensor<B, 1>> {
+        match self.packed {
+            true => model.packed_log_probs(&self.tokens, &self.at),
+            false => model.log_probs(&self.tokens.tokens, self.tokens.batch, &self.at, 1.0),
+        }
     }
 }
 
@@ -155,7 +190,7 @@ fn validate(
     let (mut sum, mut count) = (0.0, 0);
     for window in windows {
         run.tell(step, seen, "validation")?;
-        let logp = numbers(&log_probs(model, std::slice::from_ref(window))?);
+        let logp = numbers(&Rows::of(std::slice::from_ref(window)).log_probs(model)?);
         sum -= logp.iter().sum::<f64>();
         count += logp.len();
     }

@@ -12,7 +12,7 @@ use crate::commands::runs::print_json;
 use crate::commands::runs::rm::span;
 use crate::exit::Failure;
 use crate::report::text::{bytes, count};
-use crate::state::State;
+use crate::state::{RESUME, State};
 
 /// Arguments of `cache gc`.
 #[derive(Args, Clone, Debug)]
@@ -74,6 +74,10 @@ pub fn gc(arguments: &Gc, home: PathBuf) -> Result<(), Failure> {
             garbage.free(&state.store, &state.index)?
         }
     };
+    let unfinished = match alone && !arguments.dry_run {
+        true => drop_checkpoints(&home)?,
+        false => 0,
+    };
     let mut stages: Vec<Stage> = Vec::new();
     for (kind, (blobs, bytes)) in freed.stages {
         stages.push(Stage { kind: (!kind.is_empty()).then_some(kind), blobs, bytes });
@@ -103,5 +107,20 @@ pub fn gc(arguments: &Gc, home: PathBuf) -> Result<(), Failure> {
     if freed.scratch > 0 {
         eprintln!("cleared up after {}", count(freed.scratch, "run that was killed"));
     }
+    if unfinished > 0 {
+        eprintln!("dropped what {} had to go on from", count(unfinished, "unfinished action"));
+    }
     Ok(())
+}
+
+/// Removes what actions keep to go on from: nobody is at work, and one that is begun again may
+/// begin at the start. Returns how many there were.
+fn drop_checkpoints(home: &std::path::Path) -> std::io::Result<usize> {
+    let folder = home.join(RESUME);
+    if !folder.is_dir() {
+        return Ok(0);
+    }
+    let found = fs_err::read_dir(&folder)?.count();
+    fs_err::remove_dir_all(folder)?;
+    Ok(found)
 }

@@ -35,7 +35,18 @@ pub const GARCH: Entry = Entry {
         Ok(Box::new(Forecast { fit, previous, variance: fit.first(), periods }))
     },
     fit: Some(|_, _| {
-        Ok(Box::new(Gathering { previous: Previous::default(), returns: VecDeque::new() }))
+        Ok(Box::new(Gathering {
+            previous: Previous::default(),
+            returns: VecDeque::new(),
+            model: Box::new(|returns, tick| {
+                let fitted = fit(returns, |step| tick(step, 1800))?.ok_or_else(|| {
+                    let n = returns.len();
+                    StageError::failed(format!("GARCH cannot be fitted to {n} returns"))
+                        .hint("it needs 100 returns and more that vary; train on a longer span")
+                })?;
+                Ok(serde_json::to_value(fitted).map_err(std::io::Error::from)?)
+            }),
+        }))
     }),
 };
 
@@ -88,7 +99,7 @@ impl Garch {
 }
 
 /// What stands for the variance before the first return; residuals are from the plain mean.
-fn backcast(mu: f64, x: &[f64]) -> f64 {
+pub(super) fn backcast(mu: f64, x: &[f64]) -> f64 {
     let (mut sum, mut weights, mut weight) = (0.0, 0.0, 1.0);
     for r in x.iter().take(75) {
         sum += weight * (r - mu) * (r - mu);
@@ -122,7 +133,7 @@ pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<
             let ll = Garch::at(point, x, backcast).log_likelihood;
             if ll.is_finite() { -ll } else { f64::INFINITY }
         };
-        best = minimise(cost, best, sides, |_| {
+        best = minimise(cost, best, sides, 600, |_| {
             steps += 1;
             tick(steps)
         })?;
@@ -131,29 +142,33 @@ pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<
     Ok(found.log_likelihood.is_finite().then_some(found))
 }
 
-/// Nelder and Mead's simplex from `start`, with sides of those lengths.
-fn minimise(
-    cost: impl Fn(&[f64; 4]) -> f64,
-    start: [f64; 4],
-    sides: [f64; 4],
+/// Nelder and Mead's simplex from `start`, with sides of those lengths, for so many steps at most.
+///
+/// # Errors
+/// What `tick` says to stop.
+pub(super) fn minimise<const N: usize>(
+    cost: impl Fn(&[f64; N]) -> f64,
+    start: [f64; N],
+    sides: [f64; N],
+    steps: usize,
     mut tick: impl FnMut(f64) -> Result<()>,
-) -> Result<[f64; 4]> {
-    let mut corners: Vec<([f64; 4], f64)> = vec![(start, cost(&start))];
+) -> Result<[f64; N]> {
+    let mut corners: Vec<([f64; N], f64)> = vec![(start, cost(&start))];
     for (i, side) in sides.iter().enumerate() {
         let mut corner = start;
         corner[i] += side;
         corners.push((corner, cost(&corner)));
     }
-    for _ in 0..600 {
+    for _ in 0..steps {
         corners.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let (best, worst) = (corners[0].1, corners[4]);
+        let (best, worst) = (corners[0].1, corners[N]);
         tick(best)?;
         if worst.1 - best <= 1e-12 * best.abs() {
             break;
         }
-        let centre: [f64; 4] =
-            std::array::from_fn(|i| corners[..4].iter().map(|c| c.0[i]).sum::<f64>() / 4.0);
-        let along = |step: f64| -> ([f64; 4], f64) {
+        let centre: [f64; N] =
+            std::array::from_fn(|i| corners[..N].iter().map(|c| c.0[i]).sum::<f64>() / N as f64);
+        let along = |step: f64| -> ([f64; N], f64) {
             let point = std::array::from_fn(|i| centre[i] + step * (worst.0[i] - centre[i]));
             (point, cost(&point))
         };
@@ -161,14 +176,14 @@ fn minimise(
         let taken = if reflected.1 < best {
             let further = along(-2.0);
             if further.1 < reflected.1 { Some(further) } else { Some(reflected) }
-        } else if reflected.1 < corners[3].1 {
+        } else if reflected.1 < corners[N - 1].1 {
             Some(reflected)
         } else {
             let inside = along(if reflected.1 < worst.1 { -0.5 } else { 0.5 });
             (inside.1 < worst.1.min(reflected.1)).then_some(inside)
         };
         match taken {
-            Some(corner) => corners[4] = corner,
+            Some(corner) => corners[N] = corner,
             None => {
                 let to = corners[0].0;
                 for corner in &mut corners[1..] {
@@ -197,9 +212,14 @@ impl Feature for Forecast {
     }
 }
 
-struct Gathering {
-    previous: Previous,
-    returns: VecDeque<f64>,
+/// Makes a fit of returns in percent; its second argument hears of steps done, of how many.
+type Model = dyn Fn(&[f64], &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Value> + Send;
+
+/// Gathers returns in percent, the last [`KEPT`], for a model.
+pub(super) struct Gathering {
+    pub previous: Previous,
+    pub returns: VecDeque<f64>,
+    pub model: Box<Model>,
 }
 
 impl Learner for Gathering {
@@ -213,10 +233,6 @@ impl Learner for Gathering {
 
     fn finish(self: Box<Self>, tick: &mut dyn FnMut(u64, u64) -> Result<()>) -> Result<Value> {
         let returns: Vec<f64> = self.returns.into();
-        let fitted = fit(&returns, |step| tick(step, 1800))?.ok_or_else(|| {
-            StageError::failed(format!("GARCH cannot be fitted to {} returns", returns.len()))
-                .hint("it needs 100 returns and more that vary; train on a longer span")
-        })?;
-        Ok(serde_json::to_value(fitted).map_err(std::io::Error::from)?)
+        (self.model)(&returns, tick)
     }
 }

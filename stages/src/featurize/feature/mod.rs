@@ -18,6 +18,7 @@ pub mod causal;
 pub mod eigen;
 pub mod flow;
 pub mod garch;
+pub mod gjr;
 pub mod liquidity;
 pub mod momentum;
 pub mod parts;
@@ -25,7 +26,9 @@ pub mod regime;
 pub mod relative;
 pub mod series;
 pub mod spec;
+pub mod stationarity;
 pub mod technical;
+pub mod trading;
 pub mod volatility;
 pub mod vpin;
 
@@ -285,6 +288,8 @@ pub const FEATURES: &[Entry] = &[
     liquidity::AMIHUD,
     flow::VWAP,
     flow::TRADE_RATE,
+    trading::EFFECTIVE_SPREAD,
+    trading::MARKOUT,
     // Volatility.
     volatility::ROLLING_STD,
     volatility::EWMA,
@@ -294,6 +299,7 @@ pub const FEATURES: &[Entry] = &[
     volatility::ROGERS_SATCHELL,
     volatility::YANG_ZHANG,
     garch::GARCH,
+    gjr::GJR,
     // Technical indicators.
     technical::SMA,
     technical::EMA,
@@ -318,6 +324,8 @@ pub const FEATURES: &[Entry] = &[
     series::FRACDIFF,
     series::CUSUM,
     series::AUTOCORRELATION,
+    stationarity::VARIANCE_RATIO,
+    stationarity::ADF,
     // Beside an index and peers.
     relative::BETA,
     relative::S_SCORE,

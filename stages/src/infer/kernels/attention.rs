@@ -17,6 +17,9 @@ pub trait Cell: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// Sixteen are there.
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
+    /// # Safety
+    /// There is room for sixteen.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, x: S::F);
     /// From f32.
     fn of(x: f32) -> Self;
 }
@@ -26,6 +29,11 @@ impl Cell for f32 {
     unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
         // SAFETY: the caller's promise.
         unsafe { s.load(p) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, x: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store(p, x) }
     }
     #[inline(always)]
     fn of(x: f32) -> f32 {
@@ -40,8 +48,46 @@ impl Cell for f16 {
         unsafe { s.load_f16(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f16, x: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store_f16(p.cast(), x) }
+    }
+    #[inline(always)]
     fn of(x: f32) -> f16 {
         f16::from_f32(x)
+    }
+}
+
+/// Writes a head into the cache, its numbers `stride` apart.
+pub struct Store<'a, C> {
+    /// The numbers.
+    pub from: &'a [f32],
+    /// Where the first goes: all have room there, and belong to nobody else.
+    pub to: *mut C,
+    /// From one to the next.
+    pub stride: usize,
+}
+
+impl<C: Cell> Op for Store<'_, C> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Store { from, to, stride } = self;
+        let (lanes, rest) = from.as_chunks::<16>();
+        for (i, lanes) in lanes.iter().enumerate() {
+            let mut cells = [C::default(); 16];
+            // SAFETY: sixteen numbers, sixteen cells; the places are promised.
+            unsafe {
+                C::store(s, cells.as_mut_ptr(), s.load(lanes.as_ptr()));
+                for (d, cell) in cells.into_iter().enumerate() {
+                    to.add((16 * i + d) * stride).write(cell);
+                }
+            }
+        }
+        for (d, x) in rest.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { to.add((16 * lanes.len() + d) * stride).write(C::of(*x)) };
+        }
     }
 }
 
@@ -124,11 +170,12 @@ fn rows<S: Simd, C: Cell, const R: usize>(s: S, unit: Attention<C>) {
             unsafe { s.store(scores.add(r * stride + tile * TILE), s.mul(*y, scale)) };
         }
     }
-    let inverse: [f32; R] = std::array::from_fn(|r| {
+    let mut inverse = [0.0; R];
+    for (r, inverse) in inverse.iter_mut().enumerate() {
         // SAFETY: the scratch is that long, and each row is its own part.
         let row = unsafe { std::slice::from_raw_parts_mut(scores.add(r * stride), stride) };
-        1.0 / softmax(s, row, query(r).sees)
-    });
+        *inverse = 1.0 / softmax(s, row, query(r).sees);
+    }
     for d in (0..wide).step_by(16) {
         let mut y = [s.splat(0.0); R];
         for position in 0..longest {

@@ -92,11 +92,15 @@ const fn layout(packing: Packing) -> Layout {
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
     // SAFETY: the caller's promise.
-    let line = |t: usize| unsafe { s.bytes(p.add(64 * (t % 4))) };
-    std::array::from_fn(|t| {
-        let line = line(t);
-        s.and(if t < 4 { line } else { s.shr(line, 4) }, 15)
-    })
+    unsafe {
+        let mut w = [s.bytes(p), s.bytes(p.add(64)), s.bytes(p.add(128)), s.bytes(p.add(192))];
+        let mut high = w;
+        for t in 0..4 {
+            high[t] = s.and(s.shr(w[t], 4), 15);
+            w[t] = s.and(w[t], 15);
+        }
+        [w[0], w[1], w[2], w[3], high[0], high[1], high[2], high[3]]
+    }
 }
 
 struct Q40;
@@ -137,7 +141,13 @@ impl Form for Q80 {
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
         // SAFETY: the caller's promise.
-        std::array::from_fn(|t| unsafe { s.bytes(p.add(64 * t)) })
+        unsafe {
+            let mut w = [s.bytes(p); 8];
+            for (t, w) in w.iter_mut().enumerate() {
+                *w = s.bytes(p.add(64 * t));
+            }
+            w
+        }
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, p: *const u8, _: usize) -> [(S::F, S::F); 2] {
@@ -187,8 +197,11 @@ impl Form for Q5K {
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
         // SAFETY: the caller's promise.
-        let (low, high) = unsafe { (nibbles(s, p), s.bytes(p.add(256))) };
-        std::array::from_fn(|t| s.or(low[t], lift(s, high, t, 16)))
+        let (mut w, high) = unsafe { (nibbles(s, p), s.bytes(p.add(256))) };
+        for (t, w) in w.iter_mut().enumerate() {
+            *w = s.or(*w, lift(s, high, t, 16));
+        }
+        w
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, p: *const u8, g: usize) -> [(S::F, S::F); 2] {
@@ -204,20 +217,24 @@ impl Form for Q6K {
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
         // SAFETY: the caller's promise.
-        let (low, high) =
+        let (mut w, high) =
             unsafe { (nibbles(s, p), [s.bytes(p.add(256)), s.bytes(p.add(256 + 64))]) };
-        std::array::from_fn(|t| s.or(low[t], lift(s, high[t / 4], 2 * (t % 4), 48)))
+        for (t, w) in w.iter_mut().enumerate() {
+            *w = s.or(*w, lift(s, high[t / 4], 2 * (t % 4), 48));
+        }
+        w
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, p: *const u8, g: usize) -> [(S::F, S::F); 2] {
         // SAFETY: the caller's promise.
-        let d = unsafe { s.load_f16(p.cast()) };
-        std::array::from_fn(|half| {
-            // SAFETY: the caller's promise.
-            let part = unsafe { s.load_i8(p.add(32 + 16 * (2 * g + half)).cast()) };
-            let scale = s.mul(d, part);
-            (scale, s.mul(scale, s.splat(-32.0)))
-        })
+        unsafe {
+            let d = s.load_f16(p.cast());
+            let part = p.add(32 + 32 * g);
+            let first = s.mul(d, s.load_i8(part.cast()));
+            let second = s.mul(d, s.load_i8(part.add(16).cast()));
+            let offset = s.splat(-32.0);
+            [(first, s.mul(first, offset)), (second, s.mul(second, offset))]
+        }
     }
 }
 
@@ -240,6 +257,15 @@ fn tiled<S: Simd, M: Form>(s: S, p: &Product, tiles: &Tiles) {
     }
 }
 
+/// # Safety
+/// Four integers are there.
+#[inline(always)]
+unsafe fn dot<S: Simd, M: Form>(s: S, sum: S::I, w: S::B, x: *const i32) -> S::I {
+    // SAFETY: the caller's promise.
+    let x = unsafe { x.read_unaligned() };
+    if M::WIDE { s.dot_wide(sum, w, x) } else { s.dot(sum, w, x) }
+}
+
 /// A tile for inputs `j..j + N`.
 #[inline(always)]
 fn columns<S: Simd, M: Form, const N: usize>(s: S, p: &Product, tiles: &Tiles, j: usize) {
@@ -256,22 +282,18 @@ fn columns<S: Simd, M: Form, const N: usize>(s: S, p: &Product, tiles: &Tiles, j
             for (c, y) in y.iter_mut().enumerate() {
                 let row = j + c;
                 let x: *const i32 = inputs.small.as_ptr().add(row * width + g * GROUP).cast();
-                let quads = |from: usize| {
-                    let mut sum = s.zeros();
-                    for t in from..from + 4 {
-                        let x = x.add(t).read_unaligned();
-                        sum = if M::WIDE { s.dot_wide(sum, w[t], x) } else { s.dot(sum, w[t], x) };
-                    }
-                    sum
-                };
-                let (a, b) = (quads(0), quads(4));
+                let (mut a, mut b) = (s.zeros(), s.zeros());
+                for t in 0..4 {
+                    a = dot::<S, M>(s, a, w[t], x.add(t));
+                    b = dot::<S, M>(s, b, w[t + 4], x.add(t + 4));
+                }
                 let d = s.splat(*inputs.scale.get_unchecked(row * groups + g));
                 if M::HALVES {
-                    let half = |i| s.splat(*inputs.half.get_unchecked(2 * (row * groups + g) + i));
+                    let half = inputs.half.as_ptr().add(2 * (row * groups + g));
                     *y = s.fma(s.floats(a), s.mul(first.0, d), *y);
                     *y = s.fma(s.floats(b), s.mul(second.0, d), *y);
-                    *y = s.fma(first.1, half(0), *y);
-                    *y = s.fma(second.1, half(1), *y);
+                    *y = s.fma(first.1, s.splat(*half), *y);
+                    *y = s.fma(second.1, s.splat(*half.add(1)), *y);
                 } else {
                     let sum = s.splat(*inputs.sum.get_unchecked(row * groups + g));
                     *y = s.fma(s.floats(s.iadd(a, b)), s.mul(first.0, d), *y);
@@ -383,16 +405,17 @@ fn block<S: Simd, E: Element, const R: usize, const N: usize>(
     assert!(bytes.len() >= (row + R) * width * E::BYTES && x.len() >= (j + N) * width);
     let mut y = [[s.splat(0.0); N]; R];
     let whole = width / 16 * 16;
-    let weight =
-        |r: usize, k: usize| bytes.as_ptr().wrapping_add(((row + r) * width + k) * E::BYTES);
+    let bytes = bytes.as_ptr().wrapping_add(row * width * E::BYTES);
     for k in (0..whole).step_by(16) {
-        // SAFETY: checked above.
-        let x: [S::F; N] =
-            std::array::from_fn(|c| unsafe { s.load(x.as_ptr().add((j + c) * width + k)) });
+        let mut inputs = [s.splat(0.0); N];
+        for (c, input) in inputs.iter_mut().enumerate() {
+            // SAFETY: checked above.
+            *input = unsafe { s.load(x.as_ptr().add((j + c) * width + k)) };
+        }
         for (r, y) in y.iter_mut().enumerate() {
             // SAFETY: checked above.
-            let w = unsafe { E::load(s, weight(r, k)) };
-            for (y, x) in y.iter_mut().zip(x) {
+            let w = unsafe { E::load(s, bytes.add((r * width + k) * E::BYTES)) };
+            for (y, x) in y.iter_mut().zip(inputs) {
                 *y = s.fma(w, x, *y);
             }
         }
@@ -402,7 +425,8 @@ fn block<S: Simd, E: Element, const R: usize, const N: usize>(
             let mut sum = s.sum(*y);
             for k in whole..width {
                 // SAFETY: checked above.
-                sum += unsafe { E::one(weight(r, k)) } * x[(j + c) * width + k];
+                sum += unsafe { E::one(bytes.add((r * width + k) * E::BYTES)) }
+                    * x[(j + c) * width + k];
             }
             // SAFETY: this tile's part of a row of the outputs.
             let out = unsafe { p.out.part((j + c) * p.matrix.rows + row + r, 1) };

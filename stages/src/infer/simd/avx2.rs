@@ -25,10 +25,15 @@ pub(super) fn enter<O: Op>(s: Avx2, op: O) -> O::Out {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-/// Both halves of sixteen lanes.
-#[inline(always)]
-fn both<T: Copy, U>(a: [T; 2], f: impl Fn(T) -> U) -> [U; 2] {
-    [f(a[0]), f(a[1])]
+/// The same for both halves of sixteen lanes. Not a closure: it might not be inlined.
+macro_rules! both {
+    ($halves:expr, |$half:ident| $result:expr) => {{
+        let [first, second] = $halves;
+        let $half = first;
+        let first = $result;
+        let $half = second;
+        [first, $result]
+    }};
 }
 
 /// Sums of four products of u8 with i8; pairs of products must fit 16 bits.
@@ -103,14 +108,14 @@ impl Simd for Avx2 {
     fn round(self, a: F) -> F {
         // SAFETY: see above.
         unsafe {
-            both(a, |a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+            both!(a, |a| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
         }
     }
     #[inline(always)]
     fn pow2(self, n: F) -> F {
         // SAFETY: see above.
         unsafe {
-            both(n, |n| {
+            both!(n, |n| {
                 let n = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
             })
@@ -159,7 +164,7 @@ impl Simd for Avx2 {
     unsafe fn load_bf16(self, p: *const u16) -> F {
         // SAFETY: the caller keeps the promise of the trait.
         unsafe {
-            both([p, p.add(8)], |p| {
+            both!([p, p.add(8)], |p| {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
             })
@@ -169,25 +174,25 @@ impl Simd for Avx2 {
     unsafe fn load_u8(self, p: *const u8) -> F {
         // SAFETY: the caller keeps the promise of the trait.
         unsafe {
-            both([p, p.add(8)], |p| {
-                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())))
-            })
+            both!([p, p.add(8)], |p| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(
+                p.cast()
+            ))))
         }
     }
     #[inline(always)]
     unsafe fn load_i8(self, p: *const i8) -> F {
         // SAFETY: the caller keeps the promise of the trait.
         unsafe {
-            both([p, p.add(8)], |p| {
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))
-            })
+            both!([p, p.add(8)], |p| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(
+                p.cast()
+            ))))
         }
     }
     #[inline(always)]
     unsafe fn store_i8(self, p: *mut i8, x: F) {
         // SAFETY: the caller keeps the promise of the trait.
         unsafe {
-            let [a, b] = both(x, |x| _mm256_cvtps_epi32(x));
+            let [a, b] = both!(x, |x| _mm256_cvtps_epi32(x));
             let pairs = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
             let low = _mm256_castsi256_si128(pairs);
             let high = _mm256_extracti128_si256::<1>(pairs);
@@ -203,7 +208,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn and(self, a: I, mask: u8) -> I {
         // SAFETY: see above.
-        unsafe { both(a, |a| _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))) }
+        unsafe { both!(a, |a| _mm256_and_si256(a, _mm256_set1_epi8(mask as i8))) }
     }
     #[inline(always)]
     fn or(self, a: I, b: I) -> I {
@@ -213,12 +218,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn shr(self, a: I, by: u32) -> I {
         // SAFETY: see above.
-        unsafe { both(a, |a| _mm256_srl_epi16(a, _mm_cvtsi32_si128(by as i32))) }
+        unsafe { both!(a, |a| _mm256_srl_epi16(a, _mm_cvtsi32_si128(by as i32))) }
     }
     #[inline(always)]
     fn shl(self, a: I, by: u32) -> I {
         // SAFETY: see above.
-        unsafe { both(a, |a| _mm256_sll_epi16(a, _mm_cvtsi32_si128(by as i32))) }
+        unsafe { both!(a, |a| _mm256_sll_epi16(a, _mm_cvtsi32_si128(by as i32))) }
     }
 
     #[inline(always)]
@@ -248,6 +253,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn floats(self, a: I) -> F {
         // SAFETY: see above.
-        unsafe { both(a, |a| _mm256_cvtepi32_ps(a)) }
+        unsafe { both!(a, |a| _mm256_cvtepi32_ps(a)) }
     }
 }

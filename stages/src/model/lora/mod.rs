@@ -235,10 +235,13 @@ impl<B: Backend> Llama<B> {
         self.linears().any(|(_, layer)| layer.adapter.is_some())
     }
 
-    /// Begins the dropout of training step `step`, whose masks depend on the seed and it alone.
-    pub fn begin_step(&self, step: usize) {
+    /// Begins forward pass `pass` of training step `step`: its dropout masks depend on the seed and
+    /// these two alone, so that a pass that is computed again has the same.
+    pub fn begin(&self, step: usize, pass: usize) {
         let adapters = self.linears().filter_map(|(_, layer)| layer.adapter.as_ref());
-        adapters.filter_map(|adapter| adapter.noise.as_ref()).for_each(|noise| noise.begin(step));
+        adapters
+            .filter_map(|adapter| adapter.noise.as_ref())
+            .for_each(|noise| noise.begin(step, pass));
     }
 
     fn map_layers(self, f: impl Fn(Linear<B>) -> Linear<B>) -> Llama<B> {

@@ -35,9 +35,9 @@ impl Noise {
         Noise { share: self.share, seed, pass: Arc::default() }
     }
 
-    /// Step `step` begins.
-    pub fn begin(&self, step: usize) {
-        self.pass.store(step as u64 * PASSES, Ordering::Relaxed);
+    /// Forward pass `pass` of step `step` begins.
+    pub fn begin(&self, step: usize, pass: usize) {
+        self.pass.store(step as u64 * PASSES + pass as u64, Ordering::Relaxed);
     }
 
     /// `x` with a share of its elements zero and the others scaled up, so that sums keep their mean.

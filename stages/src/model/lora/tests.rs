@@ -85,10 +85,10 @@ fn dropout_leaves_its_share_out_and_depends_on_step_and_layer_alone() {
     let noise = Noise::new(0.3, 5).of("model.layers.0.mlp.up_proj");
     let x = || Tensor::<Train, 2>::ones([100, 200], &cpu());
     let draw = |noise: &Noise| noise.drop(x()).into_data().into_vec::<f32>().unwrap();
-    noise.begin(7);
+    noise.begin(7, 0);
     let (first, second) = (draw(&noise), draw(&noise));
     assert_ne!(first, second);
-    noise.begin(7);
+    noise.begin(7, 0);
     assert_eq!(draw(&noise), first);
     let zeros = first.iter().filter(|x| **x == 0.0).count() as f64 / 20_000.0;
     assert!((zeros - 0.3).abs() < 0.02, "{zeros}");

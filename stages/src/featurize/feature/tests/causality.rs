@@ -87,7 +87,7 @@ fn every_feature_answers() {
     for source in [ALL, BARS] {
         let columns: Vec<_> =
             everything().into_iter().filter(|c| c.check(&source).is_ok()).collect();
-        assert_eq!(columns.len(), FEATURES.len() - if source == ALL { 0 } else { 2 });
+        assert_eq!(columns.len(), FEATURES.len() - if source == ALL { 0 } else { 4 });
         let fits = fits(&columns, &source, &samples, 400);
         for column in columns {
             let mut feature = column.make(252.0, &source, &fits).unwrap();

@@ -152,6 +152,38 @@ fn trades_agree_with_the_reference() {
     close_to("accuracy", right.count() as f64 / n as f64, of("tick_rule_acc"), 1e-12);
 }
 
+/// A sample a quote; a trade is in the sample of the quote at its time, and is measured against the mid
+/// before it.
+#[test]
+fn what_trades_paid_agrees_with_the_reference() {
+    let expected = reference("micro.json");
+    let mut samples = by_quote();
+    let trades = trades();
+    trades.iter().for_each(|(trade, at)| samples[*at].trades.push(*trade));
+    let of = |value: &Value| numbers(value);
+    let paid = run(json!({ "effective_spread_bps": { "window": 1 } }), &ALL, &samples);
+    // The first trade has no mid before it.
+    for ((_, at), theirs) in trades.iter().zip(of(&expected["eff_spread"])).skip(1) {
+        let mid = samples[at - 1].close;
+        close_to("effective spread", paid[*at].unwrap() * mid / 1e4, theirs, 1e-9);
+    }
+    for bars in [1, 5, 20] {
+        let spec = json!({ "markout_bps": { "bars": bars, "window": 1 } });
+        let ours = run(spec, &ALL, &samples);
+        let theirs = of(&expected["markout_bps"][bars.to_string()]);
+        for ((_, at), theirs) in trades.iter().zip(theirs).skip(1) {
+            let ours = ours[at + bars].unwrap();
+            assert!((ours - theirs).abs() < 1e-9, "{bars}: {ours}, not {theirs}");
+        }
+    }
+    // Over more, trades weigh by their size.
+    let mean = run(json!({ "effective_spread_bps": { "window": 3 } }), &ALL, &samples);
+    let (sum, size) = trades[1..4].iter().fold((0.0, 0.0), |(sum, size), (trade, at)| {
+        (sum + paid[*at].unwrap() * trade.size, size + trade.size)
+    });
+    close_to("mean", mean[trades[3].1].unwrap(), sum / size, 1e-12);
+}
+
 #[test]
 fn the_reference_buckets_give_its_vpin() {
     let vpin = &reference("micro.json")["vpin"];

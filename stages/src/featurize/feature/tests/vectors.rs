@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::regime::{Filter, Hmm};
 use super::super::relative::{absorption, revert};
-use super::super::{eigen, garch, series};
+use super::super::{eigen, garch, gjr, series, stationarity};
 use super::*;
 use crate::featurize::window::{Comoments, Rolling};
 
@@ -176,6 +176,62 @@ fn the_garch_model_agrees_with_arch() {
         // Theirs is of the return at 10 k; ours is the forecast at the sample before it.
         close_to("cond_vol", ours[10 * k].unwrap(), *theirs, 1e-9);
     }
+}
+
+#[test]
+fn the_gjr_model_agrees_with_arch() {
+    let expected = &reference("vol.json")["gjr_t"];
+    let returns = returns(&closes());
+    let of = |name: &str| expected["params"][name].as_f64().unwrap();
+    let model = json!({ "mu": of("mu"), "omega": of("omega"), "alpha": of("alpha[1]"),
+        "gamma": of("gamma[1]"), "beta": of("beta[1]"), "nu": of("nu") });
+    let theirs = expected["loglik"].as_f64().unwrap();
+    let given: gjr::Given = serde_json::from_value(model.clone()).unwrap();
+    close_to("log-likelihood", given.on(&returns).log_likelihood, theirs, 1e-9);
+    // Given in the YAML, the filtered volatility is theirs; what is learnt is the beginning alone.
+    let column = column(json!({ "gjr_vol": { "model": model } }));
+    let mut learner = column.learner(1.0, &BARS).unwrap().unwrap();
+    closes().iter().for_each(|sample| learner.push(sample));
+    let fits = Fits::from([("gjr_vol".to_owned(), learner.finish(&mut |_, _| Ok(())).unwrap())]);
+    let mut feature = column.make(1.0, &BARS, &fits).unwrap();
+    let ours: Vec<_> = closes().iter().map(|sample| feature.push(sample)).collect();
+    let volatilities = numbers(&expected["cond_vol_every_10"]);
+    for (k, theirs) in volatilities.iter().enumerate().skip(1) {
+        close_to("cond_vol", ours[10 * k].unwrap(), *theirs, 1e-9);
+    }
+    // Fitted, the likelihood is as high. Alpha lies on its bound, where it is flat.
+    let ours = gjr::fit(&returns, |_| Ok(())).unwrap().unwrap();
+    assert!(ours.log_likelihood > theirs - 1e-3, "{ours:?}");
+    for (name, ours, tolerance) in [
+        ("mu", ours.mu, 2e-2),
+        ("omega", ours.omega, 2e-2),
+        ("gamma[1]", ours.gamma, 2e-2),
+        ("beta[1]", ours.beta, 5e-3),
+        ("nu", ours.nu, 2e-2),
+    ] {
+        close_to(name, ours, of(name), tolerance);
+    }
+    assert!(ours.alpha < 1e-3);
+}
+
+#[test]
+fn wandering_agrees_with_the_reference() {
+    let expected = reference("structure.json");
+    let samples = closes();
+    let whole = json!({ "variance_ratio_5": { "window": samples.len() - 1 } });
+    let ours = run(whole, &BARS, &samples).last().unwrap().unwrap();
+    close_to("variance ratio", ours, expected["vr5"].as_f64().unwrap(), 1e-9);
+    // Theirs is of the logarithm of the price by the index, with five lags.
+    let theirs = expected["adf"]["stat"].as_f64().unwrap();
+    let how = |value: &str| {
+        json!({ "adf": {
+        "window": samples.len(), "lags": 5, "relative": true, "value": value } })
+    };
+    let last = |value: &str| run(how(value), &BARS, &samples).last().unwrap().unwrap();
+    close_to("adf", last("statistic"), theirs, 1e-9);
+    close_to("p", last("p_value"), expected["adf"]["p"].as_f64().unwrap(), 1e-9);
+    assert_eq!(stationarity::dickey_fuller(&[1.0; 50], 2), None);
+    close_to("p", stationarity::p_value(theirs), expected["adf"]["p"].as_f64().unwrap(), 1e-9);
 }
 
 #[test]
