@@ -335,13 +335,13 @@ impl Writer {
             n => format!(" ({n} known)"),
         };
         eprintln!(
-            "{} of {}{cached}, {} in {}: first token after {}, then {}{}",
+            "{} of {}{cached}, {} in {}: first token after {}{}{}",
             count(self.prompts, "prompt"),
             count(self.read, "token"),
             count(self.tokens, "token"),
             duration(super::models::millis(took)),
             duration(super::models::millis(first)),
-            rate(drawn, later),
+            if drawn > 0 { format!(", then {}", rate(drawn, later)) } else { String::new() },
             match self.forced {
                 0 => String::new(),
                 n => format!(", {n} forced by the grammar"),

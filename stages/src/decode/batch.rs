@@ -102,6 +102,11 @@ impl Batch {
 
     /// Takes a job. Where that fails, it is told.
     pub fn add(&mut self, model: &Model, job: Job, mut hear: Hear) {
+        let (text, tokens, finish, error) = (String::new(), &[][..], None, None);
+        // Who asked may have gone while it waited.
+        if !hear(Told { sample: 0, text, tokens, finish, cached: 0, error }) {
+            return;
+        }
         self.next += 1;
         match self.begin(model, job, &mut hear) {
             Ok(None) => {}
