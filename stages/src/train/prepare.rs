@@ -254,7 +254,7 @@ impl World for Market {
     /// action.
     fn score(&self, at: usize, sample: &Sample) -> Scored {
         let text = self.tokenizer.decode(&sample.tokens).unwrap_or_default();
-        let action = Decision::read(&text).map(Decision::action).filter(|_| sample.ended);
+        let action = Decision::read(&text).filter(|_| sample.ended);
         match (action, self.outcomes.get(at)) {
             (Some(action), Some(outcome)) => {
                 Scored { reward: score(&self.reward, outcome, action).reward, parsed: true }
