@@ -20,6 +20,8 @@ pub struct Account {
     pub pnl_bps: f64,
     /// The last decisions, the oldest first.
     pub decisions: Vec<String>,
+    /// The order that rests, where the file says, such as `buy limit 10`.
+    pub resting: String,
 }
 
 /// Lines of a CSV file with a date and further columns, in order; ends after the first error.
@@ -109,7 +111,7 @@ impl Beside {
         news: Option<&Path>,
         (decisions, lines): (usize, usize),
     ) -> Result<Beside> {
-        let columns = ["position", "pnl_bps", "decision"];
+        let columns = ["position", "pnl_bps", "decision", "resting"];
         let account = match account {
             Some(path) => Some((Dated::open(path, &columns, 2)?.peekable(), path.to_owned())),
             None => None,
@@ -133,7 +135,8 @@ impl Beside {
                     })
                 };
                 let (position, pnl_bps) = (number(0)?, number(1)?);
-                self.now = Some(Account { position, pnl_bps, decisions: Vec::new() });
+                let resting = line.cells[3].clone();
+                self.now = Some(Account { position, pnl_bps, decisions: Vec::new(), resting });
                 keep(&mut self.decisions, &line.cells[2], self.back.0);
             }
         }

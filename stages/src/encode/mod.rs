@@ -9,7 +9,7 @@
 //! the training rows) and `level` (a word); `features`, the list of all with their `name`; `past`,
 //! the features of the `context_states` rows before; `returns`, the last `context_bars` returns as
 //! texts, and `bars_back`, how many they are, in words; `account` (`position`, `pnl_bps`,
-//! `decisions`) and `news`, where those ports are fed; `bar`, `date`, `open`, `high`, `low`, `close`
+//! `decisions`, `resting`) and `news`, where those ports are fed; `bar`, `date`, `open`, `high`, `low`, `close`
 //! and `volume`. Filters: `fixed(n)` and `signed(n)` decimals, `digits(n)` significant digits,
 //! `plain(n)` decimals but two significant digits at least, `number` (as short as it is exact),
 //! `ordinal`.

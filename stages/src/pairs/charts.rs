@@ -8,6 +8,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::balance::{BINS, Stats};
 use super::observe::Fitted;
 use crate::evaluate::charts::{BLUE, Figure, GRID, INK, ORANGE};
 use crate::evaluate::numbers::{percent, ratio};
@@ -68,15 +69,9 @@ pub fn fills(fitted: &Fitted, horizon: f64, unit: &str) -> Result<Figure, Failed
 ///
 /// # Errors
 /// The drawing library reports a failure.
-pub fn rewards(rewards: &[[f32; 2]]) -> Result<Figure, Failed> {
-    const BINS: usize = 20;
-    let mut shares = [[0f64; BINS]; 2];
-    for pair in rewards {
-        for (side, reward) in shares.iter_mut().zip(pair) {
-            let bin = (f64::from(*reward) * BINS as f64) as usize;
-            side[bin.min(BINS - 1)] += 1.0 / rewards.len() as f64;
-        }
-    }
+pub fn rewards(stats: &Stats) -> Result<Figure, Failed> {
+    let n = stats.pairs as f64;
+    let shares = stats.bins.map(|bins| bins.map(|count| count as f64 / n));
     let most = shares.iter().flatten().copied().fold(0.0, f64::max);
     let svg = draw(|root| {
         let entries = [("chosen", Mark::Box(BLUE)), ("rejected", Mark::Box(ORANGE))];
@@ -92,16 +87,14 @@ pub fn rewards(rewards: &[[f32; 2]]) -> Result<Figure, Failed> {
         }
         Ok(())
     })?;
-    let mean = |side: usize| {
-        rewards.iter().map(|r| f64::from(r[side])).sum::<f64>() / rewards.len() as f64
-    };
+    let [chosen, rejected] = stats.rewards();
     Ok(Figure {
         name: "rewards",
         title: "Rewards".into(),
         caption: format!(
             "Share of the pairs by reward, 0 to 1; one half is what doing nothing gets. Mean of the chosen {}, of the rejected {}.",
-            ratio(mean(0)),
-            ratio(mean(1))
+            ratio(chosen),
+            ratio(rejected)
         ),
         svg,
     })

@@ -5,8 +5,8 @@
 //! | cross the spread | `buy market` | `{"action":"market","side":"buy","size":1}` | `BM` |
 //! | rest N basis points away | `sell limit 25` | `{"action":"limit","side":"sell","offset_bps":25,"size":1}` | `S25` |
 //! | the same, of three units | `sell limit 25 x3` | `{"action":"limit","side":"sell","offset_bps":25,"size":3}` | `S25x3` |
-//! | send nothing | `flat` | `{"action":"flat"}` | `FL` |
-//! | leave a resting order | `hold` | `{"action":"hold"}` | `HO` |
+//! | hold nothing, and send nothing else | `flat` | `{"action":"flat"}` | `FL` |
+//! | leave the position and a resting order | `hold` | `{"action":"hold"}` | `HO` |
 //! | take it back | `cancel` | `{"action":"cancel"}` | `CA` |
 //!
 //! A size is a whole multiple of a unit that the account sets; 1 is not written in words. Every text
@@ -14,8 +14,8 @@
 //! four characters, and `x` and digits more where the size is not 1. No text is of two forms: words
 //! begin with a small letter, codes with a capital, JSON with a brace.
 //!
-//! Training, the reward and the backtest know [`Action`] alone: there, hold and cancel are flat, and
-//! the size is 1.
+//! The reward and the backtest take a size as the position that is wanted, and count it as 1 unless they are
+//! told of larger ones (`sizes` of `pairs`, `max_size` of `evaluate`).
 
 use std::fmt;
 

@@ -334,8 +334,8 @@ fn what_tells_of_no_queue_is_refused() {
     }
     let with = json!({ "fills": "queue", "source": { "orders": {} }, "queue": { "power": 2 } });
     let ports = |params: Value| (crate::Kind::of::<Pairs>().inputs)(&params).len();
-    assert_eq!(ports(resolve(&with).unwrap()), 3);
-    assert_eq!(ports(resolve(&json!({})).unwrap()), 2);
+    assert_eq!(ports(resolve(&with).unwrap()), 4);
+    assert_eq!(ports(resolve(&json!({})).unwrap()), 3);
 }
 
 /// Ten minutes of real books (QUANTMILL_MIRROR), in queues of every kind. A basis point is hundreds of

@@ -39,6 +39,9 @@
 //! were the same to three digits.
 //! It is for large ticks.
 //!
+//! `sizes`, `hold` and `cancel` widen what is compared. They mean something beside an account: port
+//! `account` says what is held and what rests at each date, and the outcome of a pair keeps both.
+//!
 //! Each pair has a `rationale` ([`rationale`]): a sentence for people, made of the score's terms. It
 //! knows what followed. It is never part of the prompt or the completions, and must not become one.
 
@@ -54,6 +57,7 @@ pub mod order;
 pub mod queue;
 pub mod rank;
 pub mod rationale;
+mod repeats;
 mod report;
 pub mod reward;
 
@@ -70,7 +74,7 @@ use crate::market::Source;
 use crate::market::quality::Quality;
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 use action::MAX_OFFSET_BPS;
-use decision::Form;
+use decision::{Form, MAX_SIZE};
 use fill::Distance;
 use order::Desk;
 use queue::Queue;
@@ -89,6 +93,10 @@ pub struct Reward {
     pub half_spread_bps: Option<f64>,
     /// Weight of the markout: of the adverse part for limits, of all of it for market orders.
     pub adverse_weight: f64,
+    /// What each further unit of an order makes all of its units dearer, basis points: without it the
+    /// largest of `sizes` wins wherever an order is worth anything.
+    #[serde(skip_serializing_if = "free")]
+    pub size_impact_bps: f64,
     /// Scale of the reward, in units of volatility over the horizon.
     pub scale: f64,
     /// Bars for which a limit order rests.
@@ -102,6 +110,10 @@ pub struct Reward {
     pub fill_distance: Distance,
 }
 
+fn free(impact: &f64) -> bool {
+    *impact == 0.0
+}
+
 impl Default for Reward {
     fn default() -> Reward {
         Reward {
@@ -109,6 +121,7 @@ impl Default for Reward {
             taker_fee_bps: 1.0,
             half_spread_bps: None,
             adverse_weight: 0.5,
+            size_impact_bps: 0.0,
             scale: 1.0,
             horizon_bars: 1,
             markout_bars: 1,
@@ -147,6 +160,16 @@ pub struct Params {
     pub quality: Quality,
     /// Offsets of the limit orders that are compared, basis points; two at least.
     pub offsets_bps: Vec<u32>,
+    /// Sizes of the orders that are compared, units: `buy market x2` wants a position of two. The largest
+    /// is also the most that the reward counts in an answer.
+    #[serde(skip_serializing_if = "usual_sizes")]
+    pub sizes: Vec<u32>,
+    /// Whether leaving the position and the order that rests is compared too. Needs port `account`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
+    /// Whether taking the order that rests back is compared too. Needs port `account`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
     /// How the answers are written. `train` and `evaluate` read all three.
     pub answers: Form,
     /// What is traded and within which limits: each pair then holds the `order` that would be sent of
@@ -182,6 +205,9 @@ impl Default for Params {
             source: Source::default(),
             quality: Quality::default(),
             offsets_bps: vec![10, 25, 50, 100],
+            sizes: vec![1],
+            hold: false,
+            cancel: false,
             answers: Form::default(),
             desk: None,
             rejected: Rejected::default(),
@@ -194,6 +220,10 @@ impl Default for Params {
             seed: 0,
         }
     }
+}
+
+fn usual_sizes(sizes: &[u32]) -> bool {
+    *sizes == [1]
 }
 
 /// A line of `pairs.jsonl`.
@@ -250,7 +280,7 @@ pub struct Pairs;
 
 impl Stage for Pairs {
     const NAME: &'static str = "pairs";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "preference pairs from an execution-aware reward";
     type Params = Params;
 
@@ -258,6 +288,7 @@ impl Stage for Pairs {
         let mut ports = vec![
             Port::input("prompts", Format::Prompts),
             Port::input("features", Format::Features),
+            Port::optional("account", Format::Any),
         ];
         if params.fills != Fills::Bars {
             ports.push(Port::input("events", Format::Any));
@@ -296,6 +327,8 @@ impl Stage for Pairs {
             markout_bars: r.markout_bars,
             fill: fitted.model,
             fill_distance: r.fill_distance,
+            max_size: params.sizes.iter().copied().max().unwrap_or(1),
+            size_impact_bps: r.size_impact_bps,
         };
         if fitted.model.k <= 0.0 {
             ctx.warn(format!(
@@ -306,8 +339,8 @@ impl Stage for Pairs {
         ctx.metric("fill_log_likelihood", fitted.log_likelihood);
         ctx.metric("fill_orders", fitted.orders);
         ctx.metric("fill_fills", fitted.fills);
-        let briefs = compare::write(extent, params, &spec, ctx)?;
-        let page = report::render(ctx.output("pairs")?, &briefs, &fitted, &spec, params)?;
+        let (stats, shown) = compare::write(extent, params, &spec, ctx)?;
+        let page = report::render(ctx.output("pairs")?, (&stats, &shown), &fitted, &spec, params)?;
         fs_err::write(ctx.output("report")?, page)?;
         let mut json = serde_json::to_string_pretty(&spec).map_err(std::io::Error::from)?;
         json.push('\n');
@@ -338,6 +371,7 @@ fn check(params: &Params) -> Result<(), Invalid> {
     let not_negative = [
         ("reward.adverse_weight", r.adverse_weight),
         ("reward.half_spread_bps", r.half_spread_bps.unwrap_or(0.0)),
+        ("reward.size_impact_bps", r.size_impact_bps),
         ("min_gap_bps", params.min_gap_bps),
     ];
     for (name, value) in not_negative {
@@ -375,7 +409,16 @@ fn check(params: &Params) -> Result<(), Invalid> {
         return Err(Invalid::new("balance_regimes", "has nothing to hold in each regime")
             .help("set `max_family_share` below 1, such as 0.3"));
     }
-    let others = 2 * (params.offsets_bps.len() + 1);
+    let mut sizes = params.sizes.clone();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let inside = sizes.iter().all(|size| (1..=MAX_SIZE).contains(size));
+    if sizes.is_empty() || sizes.len() != params.sizes.len() || !inside {
+        return Err(Invalid::new("sizes", format!("must be different sizes of 1 to {MAX_SIZE}")));
+    }
+    let others = 2 * (params.offsets_bps.len() + 1) * sizes.len()
+        + usize::from(params.hold)
+        + usize::from(params.cancel);
     if !(1..=others).contains(&params.per_prompt) {
         return Err(Invalid::new("per_prompt", format!("must lie between 1 and {others}"))
             .help("there is flat, and a market order and a limit at each offset on both sides"));

@@ -125,14 +125,34 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// What would be sent of a decision at this mid by an account that holds nothing: the body of the
-    /// order, or `refused: ` and why. Empty where nothing is sent.
-    pub fn sent(&self, decision: Decision, mid: f64) -> String {
-        match self.limits.check(&self.instrument, decision, mid, 0.0) {
+    /// What would be sent of a decision at this mid by an account that holds so many units: the body of
+    /// the order that leads from there to what the decision wants, or `refused: ` and why. Empty where
+    /// nothing is sent.
+    pub fn sent(&self, decision: Decision, mid: f64, units: f64) -> String {
+        let order = towards(decision, units);
+        match self.limits.check(&self.instrument, order, mid, units * self.instrument.unit) {
             Ok(Instruction::Send(order)) => order.to_json(),
             Ok(Instruction::Cancel | Instruction::Nothing) => String::new(),
             Err(why) => format!("refused: {why}"),
         }
+    }
+}
+
+/// The order that leads from a position to the one that a decision wants, in whole units.
+fn towards(decision: Decision, held: f64) -> Decision {
+    let more = match decision {
+        Decision::Market(side, size) | Decision::Limit(side, _, size) => {
+            side.sign() * f64::from(size) - held
+        }
+        Decision::Flat => -held,
+        Decision::Hold | Decision::Cancel => return decision,
+    };
+    let (side, size) = (if more > 0.0 { Side::Buy } else { Side::Sell }, more.abs().round() as u32);
+    match decision {
+        _ if size == 0 => Decision::Hold,
+        Decision::Limit(own, offset, _) if own == side => Decision::Limit(own, offset, size),
+        Decision::Limit(..) => Decision::Hold,
+        _ => Decision::Market(side, size),
     }
 }
 
@@ -377,6 +397,23 @@ mod tests {
         // A limit that is no number lets nothing pass.
         let broken = Limits { max_notional: f64::NAN, ..LIMITS };
         assert!(broken.check(&bitcoin(), Decision::Market(Side::Buy, 1), mid, 0.0).is_err());
+    }
+
+    #[test]
+    fn an_order_leads_from_what_is_held_to_what_is_wanted() {
+        for (decision, held, order) in [
+            ("buy market x3", 0.0, "buy market x3"),
+            ("buy market x3", 1.0, "buy market x2"),
+            ("buy market", 3.0, "sell market x2"),
+            ("sell limit 10", 2.0, "sell limit 10 x3"),
+            ("buy limit 10", 2.0, "hold"),
+            ("flat", -2.0, "buy market x2"),
+            ("flat", 0.0, "hold"),
+            ("cancel", 2.0, "cancel"),
+        ] {
+            let decision = Decision::read(decision).unwrap();
+            assert_eq!(towards(decision, held).to_string(), order);
+        }
     }
 
     #[test]

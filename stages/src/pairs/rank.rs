@@ -6,7 +6,8 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, Side};
+use super::action::Side;
+use super::decision::Decision;
 use super::reward::{Outcome, RewardSpec, Score, records, score};
 use crate::featurize::table::Row;
 
@@ -24,12 +25,17 @@ pub enum Rejected {
     Second,
 }
 
-/// The actions that are compared: flat, market orders, and limits at each offset.
-pub fn candidates(offsets_bps: &[u32]) -> Vec<Action> {
-    let mut all = vec![Action::Flat];
+/// The decisions that are compared: flat, hold and cancel where they are asked for, market orders, and
+/// limits at each offset, of each size.
+pub fn candidates(offsets_bps: &[u32], sizes: &[u32], hold: bool, cancel: bool) -> Vec<Decision> {
+    let mut all = vec![Decision::Flat];
+    all.extend(hold.then_some(Decision::Hold));
+    all.extend(cancel.then_some(Decision::Cancel));
     for side in [Side::Buy, Side::Sell] {
-        all.push(Action::Market(side));
-        all.extend(offsets_bps.iter().map(|&offset| Action::Limit(side, offset)));
+        all.extend(sizes.iter().map(|&size| Decision::Market(side, size)));
+        for &offset in offsets_bps {
+            all.extend(sizes.iter().map(|&size| Decision::Limit(side, offset, size)));
+        }
     }
     all
 }
@@ -37,10 +43,10 @@ pub fn candidates(offsets_bps: &[u32]) -> Vec<Action> {
 /// What is preferred at one date.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preference {
-    /// The better action and its score.
-    pub chosen: (Action, Score),
-    /// Worse actions and their scores, all different: a pair each, one at least.
-    pub rejected: Vec<(Action, Score)>,
+    /// The better decision and its score.
+    pub chosen: (Decision, Score),
+    /// Worse decisions and their scores, all different: a pair each, one at least.
+    pub rejected: Vec<(Decision, Score)>,
 }
 
 /// How preferences are made.
@@ -48,7 +54,7 @@ pub struct Preference {
 pub struct Rules {
     /// Least difference of R, basis points.
     pub min_gap_bps: f64,
-    /// Flat is chosen where the best R is below this, basis points.
+    /// No order is chosen where the best R of one is below this, basis points.
     pub flat_below_bps: f64,
     /// Which action is rejected.
     pub rejected: Rejected,
@@ -63,22 +69,23 @@ pub struct Rules {
 pub fn prefer(
     spec: &RewardSpec,
     outcome: &Outcome,
-    candidates: &[Action],
+    candidates: &[Decision],
     rules: &Rules,
     date: &str,
 ) -> Option<Preference> {
-    let mut scored: Vec<(Action, Score)> =
-        candidates.iter().map(|&action| (action, score(spec, outcome, action))).collect();
+    let mut scored: Vec<(Decision, Score)> =
+        candidates.iter().map(|&decision| (decision, score(spec, outcome, decision))).collect();
     scored.sort_by(|a, b| b.1.net_bps.total_cmp(&a.1.net_bps));
     let best = scored.first()?;
-    let flat = scored.iter().find(|(action, _)| *action == Action::Flat);
-    let chosen = match flat {
-        Some(flat) if best.1.net_bps < rules.flat_below_bps => flat,
+    // The best of those that send no order: flat, or to hold or cancel where they are compared.
+    let quiet = scored.iter().find(|(decision, _)| decision.size() == 0);
+    let chosen = match quiet {
+        Some(quiet) if best.1.net_bps < rules.flat_below_bps => quiet,
         _ => best,
     };
-    let mut lower: Vec<(Action, Score)> = scored.clone();
-    lower.retain(|(action, s)| {
-        *action != chosen.0 && chosen.1.net_bps - s.net_bps >= rules.min_gap_bps
+    let mut lower: Vec<(Decision, Score)> = scored.clone();
+    lower.retain(|(decision, s)| {
+        *decision != chosen.0 && chosen.1.net_bps - s.net_bps >= rules.min_gap_bps
     });
     let rejected: Vec<_> = match rules.rejected {
         Rejected::Worst => lower.into_iter().rev().take(rules.count).collect(),
@@ -164,6 +171,8 @@ pub fn outcome(past: &[Row], ahead: &[Row], how: &Taking) -> Option<Outcome> {
         end_bps: away(ahead[h + tau - 1].close),
         falls: records(1.0, (0..h).map(low).filter(traded)),
         rises: records(-1.0, (0..h).map(high).filter(traded)),
+        position: 0.0,
+        resting: None,
     })
 }
 

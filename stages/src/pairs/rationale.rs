@@ -7,7 +7,8 @@
 //! prompt and the completions and never in them; `train` does not read it. Who feeds it to a model
 //! that is later asked at the same date has leaked the label.
 
-use super::action::{Action, Side};
+use super::action::Side;
+use super::decision::Decision;
 use super::reward::Score;
 use crate::featurize::table::{Row, Rows};
 
@@ -71,14 +72,22 @@ const IMBALANCE: f64 = 0.3;
 /// From here on, basis points, a spread is worth a word.
 const WIDE: f64 = 20.0;
 
-/// The sentence for a chosen action against a rejected one.
-pub fn sentence(signs: &Signs, chosen: &(Action, Score), rejected: &(Action, Score)) -> String {
-    let (action, score) = chosen;
-    let mut parts = match *action {
-        Action::Limit(side, _) => limit(signs, side, score),
-        Action::Market(side) => market(signs, side, score),
-        Action::Flat => vec!["no order was worth its cost".to_owned()],
+/// The sentence for a chosen decision against a rejected one.
+pub fn sentence(signs: &Signs, chosen: &(Decision, Score), rejected: &(Decision, Score)) -> String {
+    let (decision, score) = chosen;
+    let mut parts = match *decision {
+        Decision::Limit(side, ..) => limit(signs, side, score),
+        Decision::Market(side, _) => market(signs, side, score),
+        Decision::Flat if score.components.half_spread_bps > 0.0 => {
+            vec![format!("out of the position for {}", bps(-score.net_bps))]
+        }
+        Decision::Flat => vec!["no order was worth its cost".to_owned()],
+        Decision::Hold => vec![format!("what is held is worth {}", bps(score.net_bps))],
+        Decision::Cancel => vec!["what rests is better taken back".to_owned()],
     };
+    if decision.size() > 1 {
+        parts.push(format!("for {} units", decision.size()));
+    }
     if signs.p_high_vol.is_some_and(|p| p >= 0.5) {
         parts.push("volatile market".into());
     }
@@ -157,10 +166,11 @@ fn bps(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pairs::action::Action;
     use crate::pairs::reward::Components;
 
-    fn scored(action: Action, net_bps: f64, components: Components) -> (Action, Score) {
-        (action, Score { reward: 0.5, net_bps, components })
+    fn scored(action: Action, net_bps: f64, components: Components) -> (Decision, Score) {
+        (action.into(), Score { reward: 0.5, net_bps, components })
     }
 
     fn resting(p_fill: f64, adverse_bps: f64, opportunity_bps: f64) -> Components {

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::action::FAMILIES;
-use super::balance::{Brief, Regime, by_regime};
+use super::balance::{Regime, Stats};
 use super::fill::Distance;
 use super::observe::Fitted;
 use super::reward::RewardSpec;
@@ -45,54 +45,70 @@ struct Page {
     settings: String,
 }
 
-/// Writes the page on the pairs of a file, of which `briefs` tells in the same order.
+/// The pairs that are shown, and the regimes that they are of.
+pub struct Shown {
+    numbers: std::iter::Peekable<Box<dyn Iterator<Item = usize>>>,
+    regimes: Vec<Option<Regime>>,
+}
+
+impl Shown {
+    /// Some of so many.
+    pub fn of(pairs: usize) -> Shown {
+        let numbers: Box<dyn Iterator<Item = usize>> = Box::new(evenly(pairs, SAMPLES));
+        Shown { numbers: numbers.peekable(), regimes: Vec::new() }
+    }
+
+    /// Takes the regime of a pair, all of which come in their order.
+    pub fn push(&mut self, number: usize, regime: Option<Regime>) {
+        if self.numbers.next_if_eq(&number).is_some() {
+            self.regimes.push(regime);
+        }
+    }
+}
+
+/// Writes the page on the pairs of a file, of which `stats` tells.
 ///
 /// # Errors
 /// The file cannot be read, or a figure cannot be drawn.
 pub fn render(
     pairs: &Path,
-    briefs: &[Brief],
+    (stats, shown): (&Stats, &Shown),
     fitted: &Fitted,
     spec: &RewardSpec,
     params: &Params,
 ) -> Result<String> {
     let failed = |e: String| StageError::failed(format!("cannot write the report: {e}"));
     let page = Page {
-        tiles: tiles(briefs, fitted),
+        tiles: tiles(stats, fitted),
         facts: facts(fitted, spec, params),
-        figures: figures(briefs, fitted, spec).map_err(|e| failed(e.to_string()))?,
-        regimes: regimes(briefs),
-        samples: samples(pairs, briefs)?,
+        figures: figures(stats, fitted, spec).map_err(|e| failed(e.to_string()))?,
+        regimes: regimes(stats),
+        samples: samples(pairs, stats.pairs, shown)?,
         settings: serde_json::to_string_pretty(params).map_err(|e| failed(e.to_string()))?,
     };
     fill(TEMPLATE, &page)
 }
 
-fn tiles(briefs: &[Brief], fitted: &Fitted) -> Vec<(&'static str, String, String)> {
-    let n = briefs.len() as f64;
-    let mean = |of: fn(&Brief) -> f32| briefs.iter().map(|b| f64::from(of(b))).sum::<f64>() / n;
-    let mut counts = [0usize; FAMILIES.len()];
-    briefs.iter().for_each(|brief| counts[brief.family()] += 1);
-    let most = (0..counts.len()).max_by_key(|at| counts[*at]).unwrap_or_default();
+fn tiles(stats: &Stats, fitted: &Fitted) -> Vec<(&'static str, String, String)> {
+    let [chosen, _] = stats.shares();
+    let most = (0..chosen.len()).max_by(|a, b| chosen[*a].total_cmp(&chosen[*b]));
+    let most = most.unwrap_or_default();
+    let [reward, rejected] = stats.rewards();
     vec![
-        ("Pairs", count(briefs.len()), "preferences, chosen over rejected".into()),
+        ("Pairs", count(stats.pairs), "preferences, chosen over rejected".into()),
         (
             "Mean gap",
-            format!("{} bps", ratio(mean(|b| b.gap_bps))),
+            format!("{} bps", ratio(stats.gap_bps())),
             "R of the chosen above R of the rejected".into(),
         ),
-        (
-            "Mean reward",
-            ratio(mean(|b| b.rewards[0])),
-            format!("chosen; rejected {}", ratio(mean(|b| b.rewards[1]))),
-        ),
+        ("Mean reward", ratio(reward), format!("chosen; rejected {}", ratio(rejected))),
         (
             "Most chosen",
-            percent(counts[most] as f64 / n),
+            percent(chosen[most]),
             format!(
                 "{}, of {} families",
                 FAMILIES[most],
-                counts.iter().filter(|c| **c > 0).count()
+                chosen.iter().filter(|c| **c > 0.0).count()
             ),
         ),
         (
@@ -148,28 +164,21 @@ fn unit(distance: Distance) -> &'static str {
 }
 
 fn figures(
-    briefs: &[Brief],
+    stats: &Stats,
     fitted: &Fitted,
     spec: &RewardSpec,
 ) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
-    let n = briefs.len() as f64;
-    let share = |of: &dyn Fn(&Brief, &str) -> bool| -> Vec<f64> {
-        let part = |name: &&str| briefs.iter().filter(|b| of(b, name)).count() as f64 / n;
-        FAMILIES.iter().map(part).collect()
-    };
-    let chosen = share(&|b, name| b.chosen.family() == name);
-    let rejected = share(&|b, name| b.rejected.family() == name);
-    let rewards: Vec<[f32; 2]> = briefs.iter().map(|b| b.rewards).collect();
+    let [chosen, rejected] = stats.shares();
     let mut all = vec![
         charts::fills(fitted, spec.horizon_bars as f64, unit(spec.fill_distance))?,
-        charts::rewards(&rewards)?,
+        charts::rewards(stats)?,
         charts::shares(
             ("classes", "Classes", "Share of the pairs by family of action.".into()),
             &FAMILIES,
             [("chosen", &chosen), ("rejected", &rejected)],
         )?,
     ];
-    let counts = by_regime(briefs);
+    let counts = stats.by_regime;
     let sums = counts.map(|counts| counts.iter().sum::<usize>());
     if sums.iter().sum::<usize>() > 0 {
         let part = |at: usize| counts[at].map(|c| c as f64 / (sums[at] as f64).max(1.0));
@@ -195,8 +204,8 @@ fn embed(figure: Figure) -> Figure {
     Figure { svg, ..figure }
 }
 
-fn regimes(briefs: &[Brief]) -> Vec<(&'static str, [String; 2])> {
-    let [calm, volatile] = by_regime(briefs);
+fn regimes(stats: &Stats) -> Vec<(&'static str, [String; 2])> {
+    let [calm, volatile] = stats.by_regime;
     if calm.iter().chain(&volatile).sum::<usize>() == 0 {
         return Vec::new();
     }
@@ -204,10 +213,10 @@ fn regimes(briefs: &[Brief]) -> Vec<(&'static str, [String; 2])> {
     FAMILIES.iter().enumerate().map(row).collect()
 }
 
-fn samples(path: &Path, briefs: &[Brief]) -> Result<Vec<Sample>> {
+fn samples(path: &Path, pairs: usize, shown: &Shown) -> Result<Vec<Sample>> {
     let mut lines = BufReader::new(fs_err::File::open(path)?);
     let (mut line, mut number, mut samples) = (String::new(), 0, Vec::new());
-    for wanted in evenly(briefs.len(), SAMPLES) {
+    for (wanted, regime) in evenly(pairs, SAMPLES).zip(&shown.regimes) {
         while number <= wanted {
             line.clear();
             lines.read_line(&mut line)?;
@@ -223,7 +232,7 @@ fn samples(path: &Path, briefs: &[Brief]) -> Result<Vec<Sample>> {
             answer("chosen", &pair.chosen, pair.reward_chosen, terms.chosen.net_bps),
             answer("rejected", &pair.rejected, pair.reward_rejected, terms.rejected.net_bps),
         ];
-        let regime = briefs[wanted].regime.map(Regime::name);
+        let regime = regime.map(Regime::name);
         samples.push(Sample { pair, regime, answers });
     }
     Ok(samples)

@@ -12,6 +12,7 @@
 //!          OC = max(0, s (touch_opp,H - touch_opp,0))  what chasing it costs later
 //! market   R = -h - taker + w Markout, Markout = s (m_tau - m0)
 //! flat     R = 0
+//! n units    n R - n (n - 1) impact                   impact of a limit times P
 //! reward     = 1/2 + 1/2 tanh(R / (c sigma_H))
 //! ```
 //!
@@ -24,13 +25,22 @@
 //! the components): an order that was lucky to fill is still charged (1 - P) OC. This keeps one
 //! path from deciding how far away to rest.
 //!
+//! A size is a position to be had, as in the backtest: of an account that holds p units, an order of side s
+//! and size q trades s q - p of them (a limit nothing where that is not on its side), and sizes above
+//! `max_size` count as that. What is held goes on earning w p (m_tau - m0), whatever is traded beside it.
+//! `flat` sells all of it, for |p| (h + taker). `hold` leaves the position and the order that rests, whose
+//! R it has; `cancel` leaves the position alone. Of an account that holds nothing the three are worth 0.
+//! In hindsight a larger size is worth more wherever R is above 0: without an impact the largest wins.
+//! R is in basis points of one unit's notional, and the other terms are of one unit.
+//!
 //! What it deliberately is not: a profit. PI credits a limit against the order that would have
 //! crossed the spread, whatever the price does next, and only losses beyond p come back, as AS.
 //! R ranks ways to send an order; the backtest in `evaluate` says what holding it earned.
 
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, MAX_OFFSET_BPS, Side};
+use super::action::{MAX_OFFSET_BPS, Side};
+use super::decision::Decision;
 use super::fill::{Distance, FillModel};
 
 /// Everything that scoring needs besides the outcome; `reward.json`.
@@ -54,6 +64,22 @@ pub struct RewardSpec {
     /// What the fill model takes for the distance of an order.
     #[serde(default)]
     pub fill_distance: Distance,
+    /// Sizes above it count as it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub max_size: u32,
+    /// What each further unit of an order makes all of its units dearer, basis points.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size_impact_bps: f64,
+}
+
+fn one() -> u32 {
+    1
+}
+fn is_one(size: &u32) -> bool {
+    *size == 1
+}
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 impl RewardSpec {
@@ -94,6 +120,24 @@ pub struct Outcome {
     pub falls: Vec<[f64; 2]>,
     /// The bars within H that trade higher than those before them, in the same way.
     pub rises: Vec<[f64; 2]>,
+    /// p: units held at the decision, below 0 where short.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub position: f64,
+    /// The limit order that rested at the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resting: Option<Resting>,
+}
+
+/// A limit order that rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resting {
+    /// Its side.
+    pub side: Side,
+    /// How far it lies from the mid at the decision, whole basis points.
+    pub offset_bps: u32,
+    /// Its units.
+    pub size: u32,
 }
 
 /// Gathers [`Outcome::falls`] or, with `sign` -1, [`Outcome::rises`]: of `(extreme, mid tau bars
@@ -134,6 +178,7 @@ impl Outcome {
             self.ask_bps,
             self.bid_bps,
             self.end_bps,
+            self.position,
         ];
         let paths = self.falls.iter().chain(&self.rises).flatten();
         if !plain.iter().chain(paths).all(|x| x.is_finite()) {
@@ -175,6 +220,13 @@ pub struct Components {
     pub adverse_bps: f64,
     /// OC of a limit, before its probability.
     pub opportunity_bps: f64,
+    /// What the position that is kept earns, with what the order that is left resting is worth; of all
+    /// units.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub carried_bps: f64,
+    /// What the size costs beside the price of one unit; of all units.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub impact_bps: f64,
 }
 
 /// What an action was worth.
@@ -188,14 +240,56 @@ pub struct Score {
     pub components: Components,
 }
 
-/// Scores an action against what followed.
-pub fn score(spec: &RewardSpec, outcome: &Outcome, action: Action) -> Score {
-    let (net_bps, components) = match action {
-        Action::Flat => (0.0, Components::default()),
-        Action::Market(side) => market(spec, outcome, side),
-        Action::Limit(side, offset) => limit(spec, outcome, side, offset),
+/// Scores a decision against what followed.
+pub fn score(spec: &RewardSpec, outcome: &Outcome, decision: impl Into<Decision>) -> Score {
+    let held = outcome.position;
+    let carried = match held {
+        0.0 => 0.0,
+        held => spec.adverse_weight * held * outcome.markout_bps,
+    };
+    let kept =
+        |carried_bps: f64| (carried_bps, Components { carried_bps, ..Components::default() });
+    let more = |side: Side, size: u32| side.sign() * f64::from(size.min(spec.max_size)) - held;
+    let (net_bps, components) = match decision.into() {
+        Decision::Hold => kept(carried + left(spec, outcome)),
+        Decision::Cancel => kept(carried),
+        Decision::Flat if held == 0.0 => kept(0.0),
+        Decision::Flat => {
+            let (half, fee) = (outcome.half_spread_bps, spec.taker_fee_bps);
+            let paid = Components { half_spread_bps: half, fee_bps: fee, ..Components::default() };
+            (-held.abs() * (half + fee), paid)
+        }
+        Decision::Market(side, size) => match more(side, size) {
+            0.0 => kept(carried),
+            units => {
+                let side = if units > 0.0 { Side::Buy } else { Side::Sell };
+                sized(spec, units.abs(), carried, market(spec, outcome, side))
+            }
+        },
+        Decision::Limit(side, offset, size) => match side.sign() * more(side, size) {
+            units if units > 0.0 => sized(spec, units, carried, limit(spec, outcome, side, offset)),
+            _ => kept(carried),
+        },
     };
     Score { reward: squash(net_bps / (spec.scale * outcome.sigma_bps)), net_bps, components }
+}
+
+/// An order of so many units beside what is held.
+fn sized(
+    spec: &RewardSpec,
+    units: f64,
+    carried_bps: f64,
+    (one_bps, terms): (f64, Components),
+) -> (f64, Components) {
+    let impact_bps = spec.size_impact_bps * units * (units - 1.0).max(0.0) * terms.p_fill;
+    (units * one_bps + carried_bps - impact_bps, Components { carried_bps, impact_bps, ..terms })
+}
+
+/// What the order that rests is worth, where there is one.
+fn left(spec: &RewardSpec, outcome: &Outcome) -> f64 {
+    let Some(Resting { side, offset_bps, size }) = outcome.resting else { return 0.0 };
+    let units = f64::from(size.min(spec.max_size));
+    sized(spec, units, 0.0, limit(spec, outcome, side, offset_bps)).0
 }
 
 fn market(spec: &RewardSpec, outcome: &Outcome, side: Side) -> (f64, Components) {
@@ -230,6 +324,7 @@ fn limit(spec: &RewardSpec, outcome: &Outcome, side: Side, offset: u32) -> (f64,
         markout_bps,
         adverse_bps: (-markout_bps).max(0.0),
         opportunity_bps: moved.max(0.0),
+        ..Components::default()
     };
     let c = &components;
     let if_filled = c.improvement_bps - c.fee_bps - spec.adverse_weight * c.adverse_bps;
@@ -247,6 +342,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pairs::action::Action;
 
     fn spec() -> RewardSpec {
         RewardSpec {
@@ -259,6 +355,8 @@ mod tests {
             // Half of all orders at distance 0 fill in a bar; 10 bps away the rate is a quarter.
             fill: FillModel { a: 2f64.ln(), k: 4f64.ln() / 10.0 },
             fill_distance: Distance::Bps,
+            max_size: 1,
+            size_impact_bps: 0.0,
         }
     }
 
@@ -276,6 +374,8 @@ mod tests {
             end_bps: 40.0,
             falls: records(1.0, [[-10.0, 20.0], [-12.0, 40.0]].into_iter()),
             rises: records(-1.0, [[8.0, 20.0], [30.0, 40.0]].into_iter()),
+            position: 0.0,
+            resting: None,
         }
     }
 
@@ -342,6 +442,57 @@ mod tests {
     }
 
     #[test]
+    fn sizes_scale_positions_and_fees() {
+        let one = score(&spec(), &outcome(), Action::Market(Side::Buy));
+        let (three, limit) = (Decision::Market(Side::Buy, 3), Decision::Limit(Side::Buy, 10, 3));
+        // With the default a size counts as 1.
+        assert_eq!(score(&spec(), &outcome(), three), one);
+        let spec = RewardSpec { max_size: 4, ..spec() };
+        close(score(&spec, &outcome(), three).net_bps, 3.0 * one.net_bps);
+        close(score(&spec, &outcome(), Decision::Market(Side::Buy, 9)).net_bps, 4.0 * one.net_bps);
+        let rests = score(&spec, &outcome(), Action::Limit(Side::Buy, 10));
+        close(score(&spec, &outcome(), limit).net_bps, 3.0 * rests.net_bps);
+        let dear = RewardSpec { size_impact_bps: 0.25, ..spec.clone() };
+        let market = score(&dear, &outcome(), three);
+        close(market.net_bps, 3.0 * one.net_bps - 6.0 * 0.25);
+        close(market.components.impact_bps, 1.5);
+        let filled = rests.components.p_fill;
+        close(score(&dear, &outcome(), limit).net_bps, 3.0 * rests.net_bps - 1.5 * filled);
+    }
+
+    #[test]
+    fn what_is_held_earns_and_costs() {
+        let spec = RewardSpec { max_size: 4, ..spec() };
+        let resting = Some(Resting { side: Side::Sell, offset_bps: 5, size: 2 });
+        let held = Outcome { position: 2.0, resting, ..outcome() };
+        let of = |decision| score(&spec, &held, decision).net_bps;
+        let carried = 0.5 * 2.0 * -4.0;
+        let rests = score(&spec, &outcome(), Action::Limit(Side::Sell, 5)).net_bps;
+        close(of(Decision::Cancel), carried);
+        close(of(Decision::Hold), carried + 2.0 * rests);
+        // Out of two units by crossing.
+        close(of(Decision::Flat), -2.0 * (2.0 + 3.0));
+        // To three, to one, and to minus one: what is traded pays, and earns by its own side.
+        let cost = 2.0 + 3.0;
+        close(of(Decision::Market(Side::Buy, 3)), 0.5 * 3.0 * -4.0 - cost);
+        close(of(Decision::Market(Side::Buy, 1)), 0.5 * -4.0 - cost);
+        close(of(Decision::Market(Side::Sell, 1)), 0.5 * 4.0 - 3.0 * cost);
+        close(of(Decision::Market(Side::Buy, 2)), carried);
+        // A limit adds on its side and does nothing on the other.
+        let buy = score(&spec, &outcome(), Action::Limit(Side::Buy, 10)).net_bps;
+        close(of(Decision::Limit(Side::Buy, 10, 3)), carried + buy);
+        close(of(Decision::Limit(Side::Buy, 10, 1)), carried);
+        // It reads back as it is, and a file without either reads as nothing held.
+        let text = serde_json::to_string(&held).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), held);
+        assert!(!serde_json::to_string(&outcome()).unwrap().contains("position"));
+        for decision in [Decision::Hold, Decision::Cancel, Decision::Flat] {
+            let nothing = score(&spec, &outcome(), decision);
+            assert_eq!((nothing.net_bps, nothing.reward), (0.0, 0.5));
+        }
+    }
+
+    #[test]
     fn an_outcome_of_another_horizon_is_refused() {
         let said = outcome().check(&RewardSpec { horizon_bars: 3, ..spec() }).unwrap_err();
         assert_eq!(said, "outcome is of 2 + 1 bars; the reward needs 3 + 1");
@@ -384,6 +535,8 @@ mod tests {
             end_bps: bars[9].0,
             falls: records(1.0, (0..9).map(low)),
             rises: records(-1.0, (0..9).map(high)),
+            position: 0.0,
+            resting: None,
         }
     }
 

@@ -66,7 +66,7 @@ fn what_is_written_scores_the_same_when_read() {
         same(rejected.components.markout_bps, pair.components.rejected.terms.markout_bps);
         assert!(chosen.net_bps - rejected.net_bps >= 1.0);
         // Chosen is the best there is.
-        for other in candidates(&Params::default().offsets_bps) {
+        for other in candidates(&Params::default().offsets_bps, &[1], false, false) {
             assert!(reward::score(&spec, &pair.outcome, other).net_bps <= chosen.net_bps);
         }
     }
@@ -437,7 +437,7 @@ fn golden() {
         ]
     );
     assert_eq!(format!("{:.6} {:.6}", spec.fill.a, spec.fill.k), "2.370600 1.814463");
-    assert_eq!(Pairs::VERSION, 2);
+    assert_eq!(Pairs::VERSION, 3);
 }
 
 #[test]
@@ -457,4 +457,57 @@ fn a_folder_of_tables_is_read_as_one() {
     for output in ["pairs", "reward"] {
         assert_eq!(own.text(output), whole.text(output));
     }
+}
+
+#[test]
+fn sizes_hold_and_cancel_are_compared_beside_an_account() {
+    let inputs = inputs();
+    let usual = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let sized = json!({ "sizes": [1, 3], "reward": { "size_impact_bps": 20.0 } });
+    let ran = run(sized, &inputs.features, &inputs.prompts).unwrap();
+    let (rule, all) = (spec(&ran), pairs(&ran));
+    assert_eq!((rule.max_size, rule.size_impact_bps), (3, 20.0));
+    let read = |text: &str| decision::Decision::read(text).unwrap();
+    let of_size = |size| all.iter().filter(|pair| read(&pair.chosen).size() == size).count();
+    assert!(of_size(1) > 10 && of_size(3) > 10, "{} {}", of_size(1), of_size(3));
+    let share = of_size(3) as f64 / all.len() as f64;
+    assert!((ran.metrics["chosen_size_3"] - share).abs() < 1e-12);
+    for pair in &all {
+        let scored = reward::score(&rule, &pair.outcome, read(&pair.chosen));
+        assert!((scored.reward - pair.reward_chosen).abs() < 1e-12);
+    }
+    // Nothing of it shows where it is not asked for.
+    let text = usual.text("pairs") + &usual.text("reward");
+    assert!(!["max_size", "position", "carried", "impact", " x3"].iter().any(|w| text.contains(w)));
+
+    let with = json!({ "hold": true, "cancel": true, "rejected": "second" });
+    let error = run(with.clone(), &inputs.features, &inputs.prompts).err().unwrap();
+    assert!(error.help().unwrap().contains("port `account`"), "{error}");
+    let account = inputs.dir.path().join("account.csv");
+    let row = |row: usize| match row % 4 {
+        0 => format!("{},1,5,buy limit 25\n", day(row)),
+        1 => format!("{},-1,-5,\n", day(row)),
+        2 => format!("{},0,0,sell limit 10\n", day(row)),
+        _ => format!("{},1,0,sell limit 50\n", day(row)),
+    };
+    let head = "date,position,pnl_bps,resting\n".to_owned();
+    fs_err::write(&account, head + &(0..700).map(row).collect::<String>()).unwrap();
+    let ports: &[(&str, &Path)] =
+        &[("prompts", &inputs.prompts), ("features", &inputs.features), ("account", &account)];
+    let ran = testing::run::<Pairs>(with, ports).unwrap();
+    let all = pairs(&ran);
+    let chosen = |word: &str| all.iter().filter(|pair| pair.chosen == format!(" {word}")).count();
+    assert!(chosen("hold") > 10 && chosen("cancel") > 0, "{} {}", chosen("hold"), chosen("cancel"));
+    assert!(ran.metrics["chosen_hold"] > 0.0 && ran.metrics["chosen_cancel"] > 0.0);
+    let rule = spec(&ran);
+    for pair in &all {
+        let of = |decision| reward::score(&rule, &pair.outcome, decision).net_bps;
+        let every = candidates(&Params::default().offsets_bps, &[1], true, true);
+        let best = every.into_iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+        assert!((of(read(&pair.chosen)) - best).abs() < 1e-9);
+    }
+    fs_err::write(&account, format!("date,position,pnl_bps,resting\n{},1,0,buy market\n", day(0)))
+        .unwrap();
+    let error = testing::run::<Pairs>(json!({}), ports).err().unwrap().to_string();
+    assert!(error.contains("`buy market` is no limit order that may rest"), "{error}");
 }
