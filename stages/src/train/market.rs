@@ -128,8 +128,7 @@ impl World for Market {
         let text = self.tokenizer.decode(&sample.tokens).unwrap_or_default();
         match &mut self.judge {
             Judge::Reward(reward, outcomes) => {
-                let action = Decision::read(&text).map(Decision::action);
-                let action = action.filter(|_| sample.ended);
+                let action = Decision::read(&text).filter(|_| sample.ended);
                 Ok(match (action, outcomes.get(at)) {
                     (Some(action), Some(outcome)) => {
                         Scored { reward: score(reward, outcome, action).reward, parsed: true }
