@@ -111,7 +111,7 @@ Examples:
 
 A state is {\"prompt\": TEXT}, or features to make one of:
   {\"features\": {\"spread_bps\": 3.5, ...}, \"close\": 101.2, \"before\": [{\"close\": 100.9}],
-   \"account\": {\"position\": 0, \"pnl_bps\": 0, \"decisions\": []}, \"news\": []}
+   \"account\": {\"position\": 0, \"pnl_bps\": 0, \"decisions\": [], \"resting\": \"\"}, \"news\": []}
 with `mid` and `holding` (the position now) for --desk, and `id`, which comes back.
 What changes should come last in a prompt: what it begins with is read once.";
 

@@ -62,6 +62,8 @@ pub struct Holding {
     pub pnl_bps: f64,
     /// The last decisions, the oldest first.
     pub decisions: Vec<String>,
+    /// The order that rests, such as `buy limit 10`; empty where none does.
+    pub resting: String,
 }
 
 /// The prompt of a state.
@@ -109,6 +111,7 @@ pub fn tell(params: &Params, bins: &Bins, state: &State) -> Result<String> {
         position: a.position,
         pnl_bps: a.pnl_bps,
         decisions: a.decisions,
+        resting: a.resting,
     });
     let environment = words::parse(params.template()).map_err(|e| failed(&e, &names))?;
     let Some(tokens) = Tokens::built_in(params.encoding) else {
