@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::model::config::Scaling;
-use crate::model::gguf::Packing;
+use crate::model::gguf::{self, Packing};
 use crate::model::weights::{self, Named, Normal, Source};
 use crate::model::{Config, Folder, Gguf, Tokenizer};
 
@@ -193,11 +193,22 @@ fn every_layout_computes_what_the_naive_model_does() {
 }
 
 /// A GGUF file of a random model.
-fn gguf(config: &Config, packing: Packing) -> tempfile::TempDir {
+fn packed(config: &Config, packing: Packing) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let pack = |t: &Named| if t.shape.len() < 2 { Packing::F32 } else { packing };
+    let tensors = random(config);
+    let packing = |t: &Named| if t.shape.len() < 2 { Packing::F32 } else { packing };
+    let entry = |t: &Named| gguf::Entry {
+        name: t.name.clone(),
+        shape: t.shape.clone(),
+        packing: packing(t),
+    };
+    let entries: Vec<gguf::Entry> = tensors.iter().map(entry).collect();
     let path = folder.path().join("model.gguf");
-    crate::model::gguf::write(&path, config, &tokenizer(), &random(config), pack).unwrap();
+    gguf::write(&path, config, &tokenizer(), None, &entries, |entry| {
+        let tensor = tensors.iter().find(|t| t.name == entry.name).unwrap();
+        Ok(entry.packing.pack(&tensor.values, None))
+    })
+    .unwrap();
     folder
 }
 
@@ -213,7 +224,7 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
     ] {
         let mut config = config(model_type);
         config.head_dim = Some(32);
-        let folder = gguf(&config, packing);
+        let folder = packed(&config, packing);
         let file = Gguf::open(&folder.path().join("model.gguf")).unwrap();
         let config = file.config().unwrap();
         let mut source = file.source(&config);
@@ -241,7 +252,7 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
 #[test]
 fn chunks_batches_forks_and_threads_change_no_bit() {
     for packing in [Packing::F32, Packing::Q4_0, Packing::Q8_0] {
-        let folder = gguf(&config("llama"), packing);
+        let folder = packed(&config("llama"), packing);
         let engine = Engine::open(folder.path(), threads(1)).unwrap();
         let text = text(300);
         let mut session = engine.session(310);
@@ -274,7 +285,7 @@ fn chunks_batches_forks_and_threads_change_no_bit() {
 
 #[test]
 fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
-    let folder = gguf(&config("llama"), Packing::Q4_0);
+    let folder = packed(&config("llama"), Packing::Q4_0);
     let engine = Engine::open(folder.path(), threads(1)).unwrap();
     let mut session = engine.session(5);
     session.read(&engine, &[1, 2, 3]).unwrap();
@@ -286,7 +297,7 @@ fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
     assert!(read_batch(&engine, &mut [&mut session], &[1, 2]).is_err());
     let mut config = config("llama");
     config.num_hidden_layers = 1;
-    let other = Engine::open(gguf(&config, Packing::Q4_0).path(), threads(1)).unwrap();
+    let other = Engine::open(packed(&config, Packing::Q4_0).path(), threads(1)).unwrap();
     let error = session.read(&other, &[1]).unwrap_err().to_string();
     assert!(error.contains("another model"), "{error}");
     let options = Options { threads: Some(1), context: Some(8) };
@@ -296,7 +307,7 @@ fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
 
 #[test]
 fn the_loss_is_that_of_the_logits() {
-    let folder = gguf(&config("qwen2"), Packing::F32);
+    let folder = packed(&config("qwen2"), Packing::F32);
     let engine = Engine::open(folder.path(), threads(1)).unwrap();
     let text = text(200);
     let mut expected = 0.0;
@@ -316,7 +327,7 @@ fn the_loss_is_that_of_the_logits() {
 
 #[test]
 fn a_damaged_file_is_an_error_or_a_model_and_never_a_panic() {
-    let folder = gguf(&config("qwen3"), Packing::Q4_0);
+    let folder = packed(&config("qwen3"), Packing::Q4_0);
     let path = folder.path().join("model.gguf");
     let whole = fs_err::read(&path).unwrap();
     let try_it = |bytes: &[u8]| {
