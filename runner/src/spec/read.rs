@@ -101,7 +101,7 @@ fn source(value: &Yaml, reading: &mut Reading) -> Option<Text> {
             other => {
                 let message = format!("unknown key `{other}` of an input");
                 let help = suggest(other, "keys", vec!["hf", "revision", "files"]);
-                let problem = Problem::new("spec::unknown", key.span, message);
+                let problem = Problem::new("spec::unknown_key", key.span, message);
                 reading.problems.push(problem.maybe_help(help));
                 continue;
             }
