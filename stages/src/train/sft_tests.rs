@@ -81,9 +81,11 @@ fn loss(model: &Llama<Train>, windows: &[Window], at_once: usize) -> (f64, Vec<f
 
 fn near(a: &(f64, Vec<f32>), b: &(f64, Vec<f32>), bound: f64) {
     assert!((a.0 - b.0).abs() < bound, "{} {}", a.0, b.0);
-    assert!(a.1.iter().any(|g| g.abs() > 1e-3));
+    // Beside its own size: attention in a model of small random weights has small gradients.
+    let size = a.1.iter().fold(0.0f32, |size, g| size.max(g.abs()));
+    assert!(size > 0.0 && size.is_finite());
     for (a, b) in a.1.iter().zip(&b.1) {
-        assert!(f64::from((a - b).abs()) < bound, "{a} {b}");
+        assert!((a - b).abs() < 1e-3 * size, "{a} {b} of {size}");
     }
 }
 

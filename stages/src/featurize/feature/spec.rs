@@ -233,8 +233,10 @@ fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> Option<&'a s
 /// Refuses a parameter that the feature does not have.
 fn known(entry: &Entry, given: &Map<String, Value>, path: &str) -> Result<(), Invalid> {
     let defaults = entry.defaults();
-    let names: Vec<&str> =
+    let mut names: Vec<&str> =
         defaults.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str)).collect();
+    // A map of serde_json is in another order where some dependency asks for that of insertion.
+    names.sort_unstable();
     let Some(odd) = given.keys().find(|name| !names.contains(&name.as_str())) else {
         return Ok(());
     };
