@@ -24,7 +24,8 @@ pub mod save;
 pub mod tokenizer;
 pub mod weights;
 
-#[cfg(all(test, feature = "models"))]
+#[cfg(test)]
+#[cfg(feature = "models")]
 mod tests;
 
 pub use config::Config;

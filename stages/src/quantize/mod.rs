@@ -17,7 +17,8 @@ use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 
 pub use params::{Container, Method, Params};
 
-#[cfg(all(test, feature = "models"))]
+#[cfg(test)]
+#[cfg(feature = "models")]
 mod tests;
 
 /// The stage.
