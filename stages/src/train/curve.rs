@@ -86,7 +86,9 @@ mod tests {
     fn loss_and_validation_are_drawn_and_a_short_log_too() {
         let row = |step: usize| {
             let mut numbers = vec![("loss".to_owned(), 5.0 / step as f64)];
-            numbers.extend((step % 4 == 0).then(|| ("valid_loss".to_owned(), 6.0 / step as f64)));
+            numbers.extend(
+                step.is_multiple_of(4).then(|| ("valid_loss".to_owned(), 6.0 / step as f64)),
+            );
             Row { step, numbers }
         };
         let rows: Vec<Row> = (1..=12).map(row).collect();

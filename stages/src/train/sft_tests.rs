@@ -64,6 +64,9 @@ fn samples() -> Vec<Sample> {
     (3..=12).map(sample).collect()
 }
 
+/// The bytes of what a stage wrote, by name.
+type Written = BTreeMap<String, Vec<u8>>;
+
 /// The loss of windows, in parts of `at_once`, and the gradient of a matrix.
 fn loss(model: &Llama<Train>, windows: &[Window], at_once: usize) -> (f64, Vec<f32>) {
     let count = windows.iter().map(|window| window.at.len()).sum();
@@ -292,7 +295,7 @@ fn attempt(
     params: &Value,
     inputs: &[(&str, &Path)],
     after: u64,
-) -> (Result<BTreeMap<String, Vec<u8>>, StageError>, Vec<u64>) {
+) -> (Result<Written, StageError>, Vec<u64>) {
     let kind = Kind::of::<Stage>();
     assert!(kind.resumes);
     let params = (kind.resolve)(params).unwrap();
