@@ -9,7 +9,7 @@
 //! the high of one bar touch both, the stop is taken to have come first. Sigma is known at t0.
 //!
 //! A meta-label ([`Meta`]; ch. 3.6) leaves the side to something else, a feature or a model's answers,
-//! and says whether taking it paid: 1[side ret > 0]. The barriers then lie on the side's own path: `take`
+//! and says whether taking it paid: 1(side ret > 0). The barriers then lie on the side's own path: `take`
 //! is profit whichever way it trades. Rows where nothing takes a side have no label.
 //!
 //! A row whose label would end after the data has none: it is not cut short.

@@ -300,7 +300,7 @@ pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
     write_as(path, tensors, Packing::F32)
 }
 
-/// [`write`] in floats of 32 or 16 bits.
+/// [`write()`] in floats of 32 or 16 bits.
 pub fn write_as(path: &Path, tensors: &[Named], floats: Packing) -> Result<()> {
     let kind = match floats {
         Packing::F32 => Dtype::F32,

@@ -1,7 +1,7 @@
 //! Volatility by GJR-GARCH(1,1) with Student-t returns (Glosten, Jagannathan and Runkle 1993;
 //! Bollerslev 1987), fitted on the training span or given.
 //!
-//! r_t = mu + e_t with returns in percent, v_(t+1) = omega + (alpha + gamma 1[e_t < 0]) e_t^2 + beta v_t,
+//! r_t = mu + e_t with returns in percent, v_(t+1) = omega + (alpha + gamma 1(e_t < 0)) e_t^2 + beta v_t,
 //! e_t / sqrt(v_t) of a t-distribution of unit variance: falls raise the volatility more than rises.
 //! Maximised and begun as [`super::garch`], over mu, the long-run variance, the persistence
 //! alpha + gamma / 2 + beta, the shares of alpha and of gamma / 2 in it, and nu: any point is a

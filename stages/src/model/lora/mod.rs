@@ -9,7 +9,7 @@
 //! `c` is the bias; `norm` is that of each output's weights, a constant in the backward pass (DoRA,
 //! section 4.3). The sum `W + s A B` is formed only by [`Linear::merge`]: forming it in training
 //! would cost a gradient of the shape of `W`. Weights lie `[in, out]`, as Burn's do; HF and PEFT
-//! store the transpose. Files are the business of [`read`] and [`write`].
+//! store the transpose. Files are the business of [`read`] and [`write()`].
 
 mod noise;
 mod peft;
