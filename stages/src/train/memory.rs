@@ -1,6 +1,6 @@
 //! What a training needs in memory, from the shape of the model, and whether there is that much.
 //!
-//! An estimate, held against measurements to within a third; what Burn keeps for its kernels and its
+//! An estimate by counting, not held against measurements yet; what Burn keeps for its kernels and its
 //! allocator's slack are not in it. It errs on the low side, so that nothing is refused that fits.
 //! Where the size of a device cannot be found out nothing is refused.
 
