@@ -1,50 +1,12 @@
 //! A PEFT adapter beside the weights: `y = W x + s B (A x)`, never added into packed weights.
 
-use serde::Deserialize;
-
 use super::engine::{Block, Ffn};
 use super::matrix::{Adapter, Matrix};
+use crate::model::adapter::Settings;
 use crate::model::gguf::reorder;
 use crate::model::weights::{Source, Tensors};
 use crate::model::{Config, Folder};
 use crate::{Result, StageError};
-
-/// What `adapter_config.json` says, by PEFT's names.
-#[derive(Deserialize)]
-struct Peft {
-    peft_type: String,
-    lora_alpha: f64,
-    #[serde(default)]
-    bias: Option<String>,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    alpha_pattern: serde_json::Map<String, serde_json::Value>,
-    #[serde(default)]
-    modules_to_save: Option<serde_json::Value>,
-}
-
-impl Peft {
-    fn unsupported(&self) -> Option<&'static str> {
-        let bias = self.bias.as_deref().is_some_and(|bias| bias != "none");
-        let saved = self.modules_to_save.as_ref().is_some_and(|saved| !saved.is_null());
-        [
-            (self.peft_type != "LORA", "`peft_type` is not LORA"),
-            (self.use_dora, "`use_dora` cannot be run as a low-rank product"),
-            (self.fan_in_fan_out, "`fan_in_fan_out` is not supported"),
-            (bias, "trained biases are not supported"),
-            (saved, "`modules_to_save` is not supported"),
-            (!self.alpha_pattern.is_empty(), "`alpha_pattern` is not supported"),
-            (!self.lora_alpha.is_finite(), "`lora_alpha` is not a number"),
-        ]
-        .into_iter()
-        .find_map(|(wrong, message)| wrong.then_some(message))
-    }
-}
 
 /// Puts the adapter of a folder on the matrices, if it has one. `interleaved`: the rows of q and k
 /// lie in GGUF's order.
@@ -55,10 +17,10 @@ pub(super) fn apply(
     blocks: &mut [Block],
 ) -> Result<()> {
     let Some(path) = folder.get("adapter_config.json") else { return Ok(()) };
-    let peft: Peft = serde_json::from_str(&fs_err::read_to_string(path)?)
-        .map_err(|e| StageError::bad(path, e.to_string()).at(e.line() as u64))?;
-    if let Some(message) = peft.unsupported() {
-        return Err(StageError::bad(path, message).hint("merge the adapter where it was trained"));
+    let peft = Settings::read(path)?;
+    if peft.use_dora {
+        return Err(StageError::bad(path, "`use_dora` cannot be run as a low-rank product")
+            .hint("merge the adapter where it was trained, or by `quantize`"));
     }
     let weights = folder.need("adapter_model.safetensors")?;
     let mut tensors = Tensors::open(weights)?;
@@ -76,8 +38,7 @@ pub(super) fn apply(
             if let (true, Some(heads)) = (interleaved, heads) {
                 b = reorder(&b, heads, matrix.rows, false);
             }
-            let rank = r as f64;
-            let scale = peft.lora_alpha / if peft.use_rslora { rank.sqrt() } else { rank };
+            let scale = peft.scale(r);
             b.iter_mut().for_each(|b| *b *= scale as f32);
             matrix.adapter = Some(Adapter {
                 a: Box::new(Matrix::of_floats(&a, r, matrix.columns)),

@@ -4,6 +4,8 @@
 //! sum at the norms that were learned). Nothing here trains; matrices lie as HF and PEFT store them,
 //! `[out, in]`, A `[r, in]`, B `[out, r]`.
 
+use std::path::Path;
+
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -21,9 +23,9 @@ struct Adapter {
     settings: Settings,
 }
 
-/// What of `adapter_config.json` decides the weights.
+/// What of `adapter_config.json` decides the weights, by PEFT's names.
 #[derive(Deserialize)]
-struct Settings {
+pub(crate) struct Settings {
     peft_type: String,
     r: usize,
     lora_alpha: f64,
@@ -34,7 +36,7 @@ struct Settings {
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
-    use_dora: bool,
+    pub use_dora: bool,
     #[serde(default)]
     alpha_pattern: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
@@ -42,6 +44,24 @@ struct Settings {
 }
 
 impl Settings {
+    /// Reads it, and refuses what is not known here.
+    pub fn read(path: &Path) -> Result<Settings> {
+        let settings: Settings = serde_json::from_str(&fs_err::read_to_string(path)?)
+            .map_err(|e| StageError::bad(path, e.to_string()).at(e.line() as u64))?;
+        match settings.unsupported() {
+            Some(message) => {
+                Err(StageError::bad(path, message).hint("merge the adapter where it was trained"))
+            }
+            None => Ok(settings),
+        }
+    }
+
+    /// What `B A` of a rank is multiplied by.
+    pub fn scale(&self, rank: usize) -> f64 {
+        let r = rank as f64;
+        self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
+
     /// What of it would change the weights in a way that is not known here.
     fn unsupported(&self) -> Option<&'static str> {
         let bias = self.bias.as_deref().is_some_and(|bias| bias != "none");
@@ -53,6 +73,7 @@ impl Settings {
             (bias, "trained biases are not supported"),
             (saved, "`modules_to_save` is not supported"),
             (!self.alpha_pattern.is_empty(), "`alpha_pattern` is not supported"),
+            (!self.lora_alpha.is_finite(), "`lora_alpha` is not a number"),
         ]
         .into_iter()
         .find_map(|(wrong, message)| wrong.then_some(message))
@@ -65,13 +86,7 @@ impl<S: Source> Merged<S> {
         let Some(path) = folder.get("adapter_config.json") else {
             return Ok(Merged { base, adapter: None });
         };
-        let settings: Settings = serde_json::from_str(&fs_err::read_to_string(path)?)
-            .map_err(|e| StageError::bad(path, e.to_string()).at(e.line() as u64))?;
-        if let Some(message) = settings.unsupported() {
-            return Err(
-                StageError::bad(path, message).hint("merge the adapter where it was trained")
-            );
-        }
+        let settings = Settings::read(path)?;
         let weights = folder.need("adapter_model.safetensors")?;
         let tensors = Tensors::open(weights)?;
         let parts = if settings.use_dora { 3 } else { 2 };
@@ -107,8 +122,7 @@ impl Adapter {
         let Some(&[rank, _]) = self.tensors.shape(&key(name, A)) else { return Ok(()) };
         let a = self.tensors.read(&key(name, A), &[rank, columns])?;
         let b = self.tensors.read(&key(name, "lora_B.weight"), &[rows, rank])?;
-        let r = rank as f64;
-        let scale = self.settings.lora_alpha / if self.settings.use_rslora { r.sqrt() } else { r };
+        let scale = self.settings.scale(rank);
         w.par_chunks_mut(columns).zip(b.par_chunks(rank.max(1))).for_each(|(row, b)| {
             for (a, &b) in a.chunks_exact(columns).zip(b) {
                 let weight = (f64::from(b) * scale) as f32;
@@ -129,8 +143,6 @@ impl Adapter {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::model::{Config, layout};
 
