@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use quantmill_stages::device::{Back, cpu};
 use quantmill_stages::model::{Config, Llama, Normal, Tokenizer, save};
-use quantmill_stages::{ALL, Cancel, Context, Input, Job, Progress, Sink};
+use quantmill_stages::{ALL, Cancel, Context, Input, Job, Port, Progress, Sink};
 use serde_json::{Value, json};
 
 const BATCH: usize = 2;
@@ -127,9 +127,16 @@ fn train(model: &Path, dir: &Path, steps: usize) {
         "learning_rate": 2e-4, "lora": { "r": 16, "alpha": 32 }
     });
     let params = (kind.resolve)(&params).unwrap();
-    let outputs = (kind.outputs)(&params).into_iter();
+    // The runner makes the folder of an output that is one, and of no other.
+    let place = |port: Port| {
+        let path = dir.join(port.name.as_ref());
+        if port.tree {
+            std::fs::create_dir_all(&path).unwrap();
+        }
+        (port.name.to_string(), path)
+    };
     let outputs: BTreeMap<String, PathBuf> =
-        outputs.map(|port| (port.name.to_string(), dir.join(port.name.as_ref()))).collect();
+        (kind.outputs)(&params).into_iter().map(place).collect();
     let scratch = dir.join("scratch");
     std::fs::create_dir_all(&scratch).unwrap();
     let named = |path: PathBuf| (path.file_name().unwrap().to_string_lossy().into_owned(), path);
