@@ -478,7 +478,8 @@ fn sizes_hold_and_cancel_are_compared_beside_an_account() {
     }
     // Nothing of it shows where it is not asked for.
     let text = usual.text("pairs") + &usual.text("reward");
-    assert!(!["max_size", "position", "carried", "impact", " x3"].iter().any(|w| text.contains(w)));
+    let words = ["max_size", "\"position\"", "carried_bps", "impact_bps", " x3"];
+    assert!(!words.iter().any(|w| text.contains(w)));
 
     let with = json!({ "hold": true, "cancel": true, "rejected": "second" });
     let error = run(with.clone(), &inputs.features, &inputs.prompts).err().unwrap();
