@@ -54,7 +54,7 @@ pub struct Preference {
 pub struct Rules {
     /// Least difference of R, basis points.
     pub min_gap_bps: f64,
-    /// No order is chosen where the best R of one is below this, basis points.
+    /// What an order must be worth more than sending none, basis points.
     pub flat_below_bps: f64,
     /// Which action is rejected.
     pub rejected: Rejected,
@@ -80,7 +80,7 @@ pub fn prefer(
     // The best of those that send no order: flat, or to hold or cancel where they are compared.
     let quiet = scored.iter().find(|(decision, _)| decision.size() == 0);
     let chosen = match quiet {
-        Some(quiet) if best.1.net_bps < rules.flat_below_bps => quiet,
+        Some(quiet) if best.1.net_bps - quiet.1.net_bps < rules.flat_below_bps => quiet,
         _ => best,
     };
     let mut lower: Vec<(Decision, Score)> = scored.clone();
