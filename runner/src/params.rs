@@ -68,13 +68,16 @@ pub fn resolve(
             Ok(settled) => return Some(settled),
             Err(invalid) => invalid,
         };
-        let (path, missing) = exact(&invalid);
-        // What lacks only because it was taken out, and what follows from a default that stepped
-        // in, is no mistake of the user's.
-        let around = reported.iter().any(|below: &String| below.starts_with(&path));
-        let follows = !reported.is_empty() && (around || !is_given(&given, &path));
-        if !follows {
-            let problem = place.problem(&invalid, &path, missing);
+        for invalid in std::iter::once(&invalid).chain(&invalid.also) {
+            let (path, missing) = exact(invalid);
+            // What lacks only because it was taken out, and what follows from a default that stepped
+            // in, is no mistake of the user's.
+            let around = reported.iter().any(|below: &String| below.starts_with(&path));
+            let follows = !reported.is_empty() && (around || !is_given(&given, &path));
+            if follows {
+                continue;
+            }
+            let problem = place.problem(invalid, &path, missing);
             // What is ambiguous or lacks a variable is told already, at the same place.
             let told = |p: &Problem| {
                 let (inner, outer) = (p.span, problem.span);
@@ -84,6 +87,7 @@ pub fn resolve(
                 problems.push(problem);
             }
         }
+        let (path, _) = exact(&invalid);
         if !reported.insert(path.clone()) || !take(&mut given, &path) {
             return None;
         }

@@ -169,17 +169,26 @@ pub struct Invalid {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// Further parameters that do not hold, where they are known at once.
+    pub also: Vec<Invalid>,
 }
 
 impl Invalid {
     /// A parameter at `path` that is wrong, and why.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Invalid {
-        Invalid { path: path.into(), message: message.into(), help: None }
+        Invalid { path: path.into(), message: message.into(), help: None, also: Vec::new() }
     }
     /// Adds what to do.
     pub fn help(mut self, help: impl Into<String>) -> Invalid {
         self.help = Some(help.into());
         self
+    }
+    /// Several as one: the first, with the others; `None` where there is none.
+    pub fn all(several: impl IntoIterator<Item = Invalid>) -> Option<Invalid> {
+        let mut several = several.into_iter();
+        let mut first = several.next()?;
+        first.also.extend(several);
+        Some(first)
     }
 }
 

@@ -289,6 +289,7 @@ fn series(params: &Params, ctx: &Context) -> Result<Series> {
 }
 
 fn under(place: &str, mut e: Invalid) -> Invalid {
+    e.also = e.also.into_iter().map(|e| under(place, e)).collect();
     e.path = if e.path.is_empty() { place.into() } else { format!("{place}.{}", e.path) };
     e
 }

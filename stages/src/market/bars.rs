@@ -16,6 +16,7 @@ use super::event::Place;
 use super::quality::{Counts, Fault, Tally};
 use super::rows::{Columns, Role, Rows, SYMBOL, TIME, positive};
 use super::time::{self, Form, Stamp, Zones};
+use super::zone::Local;
 use super::{Feed, Sample, Samples};
 use crate::{Invalid, Result, StageError};
 
@@ -28,6 +29,10 @@ pub struct Bars {
     pub columns: Columns,
     /// The symbol that is wanted, where the files hold several.
     pub symbol: Option<String>,
+    /// The IANA name of the zone of times that do not say theirs, such as America/New_York. Without it
+    /// they are UTC. Dates of `splits` and of the output are UTC all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
 }
 
 const fn role(name: &'static str, aliases: &'static [&'static str]) -> Role {
@@ -53,6 +58,7 @@ impl Bars {
     /// # Errors
     /// A column that is not read.
     pub fn check(&self) -> Result<(), Invalid> {
+        Local::new(self.time_zone.as_deref())?;
         super::rows::check(&self.columns, ROLES)
     }
 }
@@ -79,14 +85,16 @@ impl BarFiles {
     /// # Errors
     /// It cannot be read, or lacks a column.
     pub fn open(params: &Bars, paths: Vec<PathBuf>, tally: Tally) -> Result<BarFiles> {
+        let local = Local::new(params.time_zone.as_deref());
+        let local = local.map_err(|e| StageError::failed(e.message))?;
         let parquet = paths.iter().filter(|path| is_parquet(path)).count();
         let source = match parquet {
             0 => {
-                let mut rows = Rows::new(paths, ROLES, &params.columns);
+                let mut rows = Rows::new(paths, ROLES, &params.columns).local(local);
                 rows.begin()?;
                 Cells::Csv(rows)
             }
-            n if n == paths.len() => Cells::Parquet(Parquet::open(paths, &params.columns)?),
+            n if n == paths.len() => Cells::Parquet(Parquet::open(paths, &params.columns, local)?),
             _ => {
                 return Err(StageError::failed("some files of bars are Parquet and some are not")
                     .hint("make an input of each, or convert them"));
@@ -261,11 +269,12 @@ struct Parquet {
     places: Vec<Option<usize>>,
     row: Option<Row>,
     zones: Zones,
+    local: Option<Local>,
     place: Place,
 }
 
 impl Parquet {
-    fn open(paths: Vec<PathBuf>, columns: &Columns) -> Result<Parquet> {
+    fn open(paths: Vec<PathBuf>, columns: &Columns, local: Option<Local>) -> Result<Parquet> {
         let mut parquet = Parquet {
             paths,
             columns: columns.clone(),
@@ -273,6 +282,7 @@ impl Parquet {
             places: Vec::new(),
             row: None,
             zones: Zones::default(),
+            local,
             place: Place::default(),
         };
         parquet.start(0)?;
@@ -307,6 +317,7 @@ impl Parquet {
         self.reader = Some(RowIter::from_file_into(Box::new(reader)));
         self.place = Place { file: file as u32, line: 0 };
         self.zones = Zones::default();
+        self.local.iter_mut().for_each(Local::start);
         Ok(true)
     }
 
@@ -366,10 +377,14 @@ impl Parquet {
             tally.fault(Fault::Malformed, self.place, message, time::HINT)?;
             return Ok(None);
         };
-        match self.zones.check(&stamp, self.place.line) {
-            Ok(()) => Ok(Some(stamp)),
-            Err(message) => Err(tally.bad(self.place, message).hint(time::ZONE_HINT)),
+        if let Err(message) = self.zones.check(&stamp, self.place.line) {
+            return Err(tally.bad(self.place, message).hint(time::ZONE_HINT));
         }
+        let Some(mut local) = self.local.take() else { return Ok(Some(stamp)) };
+        let text = self.text(0).unwrap_or_default();
+        let settled = local.settle(stamp, &text, self.place, tally);
+        self.local = Some(local);
+        settled
     }
 }
 

@@ -27,6 +27,7 @@ mod source;
 pub mod spool;
 pub mod table;
 pub mod time;
+pub mod zone;
 
 pub use sample::{Quote, Sample, Samples, Trade};
 pub use source::{Series, Source, open};

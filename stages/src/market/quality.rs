@@ -30,6 +30,15 @@ pub struct Quality {
     pub max_trade_gaps: u64,
     /// Best bids at or above the best ask; the book is built anew, a quote left out.
     pub max_crossed: u64,
+    /// Local times (`time_zone`) that a change of clocks skips or shows twice. One that is skipped is left
+    /// out; of one that comes twice the first is taken, or the second where the first does not lie after
+    /// the row before.
+    #[serde(skip_serializing_if = "none")]
+    pub max_local_times: u64,
+}
+
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A kind of fault that may stop the stage.
@@ -49,6 +58,8 @@ pub enum Fault {
     TradeGap,
     /// Bid at or above ask.
     Crossed,
+    /// A local time that does not exist, or comes twice.
+    LocalTime,
 }
 
 /// What was read, and what was found wrong with it.
@@ -82,6 +93,8 @@ pub struct Counts {
     pub trade_gaps: u64,
     /// [`Fault::Crossed`]
     pub crossed: u64,
+    /// [`Fault::LocalTime`]
+    pub local_times: u64,
     /// Changes and snapshots of the book older than the snapshot it was built from: left out, as the
     /// exchange's rules have it.
     pub stale: u64,
@@ -99,7 +112,7 @@ pub struct Counts {
 
 impl Counts {
     /// The faults, by the name of the count.
-    pub fn faults(&self) -> [(&'static str, u64); 7] {
+    pub fn faults(&self) -> [(&'static str, u64); 8] {
         [
             ("malformed", self.malformed),
             ("bad_values", self.bad_values),
@@ -108,6 +121,7 @@ impl Counts {
             ("gaps", self.gaps),
             ("trade_gaps", self.trade_gaps),
             ("crossed", self.crossed),
+            ("local_times", self.local_times),
         ]
     }
 }
@@ -179,6 +193,12 @@ impl Tally {
                 quality.max_crossed,
                 "max_crossed",
                 "builds the book anew after each, and leaves such quotes out",
+            ),
+            Fault::LocalTime => (
+                &mut counts.local_times,
+                quality.max_local_times,
+                "max_local_times",
+                "leaves out those that do not exist, and takes the first of those that come twice",
             ),
         };
         *count += 1;

@@ -11,6 +11,7 @@ use super::event::Place;
 use super::file::{Plain, unreadable};
 use super::quality::{Fault, Tally};
 use super::time::{self, Stamp, Zones};
+use super::zone::Local;
 use crate::{Invalid, Result, StageError};
 
 /// What a column means.
@@ -77,6 +78,7 @@ pub struct Rows {
     places: Vec<Option<usize>>,
     header: Vec<String>,
     zones: Zones,
+    local: Option<Local>,
     place: Place,
     rows: u64,
 }
@@ -93,9 +95,16 @@ impl Rows {
             places: Vec::new(),
             header: Vec::new(),
             zones: Zones::default(),
+            local: None,
             place: Place::default(),
             rows: 0,
         }
+    }
+
+    /// Takes times without a zone as of that one.
+    pub fn local(mut self, local: Option<Local>) -> Rows {
+        self.local = local;
+        self
     }
 
     /// Opens the first file, so that its columns are known.
@@ -192,6 +201,7 @@ impl Rows {
         self.place = Place { file: next as u32, line: 1 };
         self.rows = 0;
         self.zones = Zones::default();
+        self.local.iter_mut().for_each(Local::start);
         let needed = || {
             let needed = self.roles.iter().filter(|role| role.required).map(|role| role.name);
             needed.collect::<Vec<_>>().join(",")
@@ -279,9 +289,12 @@ impl Rows {
             tally.fault(Fault::Malformed, self.place, message, time::HINT)?;
             return Ok(None);
         };
-        match self.zones.check(&stamp, self.place.line) {
-            Ok(()) => Ok(Some(stamp)),
-            Err(message) => Err(tally.bad(self.place, message).hint(time::ZONE_HINT)),
+        if let Err(message) = self.zones.check(&stamp, self.place.line) {
+            return Err(tally.bad(self.place, message).hint(time::ZONE_HINT));
+        }
+        match &mut self.local {
+            Some(local) => local.settle(stamp, text, self.place, tally),
+            None => Ok(Some(stamp)),
         }
     }
 

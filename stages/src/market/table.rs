@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::event::{Depth, Event, Events, Level, Place, What};
 use super::quality::{Fault, Tally};
 use super::rows::{Columns, Role, Rows, SYMBOL, TIME, positive};
+use super::zone::Local;
 use super::{Quote, Trade};
-use crate::{Invalid, Result};
+use crate::{Invalid, Result, StageError};
 
 /// CSV files, plain or packed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,10 @@ pub struct Table {
     pub columns: Columns,
     /// The symbol that is wanted, where the files hold several.
     pub symbol: Option<String>,
+    /// The IANA name of the zone of times that do not say theirs, such as America/New_York. Without it
+    /// they are UTC. Dates of `splits` and of the output are UTC all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
 }
 
 /// What the rows are.
@@ -98,6 +103,7 @@ impl Table {
     /// # Errors
     /// A column that is not read.
     pub fn check(&self, holds: Holds) -> Result<(), Invalid> {
+        Local::new(self.time_zone.as_deref())?;
         super::rows::check(&self.columns, holds.roles())
     }
 }
@@ -148,7 +154,9 @@ impl Reader {
     /// # Errors
     /// It cannot be read, or lacks a column.
     pub fn open(params: &Table, holds: Holds, paths: Vec<PathBuf>) -> Result<Reader> {
-        let mut rows = Rows::new(paths.clone(), WIDE, &Columns::new());
+        let local = Local::new(params.time_zone.as_deref());
+        let local = local.map_err(|e| StageError::failed(e.message))?;
+        let mut rows = Rows::new(paths.clone(), WIDE, &Columns::new()).local(local.clone());
         let mut wide = [Vec::new(), Vec::new()];
         if holds == Holds::Depth && params.columns.is_empty() {
             // Only where it has a time are its other columns looked at.
@@ -158,7 +166,7 @@ impl Reader {
         }
         if wide.iter().any(Vec::is_empty) {
             wide = [Vec::new(), Vec::new()];
-            rows = Rows::new(paths, holds.roles(), &params.columns);
+            rows = Rows::new(paths, holds.roles(), &params.columns).local(local);
             rows.begin()?;
         }
         Ok(Reader {

@@ -1,8 +1,9 @@
 //! Time stamps: nanoseconds since 1970-01-01 UTC in an `i64` (years 1678 to 2261), read from ISO 8601
 //! or from epochs, and written back in the form in which they came.
 //!
-//! There are no calendars of exchanges here and no names of time zones: an offset is a number or `Z`,
-//! and a stamp without one is taken as UTC. A file must keep to one way ([`Zones`]).
+//! There are no calendars of exchanges here and no names of time zones ([`super::zone`] knows those): an
+//! offset is a number or `Z`, and a stamp without one is taken as UTC. A file must keep to one way
+//! ([`Zones`]).
 
 use std::fmt::Write;
 

@@ -43,12 +43,31 @@ impl FeatureSpec {
     }
 }
 
-impl Serialize for FeatureSpec {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.given.is_empty() {
-            return serializer.serialize_str(&self.name);
+impl FeatureSpec {
+    /// The same with every parameter written out; as it is where it is none.
+    ///
+    /// What is hashed is this: where a default changes, so does the key of what it went into.
+    fn settled(&self) -> FeatureSpec {
+        let Ok(column) = column(self, String::new()) else { return self.clone() };
+        let mut given = match column.params {
+            Value::Object(params) => params,
+            _ => Map::new(),
+        };
+        if column.name != column.entry.name {
+            given.insert("as".into(), column.name.into());
         }
-        serializer.collect_map([(&self.name, &self.given)])
+        FeatureSpec { name: column.entry.name.into(), given }
+    }
+}
+
+impl Serialize for FeatureSpec {
+    /// With the defaults filled in.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, given } = &self.settled();
+        if given.is_empty() {
+            return serializer.serialize_str(name);
+        }
+        serializer.collect_map([(name, given)])
     }
 }
 
@@ -142,23 +161,32 @@ pub struct Column {
 /// Reads the list.
 ///
 /// # Errors
-/// A feature or a parameter that is not known, a value out of its range, a name twice.
+/// A feature or a parameter that is not known, a value out of its range, a name twice; of several items
+/// that are wrong all, one for each.
 pub fn parse(list: &[FeatureSpec]) -> Result<Vec<Column>, Invalid> {
     let mut columns: Vec<Column> = Vec::with_capacity(list.len());
+    let mut wrong = Vec::new();
     for (at, spec) in list.iter().enumerate() {
-        let column = column(spec, format!("features[{at}]"))?;
+        let column = match column(spec, format!("features[{at}]")) {
+            Ok(column) => column,
+            Err(invalid) => {
+                wrong.push(invalid);
+                continue;
+            }
+        };
         if let Some(other) = columns.iter().find(|other| other.name == column.name) {
             let message = format!("column `{}` is `{}` already", column.name, other.path);
             let hint = match column.entry.suffix.and_then(|suffix| column.params.get(suffix)) {
                 Some(number) => format!("{}_{number}", column.entry.name),
                 None => format!("{}_2", column.name),
             };
-            return Err(Invalid::new(column.path, message)
-                .help(format!("name one of them anew: `as: {hint}`")));
+            let help = format!("name one of them anew: `as: {hint}`");
+            wrong.push(Invalid::new(column.path, message).help(help));
+            continue;
         }
         columns.push(column);
     }
-    Ok(columns)
+    Invalid::all(wrong).map_or(Ok(columns), Err)
 }
 
 fn column(spec: &FeatureSpec, item: String) -> Result<Column, Invalid> {

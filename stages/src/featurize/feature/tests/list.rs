@@ -33,12 +33,25 @@ fn names_maps_numbers_and_renames_are_read() {
     assert_eq!(found[4].params, json!({ "bars": 7 }));
     assert_eq!(found[5].params, json!({ "window": 90 }));
     assert_eq!(found[7].params, json!({ "fast": 6, "slow": 26, "signal": 9 }));
-    // Written as it was read; null is nothing.
+    // Written with the defaults filled in, so that they are part of a key; it reads as the same.
     let specs: Vec<FeatureSpec> = serde_json::from_value(list).unwrap();
     let written = serde_json::to_value(&specs).unwrap();
     assert_eq!(written[6], json!("obv"));
-    assert_eq!(written[2], json!({ "momentum": { "bars": 5, "as": "m5" } }));
-    assert_eq!(serde_json::from_value::<Vec<FeatureSpec>>(written).unwrap(), specs);
+    assert_eq!(written[2], json!({ "momentum": { "bars": 5, "window": 20, "as": "m5" } }));
+    assert_eq!(written[3], json!({ "rsi": { "bars": 14, "as": "rsi_14" } }));
+    let same = columns(written.clone()).unwrap();
+    let what = |c: &Column| (c.name.clone(), c.entry.name, c.params.clone());
+    assert!(same.iter().map(what).eq(found.iter().map(what)));
+    let again: Vec<FeatureSpec> = serde_json::from_value(written.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&again).unwrap(), written);
+    // Every feature comes back as it was, however it is called.
+    for entry in FEATURES {
+        for name in entry.aliases.iter().copied().chain([entry.name]) {
+            let spec = serde_json::to_value([FeatureSpec::new(name)]).unwrap();
+            let (back, plain) = (columns(spec).unwrap(), columns(json!([name])).unwrap());
+            assert_eq!(what(&back[0]), what(&plain[0]));
+        }
+    }
 }
 
 #[test]
@@ -189,6 +202,36 @@ fn each_source_has_its_market_state() {
         assert!(!left.iter().any(|name| name == gone), "{gone}");
     }
     assert_eq!(left.len(), 10);
+}
+
+#[test]
+fn every_mistake_of_a_list_is_told() {
+    let list = json!(["spred_bps", "rsi_1", "vpin", { "ofi": { "windw": 5 } }, "vpin", "obv"]);
+    let error = columns(list).unwrap_err();
+    let told: Vec<&str> =
+        std::iter::once(&error).chain(&error.also).map(|e| e.path.as_str()).collect();
+    let expected =
+        ["features[0]", "features[1].rsi_1.bars", "features[3].ofi.windw", "features[4].vpin"];
+    assert_eq!(told, expected);
+    assert!(error.also.iter().all(|e| e.also.is_empty()));
+}
+
+/// Without `features` the names of the market state are not in the key, and neither are their
+/// defaults: where one of them changes, VERSION must rise.
+#[test]
+fn the_defaults_of_the_market_state_are_those_of_the_version() {
+    let mut text = String::new();
+    for source in [Source::BARS, Source::BOOK] {
+        for column in parse(&default_features(&source)).unwrap() {
+            // Sorted, whatever order the maps of a build keep.
+            let params = column.params.as_object().unwrap().iter();
+            let params: std::collections::BTreeMap<_, _> = params.collect();
+            text += &format!("{} {} {params:?}\n", column.name, column.entry.name);
+        }
+    }
+    let digest = quantmill_cache::Digest::of(text.as_bytes()).short();
+    let version = <crate::featurize::Featurize as crate::Stage>::VERSION;
+    assert_eq!((version, digest.as_str()), (2, "4145a1f3"), "{text}");
 }
 
 /// The rows of the table are whole: names that are unique, defaults that hold, words for all of it.
