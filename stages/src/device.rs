@@ -88,9 +88,8 @@ pub(crate) fn cuda_memory() -> Option<usize> {
     let mut bytes = 0usize;
     // SAFETY: the signature is that of the CUDA driver API; device 0 exists.
     let code = unsafe {
-        let total = library.get::<unsafe extern "C" fn(*mut usize, i32) -> i32>(
-            b"cuDeviceTotalMem_v2\0",
-        );
+        let total =
+            library.get::<unsafe extern "C" fn(*mut usize, i32) -> i32>(b"cuDeviceTotalMem_v2\0");
         total.ok()?(&mut bytes, 0)
     };
     (code == 0).then_some(bytes)

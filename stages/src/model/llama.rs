@@ -393,12 +393,7 @@ impl<B: Kernels> Llama<B> {
         Ok(Frame { span: Span { batch, len, start }, angles, starts: None })
     }
 
-    fn run(
-        &self,
-        tokens: &[u32],
-        frame: &Frame<B>,
-        cache: Option<&mut Cache<B>>,
-    ) -> Tensor<B, 2> {
+    fn run(&self, tokens: &[u32], frame: &Frame<B>, cache: Option<&mut Cache<B>>) -> Tensor<B, 2> {
         let mut x = self.embedded(tokens);
         let mut layers = cache.map(|cache| cache.layers.iter_mut());
         for block in &self.blocks {

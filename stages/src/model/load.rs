@@ -26,11 +26,7 @@ pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Lo
 
 /// [`load`] with the base in 4 bits, for QLoRA: never all of it in more, but where it has an adapter
 /// of its own to be merged first.
-pub fn load_packed<B: Backend>(
-    ctx: &Context,
-    port: &str,
-    device: &B::Device,
-) -> Result<Loaded<B>> {
+pub fn load_packed<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
     let folder = Folder::of_port(ctx, port);
     let whole = folder.get("adapter_config.json").is_none();
     let loaded = load_as(&folder, device, whole)?;
@@ -48,7 +44,9 @@ fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Resul
         _ => Config::read(folder.need("config.json")?)?,
     };
     let trainable = config.trainable();
-    trainable.map_err(|message| crate::StageError::failed(message).hint("load a Llama, Qwen2 or Qwen3 model"))?;
+    trainable.map_err(|message| {
+        crate::StageError::failed(message).hint("load a Llama, Qwen2 or Qwen3 model")
+    })?;
     let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
         (Some(gguf), None) => gguf.tokenizer(&config)?,
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,

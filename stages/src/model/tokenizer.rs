@@ -9,9 +9,7 @@ use std::path::Path;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, TokenizerImpl,
-};
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, TokenizerImpl};
 
 use super::config::{Config, Ids};
 use crate::{Result, StageError};
@@ -45,10 +43,7 @@ impl Tokenizer {
         Tokenizer::of(inner.map_err(|e| format!("not a tokenizer: {e}"))?, config)
     }
 
-    fn of(
-        inner: tokenizers::Tokenizer,
-        config: &Config,
-    ) -> std::result::Result<Tokenizer, String> {
+    fn of(inner: tokenizers::Tokenizer, config: &Config) -> std::result::Result<Tokenizer, String> {
         let (size, limit) = (inner.get_vocab_size(true), config.vocab_size);
         if size > limit {
             return Err(format!("{size} tokens, but the model has {limit}"));

@@ -69,8 +69,11 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
     if let (Method::Dapo, Some(lora)) = (p.method, &p.lora)
         && lora.dropout > 0.0
     {
-        return Err(Invalid::new("lora.dropout", "the probabilities would not be those of sampling")
-            .help("leave it out for `dapo`"));
+        return Err(Invalid::new(
+            "lora.dropout",
+            "the probabilities would not be those of sampling",
+        )
+        .help("leave it out for `dapo`"));
     }
     p.dpo.as_ref().map_or(Ok(()), check_dpo)?;
     p.dapo.as_ref().map_or(Ok(()), |dapo| check_dapo(dapo, p.batch))
@@ -223,8 +226,10 @@ mod tests {
             (json!({ "method": "sft", "eval_every": 2, "valid_share": 0 }), "eval_every"),
             (json!({ "method": "sft", "preset": "dapo-paper" }), "preset"),
             (json!({ "method": "dapo", "lora": { "dropout": 0.1 } }), "lora.dropout"),
-            (json!({ "method": "dapo", "dapo": { "reward": { "command": " " } } }),
-                "dapo.reward.command"),
+            (
+                json!({ "method": "dapo", "dapo": { "reward": { "command": " " } } }),
+                "dapo.reward.command",
+            ),
             (json!({ "method": "dapo", "dapo": { "group": 1 } }), "dapo.group"),
             (json!({ "method": "dapo", "dapo": { "updates": 9 } }), "dapo.updates"),
             (json!({ "method": "dapo", "dapo": { "overlong_cache": 99 } }), "dapo.overlong_cache"),

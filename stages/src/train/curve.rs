@@ -56,9 +56,10 @@ pub fn svg(rows: &[Row]) -> Drawn<String> {
             .y_desc(name)
             .draw()?;
         let line = LineSeries::new(main.iter().copied(), BLUE.stroke_width(2));
-        chart.draw_series(line)?.label(name).legend(|(x, y)| {
-            PathElement::new(vec![(x, y), (x + 18, y)], BLUE.stroke_width(2))
-        });
+        chart
+            .draw_series(line)?
+            .label(name)
+            .legend(|(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], BLUE.stroke_width(2)));
         if !valid.is_empty() {
             let dashed = DashedLineSeries::new(valid.iter().copied(), 7, 4, ORANGE.stroke_width(2));
             chart.draw_series(dashed)?.label("validation").legend(|(x, y)| {

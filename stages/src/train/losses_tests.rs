@@ -244,8 +244,7 @@ fn every_preference_loss_agrees_with_trl() {
             _ => (Objective::Sigmoid, 0.0, true),
         };
         let weighted = name.starts_with("reward_weighted");
-        let settings =
-            Dpo { loss, label_smoothing, ipo_mean, ..plain(expected.beta, 0.0) };
+        let settings = Dpo { loss, label_smoothing, ipo_mean, ..plain(expected.beta, 0.0) };
         let mut sum = 0.0;
         for i in 0..n {
             let pair = Preference {

@@ -20,9 +20,9 @@
 //!
 //! Not here: mixed precision, more than one device.
 
+mod check;
 #[cfg(feature = "models")]
 mod checkpoint;
-mod check;
 #[cfg(feature = "models")]
 mod curve;
 #[cfg(feature = "models")]
@@ -58,6 +58,9 @@ mod schedule;
 mod scorer;
 #[cfg(feature = "models")]
 mod sft;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod sft_tests;
 #[cfg(feature = "models")]
 mod stage;
 #[cfg(feature = "models")]
@@ -67,9 +70,6 @@ mod template;
 #[cfg(test)]
 #[cfg(feature = "models")]
 mod tests;
-#[cfg(test)]
-#[cfg(feature = "models")]
-mod sft_tests;
 
 pub use params::Params;
 #[cfg(feature = "models")]

@@ -112,8 +112,7 @@ fn five_steps_of_every_kind_of_adapter_agree_with_peft_and_pytorch() {
     };
     let input: Vec<u32> = rows("input_ids").iter().map(|token| *token as u32).collect();
     let labels = rows("labels");
-    let at: Vec<usize> =
-        (0..labels.len()).filter(|i| i % 10 != 9 && labels[i + 1] >= 0).collect();
+    let at: Vec<usize> = (0..labels.len()).filter(|i| i % 10 != 9 && labels[i + 1] >= 0).collect();
     for kind in ["lora", "rslora", "dora"] {
         let folder = Folder::of_dir(&dir.join("base")).unwrap();
         let config = Config::read(&dir.join("base/config.json")).unwrap();

@@ -20,9 +20,7 @@ use super::template::{Part, Template};
 use super::{curve, events, memory};
 use crate::device::{Back, Place, Train};
 use crate::model::lora::{self, Spec};
-use crate::model::{
-    self, Config, Folder, Llama, Normal, Source, Tokenizer, save,
-};
+use crate::model::{self, Config, Folder, Llama, Normal, Source, Tokenizer, save};
 use crate::{Context, Result, StageError};
 
 /// A model about to be trained.
@@ -281,13 +279,18 @@ fn samples(
         ctx.warn(format!("{cut} of {count} records have more than {limit} tokens and are cut off"));
     }
     if empty > 0 {
-        ctx.warn(format!("{empty} of {count} records have no token left to learn and are left out"));
+        ctx.warn(format!(
+            "{empty} of {count} records have no token left to learn and are left out"
+        ));
     }
     ctx.metric("records_cut", cut as f64);
     ctx.metric("records_left_out", empty as f64);
     if all.is_empty() {
-        return Err(StageError::bad(path, format!("no record has a token to learn within {limit}"))
-            .hint("raise `seq_len`, or shorten the prompts"));
+        return Err(StageError::bad(
+            path,
+            format!("no record has a token to learn within {limit}"),
+        )
+        .hint("raise `seq_len`, or shorten the prompts"));
     }
     Ok(all)
 }
@@ -405,4 +408,3 @@ pub struct Ended {
     /// Its chat template.
     pub template: Option<Template>,
 }
-

@@ -67,11 +67,8 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
             )
         })?;
         if let Some(first) = records.first().filter(|first| first.body.kind() != body.kind()) {
-            let message = format!(
-                "a record of {} after records of {}",
-                body.kind(),
-                first.body.kind()
-            );
+            let message =
+                format!("a record of {} after records of {}", body.kind(), first.body.kind());
             return Err(StageError::bad(path, message)
                 .at(line)
                 .hint("keep records of one kind in a file; train on one after the other"));
@@ -132,7 +129,8 @@ mod tests {
         read(file.path())
     }
 
-    const CHAT: &str = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"id":1}"#;
+    const CHAT: &str =
+        r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"id":1}"#;
 
     #[test]
     fn the_fields_say_what_a_record_is() {

@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn a_program_answers_line_by_line() {
         let script = tempfile::NamedTempFile::new().unwrap();
-        let text = "while read line; do case \"$line\" in *good*) echo 1.5;; *) echo -2e-1;; esac; done";
+        let text =
+            "while read line; do case \"$line\" in *good*) echo 1.5;; *) echo -2e-1;; esac; done";
         fs_err::write(script.path(), text).unwrap();
         testing::with(&[("reward", script.path())], |ctx| {
             let mut scorer = Scorer::start("sh {reward}", ctx).unwrap();

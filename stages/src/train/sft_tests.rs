@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::logps::{backward, numbers};
 use super::losses::cross_entropy;
-use super::samples::{Sample, Samples, Window};
 use super::remat;
+use super::samples::{Sample, Samples, Window};
 use super::sft::Rows;
 use super::stage::Train as Stage;
 use super::steps::Gradients;
@@ -201,9 +201,7 @@ const CHATML: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endo
 #[test]
 fn conversations_go_through_the_template_of_the_base_which_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let params = |steps: usize| {
-        json!({ "method": "sft", "steps": steps, "seq_len": 64, "learning_rate": 0.01 })
-    };
+    let params = |steps: usize| json!({ "method": "sft", "steps": steps, "seq_len": 64, "learning_rate": 0.01 });
     let mut fresh = params(2);
     fresh["model"] = arch();
     let base = testing::run::<Stage>(fresh, &[("corpus", &completions(dir.path()))]).unwrap();
@@ -236,9 +234,8 @@ fn conversations_go_through_the_template_of_the_base_which_is_kept() {
     assert_eq!(adapter["target_modules"].as_array().unwrap().len(), 7);
     // The same bytes again, dropout and all.
     let again = testing::run::<Stage>(chat, &inputs).unwrap();
-    let bytes = |ran: &Ran| {
-        fs_err::read(ran.outputs["model"].join("adapter_model.safetensors")).unwrap()
-    };
+    let bytes =
+        |ran: &Ran| fs_err::read(ran.outputs["model"].join("adapter_model.safetensors")).unwrap();
     assert!(bytes(&again) == bytes(&ran));
 }
 

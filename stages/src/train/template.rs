@@ -130,9 +130,8 @@ fn names(tokenizer: &Tokenizer) -> Result<std::collections::BTreeMap<u32, String
     let parsed: Value = serde_json::from_str(&tokenizer.json()?)
         .map_err(|e| StageError::failed(format!("tokenizer.json: {e}")))?;
     let added = parsed["added_tokens"].as_array().into_iter().flatten();
-    let named = |token: &Value| {
-        Some((token["id"].as_u64()? as u32, token["content"].as_str()?.to_owned()))
-    };
+    let named =
+        |token: &Value| Some((token["id"].as_u64()? as u32, token["content"].as_str()?.to_owned()));
     Ok(added.filter_map(named).collect())
 }
 

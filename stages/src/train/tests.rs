@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::dapo::{self, Sample, Scored, World};
 use super::logps::{Group, group, numbers};
+use super::options::Dpo;
 use super::stage::Train as Stage;
 use super::steps::{Gradients, Run};
-use super::options::Dpo;
 use super::{Params, losses};
 use crate::device::{Back, Train, cpu};
 use crate::model::lora::Spec;
@@ -201,7 +201,12 @@ fn small(seed: u64) -> Llama<Train> {
 }
 
 fn adapter() -> Spec {
-    Spec { r: 4, alpha: 8.0, targets: vec!["q_proj".into(), "down_proj".into()], ..Default::default() }
+    Spec {
+        r: 4,
+        alpha: 8.0,
+        targets: vec!["q_proj".into(), "down_proj".into()],
+        ..Default::default()
+    }
 }
 
 /// Every answer is worth the share of its tokens that are 7.

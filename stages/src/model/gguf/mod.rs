@@ -25,8 +25,8 @@ pub use write::write;
 use super::config::{Config, Ids};
 use super::tokenizer::{Bpe, Tokenizer};
 use super::weights::{Bytes, Raw, Source, map};
-use names::{expert_of, model_of, name_of};
 use crate::{Result, StageError};
+use names::{expert_of, model_of, name_of};
 
 /// A value of the header.
 #[derive(Clone, Debug, PartialEq)]

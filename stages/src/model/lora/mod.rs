@@ -127,7 +127,6 @@ impl<B: Kernels> Linear<B> {
         }
         self.biased(y)
     }
-
 }
 
 impl<B: Backend> Linear<B> {
@@ -301,7 +300,9 @@ impl<B: Backend> Llama<B> {
     /// these two alone, so that a pass that is computed again has the same.
     pub fn begin(&self, step: usize, pass: usize) {
         let adapters = self.linears().filter_map(|(_, layer)| layer.adapter.as_ref());
-        adapters.filter_map(|adapter| adapter.noise.as_ref()).for_each(|noise| noise.begin(step, pass));
+        adapters
+            .filter_map(|adapter| adapter.noise.as_ref())
+            .for_each(|noise| noise.begin(step, pass));
     }
 
     fn map_layers(self, f: impl Fn(Linear<B>) -> Linear<B>) -> Llama<B> {

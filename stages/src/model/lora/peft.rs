@@ -88,12 +88,8 @@ pub fn read<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
                 false => None,
             };
             used += 2 + usize::from(m.is_some());
-            let spec = Spec {
-                r,
-                alpha: peft.lora_alpha,
-                rslora: peft.use_rslora,
-                ..Spec::default()
-            };
+            let spec =
+                Spec { r, alpha: peft.lora_alpha, rslora: peft.use_rslora, ..Spec::default() };
             layer.adapter = Some(Adapter::new(&layer.dense(), a, b, m, spec.scale()));
         }
         Ok::<_, StageError>(layer)

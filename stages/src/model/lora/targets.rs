@@ -34,10 +34,8 @@ pub fn peft<'a>(covered: &[&'a str], all: &[&'a str]) -> Vec<&'a str> {
         let count = |names: &[&str]| names.iter().filter(|name| end(name) == last).count();
         count(covered) == count(all)
     };
-    let mut out: Vec<&str> = covered
-        .iter()
-        .map(|name| if whole(end(name)) { end(name) } else { *name })
-        .collect();
+    let mut out: Vec<&str> =
+        covered.iter().map(|name| if whole(end(name)) { end(name) } else { *name }).collect();
     out.sort_unstable();
     out.dedup();
     out

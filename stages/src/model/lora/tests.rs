@@ -35,16 +35,13 @@ fn close<const D: usize>(got: Tensor<Train, D>, expected: TensorData, what: &str
 
 #[test]
 fn every_kind_of_adapter_agrees_in_value_gradient_and_merged_weight() {
-    let all: Value =
-        serde_json::from_str(include_str!("../../train/testdata/dpo.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../../train/testdata/dpo.json")).unwrap();
     let given = &all["lora"];
     let place = cpu();
     let bias: Vec<f32> = serde_json::from_value(given["bias"].clone()).unwrap();
-    for (name, scale) in [
-        ("lora_alpha4_r2", 2.0),
-        ("rslora_alpha4_r2", 8f64.sqrt()),
-        ("dora_alpha4_r2", 2.0),
-    ] {
+    for (name, scale) in
+        [("lora_alpha4_r2", 2.0), ("rslora_alpha4_r2", 8f64.sqrt()), ("dora_alpha4_r2", 2.0)]
+    {
         let case = &given["cases"][name];
         let weight = Tensor::<Train, 2>::from_data(transposed(&given["W"]), &place);
         let m = case.get("magnitude").map(|m| {
