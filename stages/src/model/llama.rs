@@ -16,7 +16,7 @@ use burn::tensor::TensorData;
 
 use super::config::Config;
 use super::kernels::{Kernels, Span};
-use super::lora::{Linear, Packed};
+use super::lora::{Linear, Nf4};
 use super::weights::Source;
 use crate::{Result, StageError};
 
@@ -520,7 +520,7 @@ impl<B: Backend> Build<'_, B> {
     }
     fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Linear<B>> {
         let values = self.source.read(&format!("{name}.weight"), &[to, from])?;
-        let packed = if self.pack { Packed::of(&values, [to, from]) } else { None };
+        let packed = if self.pack { Nf4::of(&values, [to, from]) } else { None };
         if let Some(packed) = packed {
             let bias = if bias { Some(self.vector(&format!("{name}.bias"), to)?) } else { None };
             let zero = Param::from_data([[0.0f32]], self.device).no_grad();

@@ -17,7 +17,7 @@ use burn::{Dispatch, DispatchTensor};
 
 use super::{Kernels, Span, composed, cpu, data, floats, floats_mut, tensor};
 use crate::device::{self, Train, is_cpu};
-use crate::model::lora::Packed;
+use crate::model::lora::Nf4;
 
 type Plain<const D: usize> = Tensor<Dispatch, D>;
 
@@ -153,7 +153,7 @@ impl Backward<Dispatch, 1> for CausalSoftmax {
 struct PackedMatmul;
 
 impl Backward<Dispatch, 1> for PackedMatmul {
-    type State = Packed;
+    type State = Nf4;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<2> = plain(grads.consume::<Dispatch>(&ops.node));
@@ -251,7 +251,7 @@ impl Kernels for Train {
         finish!(prep, (probs.clone(), scale, span, Some(starts.clone())), probs.clone())
     }
 
-    fn packed_matmul(x: Tensor<Self, 2>, weight: &Packed) -> Tensor<Self, 2> {
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2> {
         let x = node(x);
         let prep = PackedMatmul.prepare::<NoCheckpointing>([x.node]);
         let out = Dispatch::packed_matmul(plain(x.primitive), weight);

@@ -9,11 +9,11 @@
 //! `c` is the bias; `norm` is that of each output's weights, a constant in the backward pass (DoRA,
 //! section 4.3). The sum `W + s A B` is formed only by [`Linear::merge`]: forming it in training
 //! would cost a gradient of the shape of `W`. Weights lie `[in, out]`, as Burn's do; HF and PEFT
-//! store the transpose. For QLoRA a weight is held in 4 bits ([`Packed`]). Files are the business of
+//! store the transpose. For QLoRA a weight is held in 4 bits ([`Nf4`]). Files are the business of
 //! [`read`] and [`write`].
 
+mod nf4;
 mod noise;
-mod packed;
 mod peft;
 mod targets;
 #[cfg(test)]
@@ -29,8 +29,8 @@ use super::kernels::Kernels;
 use super::llama::Llama;
 use super::weights::uniform;
 use crate::{Result, StageError};
+pub use nf4::Nf4;
 pub use noise::Noise;
-pub use packed::Packed;
 pub use peft::{read, write};
 pub use targets::ALL_LINEAR;
 
@@ -45,7 +45,7 @@ pub struct Linear<B: Backend> {
     pub adapter: Option<Adapter<B>>,
     /// The weight in 4 bits, frozen.
     #[module(skip)]
-    pub packed: Option<Packed>,
+    pub packed: Option<Nf4>,
 }
 
 /// `s (x A) B`, and what DoRA has beside it.
@@ -156,14 +156,14 @@ impl<B: Backend> Linear<B> {
     pub fn pack(mut self) -> Linear<B> {
         let [from, to] = self.dims();
         let values = self.dense().transpose().into_data().into_vec::<f32>().unwrap_or_default();
-        if let Some(packed) = Packed::of(&values, [to, from]) {
+        if let Some(packed) = Nf4::of(&values, [to, from]) {
             self.hold(packed);
         }
         self
     }
 
     /// Takes a packed weight in place of its own.
-    pub(crate) fn hold(&mut self, packed: Packed) {
+    pub(crate) fn hold(&mut self, packed: Nf4) {
         let zero = Tensor::zeros([1, 1], &self.weight.device());
         self.weight = Param::from_tensor(zero).no_grad();
         self.packed = Some(packed);

@@ -39,7 +39,7 @@ const CODES: [f32; 16] = [
 
 /// A packed `[out, in]` matrix. Clones share the numbers.
 #[derive(Clone, Debug)]
-pub struct Packed(Arc<Held>);
+pub struct Nf4(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -50,9 +50,9 @@ struct Held {
     away: OnceLock<(Tensor<Dispatch, 1, Int>, Tensor<Dispatch, 1>)>,
 }
 
-impl Packed {
+impl Nf4 {
     /// Packs an `[out, in]` matrix. None where it is not a whole number of blocks.
-    pub fn of(values: &[f32], shape: [usize; 2]) -> Option<Packed> {
+    pub fn of(values: &[f32], shape: [usize; 2]) -> Option<Nf4> {
         if values.is_empty() || !values.len().is_multiple_of(BLOCK) {
             return None;
         }
@@ -64,7 +64,7 @@ impl Packed {
         });
         let (codes, scales): (Vec<Vec<u8>>, Vec<f32>) = blocks.unzip();
         let held = Held { shape, codes: codes.concat(), scales, away: OnceLock::new() };
-        Some(Packed(Arc::new(held)))
+        Some(Nf4(Arc::new(held)))
     }
 
     /// `[out, in]`.
@@ -93,7 +93,7 @@ impl Packed {
         }
     }
 
-    /// [`Packed::tensor`] by operations of tensors, from codes that stay on the device.
+    /// [`Nf4::tensor`] by operations of tensors, from codes that stay on the device.
     fn unpack(&self, place: &Place) -> Tensor<Dispatch, 2> {
         let held = &*self.0;
         let (words, scales) = held.away.get_or_init(|| {
@@ -139,12 +139,12 @@ mod tests {
         };
         let (input, nf4) = (numbers(&all["input"]), &all["nf4"]);
         assert_eq!(CODES.to_vec(), numbers(&nf4["codebook"]));
-        let packed = Packed::of(&input, [2, input.len() / 2]).unwrap();
+        let packed = Nf4::of(&input, [2, input.len() / 2]).unwrap();
         let hex: String = packed.0.codes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, nf4["packed_hex"].as_str().unwrap());
         assert_eq!(packed.values(), numbers(&nf4["dequant"]));
         let tensor = packed.unpack(&cpu()).into_data().into_vec::<f32>().unwrap();
         assert_eq!(tensor, packed.values());
-        assert!(Packed::of(&input[..65], [5, 13]).is_none());
+        assert!(Nf4::of(&input[..65], [5, 13]).is_none());
     }
 }
