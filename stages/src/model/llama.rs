@@ -16,7 +16,7 @@ use burn::tensor::TensorData;
 
 use super::config::Config;
 use super::kernels::{Kernels, Span};
-use super::lora::Linear;
+use super::lora::{Linear, Nf4};
 use super::weights::Source;
 use crate::{Result, StageError};
 
@@ -145,10 +145,21 @@ impl<B: Backend> Cache<B> {
 impl<B: Backend> Llama<B> {
     /// A model of the given shape with the weights of `source`, ready to be trained in full.
     pub fn build(config: &Config, source: &mut dyn Source, device: &B::Device) -> Result<Llama<B>> {
+        Llama::build_as(config, source, device, false)
+    }
+
+    /// [`Llama::build`]; with `pack` the weights of the blocks' linear layers are held in 4 bits, and
+    /// never all of them in more.
+    pub fn build_as(
+        config: &Config,
+        source: &mut dyn Source,
+        device: &B::Device,
+        pack: bool,
+    ) -> Result<Llama<B>> {
         config.check().map_err(StageError::failed)?;
         let (d, f, size) = (config.hidden_size, config.intermediate_size, config.head_size());
         let (q, kv) = (config.num_attention_heads * size, config.kv_heads() * size);
-        let mut build = Build { source, device };
+        let mut build = Build { source, device, pack };
         let embed = build.matrix("model.embed_tokens.weight", [config.vocab_size, d])?;
         let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
@@ -172,7 +183,10 @@ impl<B: Backend> Llama<B> {
         let norm = build.vector("model.norm.weight", d)?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(build.linear("lm_head", d, config.vocab_size, false)?),
+            false => {
+                build.pack = false;
+                Some(build.linear("lm_head", d, config.vocab_size, false)?)
+            }
         };
         let (cos, sin) = angles(config, device);
         Ok(Llama { embed, blocks, norm, head, cos, sin, config: config.clone() })
@@ -489,6 +503,7 @@ type Vector<B> = Param<Tensor<B, 1>>;
 struct Build<'a, B: Backend> {
     source: &'a mut dyn Source,
     device: &'a B::Device,
+    pack: bool,
 }
 
 impl<B: Backend> Build<'_, B> {
@@ -505,11 +520,18 @@ impl<B: Backend> Build<'_, B> {
     }
     fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Linear<B>> {
         let values = self.source.read(&format!("{name}.weight"), &[to, from])?;
+        let packed = if self.pack { Nf4::of(&values, [to, from]) } else { None };
+        if let Some(packed) = packed {
+            let bias = if bias { Some(self.vector(&format!("{name}.bias"), to)?) } else { None };
+            let zero = Param::from_data([[0.0f32]], self.device).no_grad();
+            return Ok(Linear { weight: zero, bias, adapter: None, packed: Some(packed) });
+        }
         let values = TensorData::new(super::weights::transpose(&values, to, from), [from, to]);
         let bias = match bias {
             true => Some(self.vector(&format!("{name}.bias"), to)?),
             false => None,
         };
-        Ok(Linear { weight: Param::from_data(values, self.device), bias, adapter: None })
+        let weight = Param::from_data(values, self.device);
+        Ok(Linear { weight, bias, adapter: None, packed: None })
     }
 }

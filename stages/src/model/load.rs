@@ -21,6 +21,20 @@ pub fn load<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result
 
 /// [`load`] from the files of a folder.
 pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Loaded<B>> {
+    load_as(folder, device, false)
+}
+
+/// [`load`] with the base in 4 bits, for QLoRA: never all of it in more, but where it has an adapter
+/// of its own to be merged first.
+pub fn load_packed<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
+    let folder = Folder::of_port(ctx, port);
+    let whole = folder.get("adapter_config.json").is_none();
+    let loaded = load_as(&folder, device, whole)?;
+    let model = if whole { loaded.model } else { loaded.model.merge().pack() };
+    Ok(Loaded { model, ..loaded })
+}
+
+fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Result<Loaded<B>> {
     let gguf = match folder.iter().find(|(name, _)| name.ends_with(".gguf")) {
         Some((_, path)) => Some(Gguf::open(path)?),
         None => None,
@@ -38,8 +52,11 @@ pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Lo
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
     };
     let model = match &gguf {
-        Some(gguf) => Llama::build(&config, &mut gguf.source(&config), device)?,
-        None => Llama::build(&config, &mut weights::Tensors::open_model(folder)?, device)?,
+        Some(gguf) => Llama::build_as(&config, &mut gguf.source(&config), device, pack)?,
+        None => {
+            let mut tensors = weights::Tensors::open_model(folder)?;
+            Llama::build_as(&config, &mut tensors, device, pack)?
+        }
     };
     Ok(Loaded { model: adapt(model, folder)?, tokenizer })
 }

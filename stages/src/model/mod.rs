@@ -37,6 +37,6 @@ pub use kernels::{Kernels, Span};
 #[cfg(feature = "models")]
 pub use llama::{Cache, Frame, Llama, Packed};
 #[cfg(feature = "models")]
-pub use load::{Loaded, load, load_folder};
+pub use load::{Loaded, load, load_folder, load_packed};
 pub use tokenizer::Tokenizer;
 pub use weights::{Folder, Normal, Source};

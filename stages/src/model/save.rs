@@ -40,7 +40,7 @@ pub fn tensors<B: Backend>(model: &Llama<B>) -> Result<Vec<Named>> {
     }
     let head = model.head.iter().map(|head| ("lm_head".to_owned(), head));
     for (name, layer) in model.linears().chain(head) {
-        out.push(Named::of(format!("{name}.weight"), layer.weight.val().transpose())?);
+        out.push(Named::of(format!("{name}.weight"), layer.dense().transpose())?);
         if let Some(bias) = &layer.bias {
             out.push(Named::of(format!("{name}.bias"), bias.val())?);
         }

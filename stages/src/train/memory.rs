@@ -26,13 +26,13 @@ pub struct Need {
 
 impl Need {
     /// Of `trained` weights of a model, with `rows` sequences of `len` tokens at once; `best` where
-    /// the best weights are kept beside, `again` where blocks are computed again.
+    /// the best weights are kept beside, `again` where blocks are computed again, `packed` where the
+    /// base is held in 4 bits.
     pub fn of(
         config: &Config,
         trained: usize,
         [rows, len]: [usize; 2],
-        best: bool,
-        again: bool,
+        [best, again, packed]: [bool; 3],
     ) -> Need {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (heads, size) = (config.num_attention_heads, config.head_size());
@@ -44,8 +44,12 @@ impl Need {
         let blocks = config.num_hidden_layers;
         let kept = if again { blocks * d + token } else { blocks * token };
         let all = rows * len * (kept + 2 * config.vocab_size);
+        let linear = blocks * (2 * d * q + 2 * d * kv + 3 * d * f);
+        let whole = config.parameters() * F32;
+        // Four bits, and a scale for each 64; one layer at a time is unpacked.
+        let held = whole - linear * F32 + linear * 9 / 16 + d * f * F32;
         Need {
-            weights: config.parameters() * F32,
+            weights: if packed { held.min(whole) } else { whole },
             optimizer: trained * F32 * (3 + usize::from(best)),
             activations: all * F32,
         }
@@ -91,8 +95,11 @@ pub fn check(ctx: &Context, params: &Params, config: &Config, trained: usize) ->
         config,
         trained,
         [rows, len],
-        params.eval_every.is_some(),
-        params.gradient_checkpointing,
+        [
+            params.eval_every.is_some(),
+            params.gradient_checkpointing,
+            params.lora.as_ref().is_some_and(|lora| lora.qlora),
+        ],
     );
     ctx.metric("memory_estimate_mib", (need.total() >> 20) as f64);
     fits(&need, room(ctx.device()), ctx.device())
@@ -131,13 +138,15 @@ mod tests {
         let all = config.parameters();
         assert!((7_500_000_000..7_700_000_000).contains(&all));
         let (full, lora) = (
-            Need::of(&config, all, [1, 2048], false, false),
-            Need::of(&config, 40_000_000, [1, 2048], false, false),
+            Need::of(&config, all, [1, 2048], [false; 3]),
+            Need::of(&config, 40_000_000, [1, 2048], [false; 3]),
         );
-        let again = Need::of(&config, all, [1, 2048], true, true);
+        let again = Need::of(&config, all, [1, 2048], [true, true, false]);
         assert!(again.optimizer == 16 * all && 4 * again.activations < full.activations);
         assert_eq!(full.weights, 4 * all);
         assert!(full.optimizer == 12 * all && lora.optimizer == 480_000_000);
+        let packed = Need::of(&config, 40_000_000, [1, 2048], [false, true, true]);
+        assert!(packed.weights < 9 << 30, "{packed}");
         let room = Some(80 << 30);
         fits(&lora, room, Device::Cuda).unwrap();
         let e = fits(&full, room, Device::Cuda).unwrap_err();

@@ -47,6 +47,10 @@ pub struct Lora {
     /// 2402.09353). A little slower, often better at low ranks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dora: bool,
+    /// Hold the frozen base in 4 bits (QLoRA, arXiv 2305.14314: NF4 in blocks of 64), an eighth of
+    /// its memory. The model that is written is this base and the adapter on it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub qlora: bool,
     /// Share of the adapter's input that is left out in training. 0 for `dapo`, whose
     /// probabilities must be those of sampling.
     #[serde(skip_serializing_if = "none")]
@@ -69,6 +73,7 @@ impl Default for Lora {
             targets: TARGETS.map(String::from).into(),
             rslora: false,
             dora: false,
+            qlora: false,
             dropout: 0.0,
         }
     }

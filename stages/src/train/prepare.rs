@@ -50,7 +50,10 @@ impl Start {
             return Err(StageError::failed("both `base` and `model` are given")
                 .hint("`model` describes a new model: remove it, or remove `base` from `from`"));
         }
-        let loaded = model::load::<Train>(ctx, "base", place)?;
+        let loaded = match params.lora.as_ref().is_some_and(|lora| lora.qlora) {
+            true => model::load_packed::<Train>(ctx, "base", place)?,
+            false => model::load::<Train>(ctx, "base", place)?,
+        };
         let template = Template::of(&Folder::of_port(ctx, "base"), &loaded.tokenizer)?;
         Start::new(loaded.model.merge(), loaded.tokenizer, template, ctx, params, place)
     }
@@ -153,7 +156,7 @@ impl Source for Fresh {
 }
 
 fn spec(lora: &Lora) -> Spec {
-    let Lora { r, alpha, targets, rslora, dora, dropout } = lora.clone();
+    let Lora { r, alpha, targets, rslora, dora, dropout, qlora: _ } = lora.clone();
     Spec { r, alpha, targets, rslora, dora, dropout }
 }
 

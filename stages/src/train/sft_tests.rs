@@ -245,6 +245,40 @@ fn conversations_go_through_the_template_of_the_base_which_is_kept() {
 }
 
 #[test]
+fn a_base_in_four_bits_is_trained_on_and_written_as_it_was_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = completions(dir.path());
+    let mut params = json!({ "method": "sft", "steps": 30, "seq_len": 64, "learning_rate": 0.01 });
+    let mut fresh = params.clone();
+    fresh["model"] = arch();
+    let base = testing::run::<Stage>(fresh, &[("corpus", &file)]).unwrap();
+    params["lora"] = json!({ "qlora": true });
+    assert!(testing::run::<Stage>(params.clone(), &[("corpus", &file)]).is_err());
+    let load = |ran: &Ran| {
+        let folder = crate::model::Folder::of_dir(&ran.outputs["model"]).unwrap();
+        crate::model::load_folder::<Back>(&folder, &cpu()).unwrap().model
+    };
+    let inputs = [("corpus", file.as_path()), ("base", base.outputs["model"].as_path())];
+    let ran = testing::run::<Stage>(params.clone(), &inputs).unwrap();
+    let loss = logged(&ran, "loss");
+    assert!(loss[29] < loss[0], "{loss:?}");
+    // Its written base is the 4-bit one, and the loss of the files is that of the training.
+    let (held, written) = (load(&base).pack(), load(&ran).without_adapter());
+    let tokens = [5, 17, 33, 2, 9];
+    let logits = |model: &Llama<Back>| {
+        model.forward(&tokens, 1).unwrap().into_data().into_vec::<f32>().unwrap()
+    };
+    for (a, b) in logits(&held).iter().zip(logits(&written)) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+    assert!(logits(&held) != logits(&load(&base)));
+    // An adapter of its own is merged before the base is packed.
+    let again = [("corpus", file.as_path()), ("base", ran.outputs["model"].as_path())];
+    let start = logged(&testing::run::<Stage>(params, &again).unwrap(), "loss")[0];
+    assert!(start < loss[0], "{start} {loss:?}");
+}
+
+#[test]
 fn validation_on_the_way_keeps_the_best_and_stops_early() {
     let dir = tempfile::tempdir().unwrap();
     // What is held out is unlike the rest: learning the rest makes it worse.

@@ -8,7 +8,7 @@ use super::prepare::{self, Ended, Start};
 use super::steps::Run;
 use super::{dapo, dpo, records, sft};
 use crate::device::{self, is_cpu};
-use crate::{Context, Format, Invalid, Port, Result, Stage};
+use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 
 /// See the module.
 pub struct Train;
@@ -64,6 +64,10 @@ impl Stage for Train {
             Method::Sft => {
                 let path = ctx.file("corpus")?;
                 let corpus = records::read(path)?;
+                if !ctx.has("base") && params.lora.as_ref().is_some_and(|lora| lora.qlora) {
+                    return Err(StageError::failed("`lora.qlora` without a `base` to hold")
+                        .hint("feed a model to `base`"));
+                }
                 let start = match ctx.has("base") {
                     true => Start::base(ctx, params, &place)?,
                     false => Start::fresh(ctx, params, &corpus, &place)?,

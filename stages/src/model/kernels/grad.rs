@@ -17,6 +17,7 @@ use burn::{Dispatch, DispatchTensor};
 
 use super::{Kernels, Span, composed, cpu, data, floats, floats_mut, tensor};
 use crate::device::{self, Train, is_cpu};
+use crate::model::lora::Nf4;
 
 type Plain<const D: usize> = Tensor<Dispatch, D>;
 
@@ -149,6 +150,20 @@ impl Backward<Dispatch, 1> for CausalSoftmax {
 }
 
 #[derive(Debug)]
+struct PackedMatmul;
+
+impl Backward<Dispatch, 1> for PackedMatmul {
+    type State = Nf4;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad: Plain<2> = plain(grads.consume::<Dispatch>(&ops.node));
+        let weight = ops.state.tensor(&grad.device());
+        let [x] = ops.parents.map(|p| p.map(|p| p.id));
+        give(grads, x, grad.matmul(weight));
+    }
+}
+
+#[derive(Debug)]
 struct LogProbs;
 
 #[derive(Clone, Debug)]
@@ -234,6 +249,13 @@ impl Kernels for Train {
         let prep = CausalSoftmax.prepare::<NoCheckpointing>([scores.node]);
         let probs = Dispatch::packed_softmax(plain(scores.primitive), scale, span, starts);
         finish!(prep, (probs.clone(), scale, span, Some(starts.clone())), probs.clone())
+    }
+
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2> {
+        let x = node(x);
+        let prep = PackedMatmul.prepare::<NoCheckpointing>([x.node]);
+        let out = Dispatch::packed_matmul(plain(x.primitive), weight);
+        finish!(prep, weight.clone(), out)
     }
 
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {

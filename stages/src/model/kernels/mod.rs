@@ -17,6 +17,7 @@ use burn::Dispatch;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
+use super::lora::Nf4;
 use crate::device::{self, is_cpu};
 
 /// Where a row of queries stands: `batch` sequences of `len` tokens, the first at position `start`.
@@ -57,6 +58,8 @@ pub trait Kernels: Backend {
         span: Span,
         starts: &Arc<[u32]>,
     ) -> Tensor<Self, 4>;
+    /// `x W` with a frozen weight in 4 bits: `[n, in]` to `[n, out]`.
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2>;
     /// `log softmax(logits / temperature)[target]` of each row of `[n, v]`. Every target is below
     /// `v`, and there are `n` of them.
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1>;
@@ -109,6 +112,11 @@ impl Kernels for Dispatch {
         starts: &Arc<[u32]>,
     ) -> Tensor<Self, 4> {
         softmax(scores, scale, span, Some(starts))
+    }
+
+    fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2> {
+        let weight = weight.tensor(&x.device());
+        x.matmul(weight.transpose())
     }
 
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {

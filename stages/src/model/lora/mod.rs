@@ -9,8 +9,10 @@
 //! `c` is the bias; `norm` is that of each output's weights, a constant in the backward pass (DoRA,
 //! section 4.3). The sum `W + s A B` is formed only by [`Linear::merge`]: forming it in training
 //! would cost a gradient of the shape of `W`. Weights lie `[in, out]`, as Burn's do; HF and PEFT
-//! store the transpose. Files are the business of [`read`] and [`write()`].
+//! store the transpose. For QLoRA a weight is held in 4 bits ([`Nf4`]). Files are the business of
+//! [`read`] and [`write()`].
 
+mod nf4;
 mod noise;
 mod peft;
 mod targets;
@@ -23,9 +25,11 @@ use burn::tensor::TensorData;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::kernels::Kernels;
 use super::llama::Llama;
 use super::weights::uniform;
 use crate::{Result, StageError};
+pub use nf4::Nf4;
 pub use noise::Noise;
 pub use peft::{read, write};
 pub use targets::ALL_LINEAR;
@@ -33,12 +37,15 @@ pub use targets::ALL_LINEAR;
 /// `x W + c`, perhaps with an adapter.
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
-    /// `[in, out]`.
+    /// `[in, out]`; a single zero where the weight is packed.
     pub weight: Param<Tensor<B, 2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<B, 1>>>,
     /// The adapter.
     pub adapter: Option<Adapter<B>>,
+    /// The weight in 4 bits, frozen.
+    #[module(skip)]
+    pub packed: Option<Nf4>,
 }
 
 /// `s (x A) B`, and what DoRA has beside it.
@@ -98,10 +105,13 @@ fn column_squares<B: Backend>(weight: Tensor<B, 2>) -> Tensor<B, 1> {
     weight.square().sum_dim(0).reshape([out])
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Kernels> Linear<B> {
     /// `[n, in]` to `[n, out]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let mut y = x.clone().matmul(self.weight.val());
+        let mut y = match &self.packed {
+            Some(packed) => B::packed_matmul(x.clone(), packed),
+            None => x.clone().matmul(self.weight.val()),
+        };
         if let Some(adapter) = &self.adapter {
             let x = match &adapter.noise {
                 Some(noise) if B::ad_enabled(&x.device()) => noise.drop(x),
@@ -109,13 +119,54 @@ impl<B: Backend> Linear<B> {
             };
             let low = x.matmul(adapter.a.val()) * adapter.scale;
             if let (Some(m), Some(squares)) = (&adapter.magnitude, &adapter.squares) {
-                let norms = adapter.norms(self.weight.val(), squares.clone());
+                let norms = adapter.norms(self.dense(), squares.clone());
                 y = (y + low.matmul(adapter.b.val())) * (m.val() / norms).unsqueeze();
                 return self.biased(y);
             }
             return self.biased(y) + low.matmul(adapter.b.val());
         }
         self.biased(y)
+    }
+}
+
+impl<B: Backend> Linear<B> {
+    /// Inputs and outputs.
+    pub fn dims(&self) -> [usize; 2] {
+        match &self.packed {
+            Some(packed) => {
+                let [to, from] = packed.shape();
+                [from, to]
+            }
+            None => self.weight.dims(),
+        }
+    }
+
+    /// The weight, `[in, out]`, whether packed or not.
+    pub fn dense(&self) -> Tensor<B, 2> {
+        match &self.packed {
+            Some(packed) => {
+                let values = TensorData::new(packed.values(), packed.shape());
+                Tensor::from_data(values, &self.weight.device()).transpose()
+            }
+            None => self.weight.val(),
+        }
+    }
+
+    /// The same layer with its weight in 4 bits, where its size allows.
+    pub fn pack(mut self) -> Linear<B> {
+        let [from, to] = self.dims();
+        let values = self.dense().transpose().into_data().into_vec::<f32>().unwrap_or_default();
+        if let Some(packed) = Nf4::of(&values, [to, from]) {
+            self.hold(packed);
+        }
+        self
+    }
+
+    /// Takes a packed weight in place of its own.
+    pub(crate) fn hold(&mut self, packed: Nf4) {
+        let zero = Tensor::zeros([1, 1], &self.weight.device());
+        self.weight = Param::from_tensor(zero).no_grad();
+        self.packed = Some(packed);
     }
 
     fn biased(&self, y: Tensor<B, 2>) -> Tensor<B, 2> {
@@ -129,6 +180,10 @@ impl<B: Backend> Linear<B> {
     pub fn merge(mut self) -> Linear<B> {
         if let Some(adapter) = self.adapter.take() {
             let product = (adapter.a.val() * adapter.scale).matmul(adapter.b.val());
+            if self.packed.is_some() {
+                self.weight = Param::from_tensor(self.dense());
+                self.packed = None;
+            }
             self.weight = self.weight.map(|weight| {
                 let sum = (weight + product).detach();
                 match adapter.magnitude {
@@ -200,14 +255,14 @@ impl<B: Backend> Llama<B> {
         let noise = (spec.dropout > 0.0).then(|| Noise::new(spec.dropout, seed));
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         self.no_grad().map_linears(|name, mut layer| {
-            let [from, to] = layer.weight.dims();
+            let [from, to] = layer.dims();
             if targets::covers(&spec.targets, name) {
                 let bound = 1.0 / (from as f64).sqrt();
                 let a =
                     (0..from * spec.r).map(|_| ((2.0 * uniform(&mut rng) - 1.0) * bound) as f32);
                 let a = TensorData::new(a.collect::<Vec<_>>(), [from, spec.r]);
                 let b = TensorData::new(vec![0.0f32; spec.r * to], [spec.r, to]);
-                let weight = layer.weight.val();
+                let weight = layer.dense();
                 let m = spec.dora.then(|| column_squares(weight.clone()).sqrt().into_data());
                 let mut adapter = Adapter::new(&weight, a, b, m, spec.scale());
                 adapter.noise = noise.as_ref().map(|noise| noise.of(name));
@@ -228,6 +283,12 @@ impl<B: Backend> Llama<B> {
             true => self.map_layers(Linear::merge).map(&mut Thaw),
             false => self,
         }
+    }
+
+    /// The same model with the weights of its blocks' linear layers in 4 bits, frozen: the base of a
+    /// QLoRA.
+    pub fn pack(self) -> Llama<B> {
+        self.map_layers(Linear::pack)
     }
 
     /// True where a layer has an adapter.

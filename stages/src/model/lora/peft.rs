@@ -77,7 +77,7 @@ pub fn read<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
     let mut tensors = Tensors::open(weights)?;
     let mut used = 0;
     let model = model.no_grad().map_linears(|name, mut layer| {
-        let [from, to] = layer.weight.dims();
+        let [from, to] = layer.dims();
         let rank = tensors.shape(&key(name, "A")).and_then(|shape| shape.first().copied());
         if let Some(r) = rank {
             let a = transpose(&tensors.read(&key(name, "A"), &[r, from])?, r, from);
@@ -90,7 +90,7 @@ pub fn read<B: Backend>(model: Llama<B>, folder: &Folder) -> Result<Llama<B>> {
             used += 2 + usize::from(m.is_some());
             let spec =
                 Spec { r, alpha: peft.lora_alpha, rslora: peft.use_rslora, ..Spec::default() };
-            layer.adapter = Some(Adapter::new(&layer.weight.val(), a, b, m, spec.scale()));
+            layer.adapter = Some(Adapter::new(&layer.dense(), a, b, m, spec.scale()));
         }
         Ok::<_, StageError>(layer)
     })?;

@@ -53,6 +53,7 @@ fn every_kind_of_adapter_agrees_in_value_gradient_and_merged_weight() {
             adapter: Some(Adapter::new(&weight, a, b, m, scale)),
             weight: Param::from_tensor(weight).no_grad(),
             bias: Some(Param::from_data(bias.as_slice(), &place)),
+            packed: None,
         };
         let x = Tensor::<Train, 2>::from_data(matrix(&given["X"]), &place);
         let y = layer.forward(x.clone());
