@@ -16,6 +16,7 @@ pub mod encode;
 pub mod evaluate;
 pub mod extract;
 pub mod featurize;
+pub mod forecast;
 mod format;
 #[cfg(feature = "lm")]
 pub mod infer;

@@ -1,0 +1,3 @@
+//! Forecast models on the features and splits of `featurize`.
+
+pub mod series;
