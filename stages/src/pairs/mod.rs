@@ -42,6 +42,11 @@
 //! `sizes`, `hold` and `cancel` widen what is compared. They mean something beside an account: port
 //! `account` says what is held and what rests at each date, and the outcome of a pair keeps both.
 //!
+//! Other trainers read `pairs.jsonl` as it is. TRL's `DPOTrainer` takes `prompt`, `chosen` and
+//! `rejected`; Axolotl the same, as `type: { field_prompt: prompt }` of a dataset with `rl: dpo`;
+//! LLaMA-Factory by an entry of `dataset_info.json`: `{"ranking": true, "columns": {"prompt":
+//! "prompt", "chosen": "chosen", "rejected": "rejected"}}`.
+//!
 //! Each pair has a `rationale` ([`rationale`]): a sentence for people, made of the score's terms. It
 //! knows what followed. It is never part of the prompt or the completions, and must not become one.
 

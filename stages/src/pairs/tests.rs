@@ -46,6 +46,22 @@ fn action(completion: &str) -> Action {
     Action::parse(completion.strip_prefix(' ').unwrap()).unwrap()
 }
 
+/// Opt-in: `QUANTMILL_TEST_TRL` names a Python with TRL, and perhaps Axolotl.
+#[test]
+fn trl_trains_on_what_is_written() {
+    let Some(python) = std::env::var_os("QUANTMILL_TEST_TRL") else { return };
+    let inputs = inputs();
+    let ran = run(json!({}), &inputs.features, &inputs.prompts).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pairs/testdata/peers.py");
+    let file = inputs.dir.path().join("pairs.jsonl");
+    fs_err::copy(&ran.outputs["pairs"], &file).unwrap();
+    let mut peer = std::process::Command::new(python);
+    let loaded = peer.arg(script).arg(&file).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    let said = String::from_utf8_lossy(&loaded.stdout);
+    assert!(said.contains("TRL: loss"), "{said}");
+}
+
 #[test]
 fn what_is_written_scores_the_same_when_read() {
     let inputs = inputs();

@@ -17,7 +17,7 @@ use super::records::{Body, Record};
 use super::samples::{Sample as Tokens, Samples, Window};
 use super::sft::Source as Windowed;
 use super::template::{Part, Template};
-use super::{curve, events, memory};
+use super::{curve, events, memory, template};
 use crate::device::{Back, Place, Train};
 use crate::model::lora::{self, Spec};
 use crate::model::{self, Config, Folder, Llama, Normal, Source, Tokenizer, save};
@@ -387,6 +387,10 @@ pub fn save(ended: &Ended, params: &Params, rows: &[Row], ctx: &Context) -> Resu
         if let Some(path) = ctx.member("base", name) {
             fs_err::write(folder.join(name), fs_err::read(path)?)?;
         }
+    }
+    if !folder.join("tokenizer_config.json").exists() {
+        let settings = template::settings(&ended.tokenizer, model.config.max_position_embeddings)?;
+        fs_err::write(folder.join("tokenizer_config.json"), settings)?;
     }
     ended.tokenizer.write(folder)?;
     save::save(&model, folder)?;

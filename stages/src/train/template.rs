@@ -126,6 +126,26 @@ fn text(folder: &Folder, config: &Value) -> Result<Option<String>> {
 }
 
 /// The added tokens of a tokenizer.
+/// A `tokenizer_config.json` with what transformers cannot read off `tokenizer.json`: which tokens
+/// begin, end and pad a text. Without it TRL and others stop for want of a padding token.
+///
+/// # Errors
+/// The tokenizer cannot be written as JSON.
+pub fn settings(tokenizer: &Tokenizer, context: usize) -> Result<String> {
+    let names = names(tokenizer)?;
+    let name = |id: Option<u32>| id.and_then(|id| names.get(&id)).cloned();
+    let end = name(tokenizer.eos().first().copied());
+    let config = serde_json::json!({
+        "bos_token": name(tokenizer.bos()),
+        "clean_up_tokenization_spaces": false,
+        "eos_token": end,
+        "model_max_length": context,
+        "pad_token": end,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    });
+    Ok(format!("{config:#}\n"))
+}
+
 fn names(tokenizer: &Tokenizer) -> Result<std::collections::BTreeMap<u32, String>> {
     let parsed: Value = serde_json::from_str(&tokenizer.json()?)
         .map_err(|e| StageError::failed(format!("tokenizer.json: {e}")))?;
