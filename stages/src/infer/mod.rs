@@ -15,6 +15,7 @@ mod engine;
 mod experts;
 mod files;
 mod forward;
+mod importance;
 mod kernels;
 mod matrix;
 mod perplexity;

@@ -1,13 +1,16 @@
 //! `quantize`: a trained model in fewer bits, ready for llama.cpp and its kin, and for this program.
 //!
 //! The adapter, if there is one, is merged into the weights first. Matrices are packed by `method`,
-//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml. The folder holds `model.gguf` with shape,
+//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml, or
+//! with `importance` those that keep the errors where the model looks least. The folder holds `model.gguf` with shape,
 //! tokenizer, chat template and end tokens in it, and HF's files beside it, so that it is a model to
 //! the other stages too. A tensor is read, packed and written at a time. It works on the CPU and
 //! knows no Burn.
 
 mod measure;
 mod params;
+
+use std::collections::BTreeMap;
 
 use crate::model::adapter::Merged;
 use crate::model::gguf::{self, Entry, Gguf, Packing};
@@ -40,8 +43,12 @@ impl Stage for Quantize {
 
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("model", Format::Model), Port::optional("text", Format::Chunks)]
+    fn inputs(params: &Params) -> Vec<Port> {
+        let text = match params.importance {
+            Some(_) => Port::input("text", Format::Chunks),
+            None => Port::optional("text", Format::Chunks),
+        };
+        vec![Port::input("model", Format::Model), text]
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -60,7 +67,13 @@ impl Stage for Quantize {
             ctx.warn("the model names no token that ends a text: generation will not stop");
         }
         let tally = match params.format {
-            Container::Gguf => gguf(params, ctx, &given)?,
+            Container::Gguf => {
+                let importance = match &params.importance {
+                    Some(wanted) => measure::importance(ctx, &folder, params, wanted.tokens)?,
+                    None => BTreeMap::new(),
+                };
+                gguf(params, ctx, &given, &importance)?
+            }
             Container::Safetensors => safetensors(params, ctx, &given)?,
         };
         given.config.write(out)?;
@@ -165,7 +178,13 @@ impl Tally {
     }
 }
 
-fn gguf(params: &Params, ctx: &Context, given: &Given) -> Result<Tally> {
+/// `model.gguf`. `importance`: what errors count, by column, of the tensors that it names.
+fn gguf(
+    params: &Params,
+    ctx: &Context,
+    given: &Given,
+    importance: &BTreeMap<String, Vec<f32>>,
+) -> Result<Tally> {
     let entries = entries(params, &given.config);
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     let mut source = given.weights(&names)?;
@@ -176,7 +195,7 @@ fn gguf(params: &Params, ctx: &Context, given: &Given) -> Result<Tally> {
         ctx.progress(done, entries.len() as u64, "tensors", entry.name.as_str())?;
         done += 1;
         let values = source.read(&entry.name, &entry.shape)?;
-        let packed = entry.packing.pack(&values, None);
+        let packed = entry.packing.pack(&values, importance.get(&entry.name).map(Vec::as_slice));
         tally.add(&values, entry.packing, &packed);
         Ok(packed)
     })?;
