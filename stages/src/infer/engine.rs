@@ -203,10 +203,7 @@ impl Engine {
             && head.packing() == Packing::F32
             && blocks.iter().all(|block| block.q.packing() == Packing::F32);
         let half = config.head_size() / 2;
-        let factors = files.rope_factors().unwrap_or_else(|| config.rope_factors());
-        if factors.len() != half || factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
-            return Err(StageError::failed("the factors of the rotary angles are not usable"));
-        }
+        let factors = files.rope_factors(&config)?.unwrap_or_else(|| config.rope_factors());
         let frequency = |j: usize| {
             let plain = (1.0 / config.rope_theta.powf(j as f64 / half as f64)) as f32;
             plain / factors[j]

@@ -113,6 +113,9 @@ impl Given<'_> {
             (Some(file), None) => file.config()?,
             _ => Config::read(folder.need("config.json")?)?,
         };
+        if let Some(file) = &file {
+            file.check_angles(&config)?;
+        }
         let tokenizer = match (&file, folder.get("tokenizer.json")) {
             (Some(file), None) => file.tokenizer(&config)?,
             _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
