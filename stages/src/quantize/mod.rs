@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::model::adapter::Merged;
 use crate::model::gguf::{self, Entry, Gguf, Packing};
-use crate::model::weights::{self, Named, Tensors};
+use crate::model::weights::{self, Named, Raw, Tensors};
 use crate::model::{Config, Folder, Source, Tokenizer, layout};
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 
@@ -36,9 +36,11 @@ const BESIDE: [&str; 5] = [
     "added_tokens.json",
 ];
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 impl Stage for Quantize {
     const NAME: &'static str = "quantize";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "pack a model's weights in 4 bits, as GGUF";
 
     type Params = Params;
@@ -127,9 +129,27 @@ impl Given<'_> {
     /// Its weights, the adapter added in.
     fn weights(&self, names: &[String]) -> Result<Box<dyn Source + '_>> {
         Ok(match &self.file {
-            Some(file) => Box::new(Merged::open(file.source(&self.config), self.folder, names)?),
-            None => Box::new(Merged::open(Tensors::open_model(self.folder)?, self.folder, names)?),
+            Some(file) => {
+                self.check_vocabulary(&file.raw(EMBEDDING)?)?;
+                Box::new(Merged::open(file.source(&self.config), self.folder, names)?)
+            }
+            None => {
+                let tensors = Tensors::open_model(self.folder)?;
+                self.check_vocabulary(&tensors.raw(EMBEDDING)?)?;
+                Box::new(Merged::open(tensors, self.folder, names)?)
+            }
         })
+    }
+
+    /// The tokens that the shape claims are there: the header of a GGUF file names every one.
+    fn check_vocabulary(&self, table: &Raw) -> Result<()> {
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        if table.shape != shape {
+            let message = format!("the embedding is {:?}, not {shape:?}", table.shape);
+            return Err(StageError::failed(message)
+                .hint("config.json and the weights must be of the same model"));
+        }
+        Ok(())
     }
 }
 
