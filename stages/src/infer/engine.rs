@@ -228,6 +228,13 @@ impl Engine {
         })
     }
 
+    /// The same, with the instructions that processors without AVX-512 have: it then gives their bits.
+    pub fn without_avx512(mut self) -> Engine {
+        self.isa = Isa::without_avx512();
+        self.about.instructions = self.isa.name();
+        self
+    }
+
     /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
