@@ -3,7 +3,8 @@
 //!
 //! Prompts of 200 and 512 tokens, 64 tokens of decoding after 200, a decision (200 new tokens after
 //! a cached prefix of 100, then 8 tokens out) and the first token of a fresh process, on two
-//! threads (`--threads N`). Each is the least of five rounds (`--rounds N`).
+//! threads (`--threads N`). Each is the least of five rounds (`--rounds N`). `--avx2` leaves AVX-512 alone,
+//! which wheels of llama.cpp do not have.
 //!
 //! `--peer PYTHON` names an interpreter that imports xllamacpp, and runs llama.cpp in the same
 //! rounds, ours and theirs by turns, so that what else the machine does meets both. Ratios are
@@ -28,10 +29,12 @@ fn main() {
     let Some(model) = args.iter().find(|arg| arg.ends_with(".gguf")) else {
         return eprintln!("skipped: name a GGUF file after `--`");
     };
+    let avx2 = args.iter().any(|arg| arg == "--avx2");
     let (threads, rounds) = (number("--threads", 2), number("--rounds", 5));
     let open = || {
         let options = Options { threads: Some(threads), context: None };
-        Engine::open(Path::new(model), options).unwrap()
+        let engine = Engine::open(Path::new(model), options).unwrap();
+        if avx2 { engine.without_avx512() } else { engine }
     };
     if args.iter().any(|arg| arg == "--first") {
         let engine = open();
@@ -85,7 +88,9 @@ fn main() {
         let start = Instant::now();
         let exe = std::env::current_exe().unwrap();
         let threads = threads.to_string();
-        let child = Command::new(exe).args([model, "--first", "--threads", &threads]).output();
+        let mut child = Command::new(exe);
+        child.args([model, "--first", "--threads", &threads]);
+        let child = child.args(avx2.then_some("--avx2")).output();
         assert_eq!(String::from_utf8_lossy(&child.unwrap().stdout), "\" Paris\"\n");
         first = first.min(start.elapsed().as_secs_f64());
     }

@@ -2,9 +2,8 @@
 
 use super::engine::{Block, Ffn};
 use super::matrix::{Adapter, Matrix};
-use crate::model::adapter::Settings;
+use crate::model::adapter::Peft;
 use crate::model::gguf::reorder;
-use crate::model::weights::{Source, Tensors};
 use crate::model::{Config, Folder};
 use crate::{Result, StageError};
 
@@ -16,42 +15,31 @@ pub(super) fn apply(
     interleaved: bool,
     blocks: &mut [Block],
 ) -> Result<()> {
-    let Some(path) = folder.get("adapter_config.json") else { return Ok(()) };
-    let peft = Settings::read(path)?;
-    if peft.use_dora {
+    let Some(mut peft) = Peft::open(folder)? else { return Ok(()) };
+    if peft.settings.use_dora {
+        let path = folder.need("adapter_config.json")?;
         return Err(StageError::bad(path, "`use_dora` cannot be run as a low-rank product")
             .hint("merge the adapter where it was trained, or by `quantize`"));
     }
-    let weights = folder.need("adapter_model.safetensors")?;
-    let mut tensors = Tensors::open(weights)?;
-    let mut used = 0;
+    let mut layers = Vec::new();
     for (i, block) in blocks.iter_mut().enumerate() {
         for (name, matrix, heads) in linears(block, config) {
-            let key = |part| format!("base_model.model.model.layers.{i}.{name}.lora_{part}.weight");
-            let rank = tensors.shape(&key("A")).and_then(|shape| shape.first().copied());
-            let Some(r) = rank else { continue };
-            if r == 0 || r > 4096 {
-                return Err(StageError::bad(weights, format!("a rank of {r}")));
-            }
-            let a = tensors.read(&key("A"), &[r, matrix.columns])?;
-            let mut b = tensors.read(&key("B"), &[matrix.rows, r])?;
+            let layer = format!("model.layers.{i}.{name}");
+            let factors = peft.factors(&layer, matrix.columns, matrix.rows)?;
+            layers.push(layer);
+            let Some(mut factors) = factors else { continue };
             if let (true, Some(heads)) = (interleaved, heads) {
-                b = reorder(&b, heads, matrix.rows, false);
+                factors.b = reorder(&factors.b, heads, matrix.rows, false);
             }
-            let scale = peft.scale(r);
-            b.iter_mut().for_each(|b| *b *= scale as f32);
+            let (rank, scale) = (factors.rank, peft.settings.scale(factors.rank));
+            factors.b.iter_mut().for_each(|b| *b *= scale as f32);
             matrix.adapter = Some(Adapter {
-                a: Box::new(Matrix::of_floats(&a, r, matrix.columns)),
-                b: Box::new(Matrix::of_floats(&b, matrix.rows, r)),
+                a: Box::new(Matrix::of_floats(&factors.a, rank, matrix.columns)),
+                b: Box::new(Matrix::of_floats(&factors.b, matrix.rows, rank)),
             });
-            used += 2;
         }
     }
-    if used != tensors.names().len() {
-        return Err(StageError::bad(weights, "it adapts layers that this model does not have")
-            .hint("an adapter belongs to the model that it was trained on"));
-    }
-    Ok(())
+    peft.covers(layers.iter().map(String::as_str))
 }
 
 /// The matrices of a block that an adapter may be on, and the heads of q and k.

@@ -188,7 +188,7 @@ impl Engine {
         let (tokenizer, mut parts) = (tokenizer?, parts?);
         let interleaved = files.interleaved(&config);
         adapter::apply(folder, &config, interleaved, &mut parts.blocks)?;
-        let context = options.context.unwrap_or(config.context());
+        let context = options.context.unwrap_or(config.context()).min(room(&config, parts.bytes));
         let about = About {
             parameters: config.parameters(),
             bytes: parts.bytes,
@@ -203,10 +203,7 @@ impl Engine {
             && head.packing() == Packing::F32
             && blocks.iter().all(|block| block.q.packing() == Packing::F32);
         let half = config.head_size() / 2;
-        let factors = files.rope_factors().unwrap_or_else(|| config.rope_factors());
-        if factors.len() != half || factors.iter().any(|f| !(f.is_finite() && *f > 0.0)) {
-            return Err(StageError::failed("the factors of the rotary angles are not usable"));
-        }
+        let factors = files.rope_factors(&config)?.unwrap_or_else(|| config.rope_factors());
         let frequency = |j: usize| {
             let plain = (1.0 / config.rope_theta.powf(j as f64 / half as f64)) as f32;
             plain / factors[j]
@@ -231,6 +228,13 @@ impl Engine {
         })
     }
 
+    /// The same, with the instructions that processors without AVX-512 have: it then gives their bits.
+    pub fn without_avx512(mut self) -> Engine {
+        self.isa = Isa::without_avx512();
+        self.about.instructions = self.isa.name();
+        self
+    }
+
     /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
@@ -251,6 +255,15 @@ impl Engine {
     pub fn session(&self, capacity: usize) -> Session {
         Session::new(&self.config, capacity.clamp(1, self.about.context), self.single)
     }
+}
+
+/// Tokens whose keys and values take no more than a gigabyte and sixteen times the weights: a number in
+/// a small file does not decide how much memory a session takes. Models of eight billion weights in
+/// four bits have 32,768 tokens in four times their own.
+fn room(config: &Config, bytes: usize) -> usize {
+    let heads = config.num_hidden_layers * config.kv_heads();
+    let token = heads * (config.head_size() + config.head_size().next_multiple_of(16)) * 4;
+    ((1 << 30) + bytes.saturating_mul(16)) / token
 }
 
 impl Block {

@@ -57,10 +57,10 @@ impl Files {
     }
 
     /// What angles are divided by, where the weights say so.
-    pub fn rope_factors(&self) -> Option<Vec<f32>> {
+    pub fn rope_factors(&self, config: &Config) -> Result<Option<Vec<f32>>> {
         match self {
-            Files::Gguf(gguf) => gguf.rope_factors(),
-            Files::Tensors(_) => None,
+            Files::Gguf(gguf) => gguf.rope_factors(config),
+            Files::Tensors(_) => Ok(None),
         }
     }
 

@@ -346,6 +346,11 @@ impl Run<'_> {
                 }
             }
         });
+        for (matrix, _) in products {
+            if let Some(squares) = &matrix.squares {
+                squares.add(&inputs.floats[..n * inputs.width]);
+            }
+        }
         for &(matrix, out) in products {
             let Some(adapter) = &matrix.adapter else { continue };
             low.fit(n, adapter.a.rows);

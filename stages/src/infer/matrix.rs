@@ -5,6 +5,7 @@
 //! bits stay as many. Floats stay where the file has them. A row that is no multiple of 32 weights
 //! cannot be quantised; the formats do not allow it.
 
+use super::importance::Squares;
 use super::pool::Pass;
 use crate::model::gguf::Packing;
 use crate::model::weights::{Bytes, Raw};
@@ -27,6 +28,8 @@ pub struct Matrix {
     pub bias: Option<Vec<f32>>,
     /// A low-rank product that is added.
     pub adapter: Option<Adapter>,
+    /// What its inputs were, where somebody wants to know.
+    pub(super) squares: Option<Squares>,
 }
 
 /// `s B (A x)`.
@@ -182,14 +185,14 @@ impl Matrix {
                 Weights::Tiles(Tiles { packing, lines, layout, groups })
             }
         };
-        Ok(Matrix { rows, columns, weights, bias: None, adapter: None })
+        Ok(Matrix { rows, columns, weights, bias: None, adapter: None, squares: None })
     }
 
     /// A matrix of floats.
     pub fn of_floats(values: &[f32], rows: usize, columns: usize) -> Matrix {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let weights = Weights::Floats(Packing::F32, Floats::Own(bytes));
-        Matrix { rows, columns, weights, bias: None, adapter: None }
+        Matrix { rows, columns, weights, bias: None, adapter: None, squares: None }
     }
 
     /// Sixteen rows each, the last perhaps fewer.

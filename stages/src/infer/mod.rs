@@ -15,6 +15,9 @@ mod engine;
 mod experts;
 mod files;
 mod forward;
+#[cfg(test)]
+mod golden;
+mod importance;
 mod kernels;
 mod matrix;
 mod perplexity;

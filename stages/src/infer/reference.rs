@@ -1,5 +1,6 @@
 //! The model once more, naively in f64 and without a cache: what the engine is tested against.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::model::Config;
@@ -9,7 +10,30 @@ pub type Weights = BTreeMap<String, Vec<f32>>;
 
 type Rows = Vec<Vec<f64>>;
 
+thread_local! {
+    /// Sums of squares of the inputs of each matrix, and over how many rows, on this thread.
+    static SQUARES: RefCell<BTreeMap<String, (Vec<f64>, usize)>> = RefCell::default();
+}
+
+/// The mean squares of the inputs of each matrix over what this thread computed, by its name.
+pub fn mean_squares() -> BTreeMap<String, Vec<f64>> {
+    let mean = |(sums, n): (Vec<f64>, usize)| sums.iter().map(|sum| sum / n as f64).collect();
+    SQUARES.take().into_iter().map(|(name, held)| (name, mean(held))).collect()
+}
+
+fn note(name: &str, x: &[Vec<f64>]) {
+    SQUARES.with_borrow_mut(|all| {
+        let (sums, count) = all.entry(format!("{name}.weight")).or_default();
+        for x in x {
+            sums.resize(x.len(), 0.0);
+            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * x);
+            *count += 1;
+        }
+    });
+}
+
 fn linear(w: &Weights, name: &str, x: &[Vec<f64>]) -> Rows {
+    note(name, x);
     let (weight, bias) = (&w[&format!("{name}.weight")], w.get(&format!("{name}.bias")));
     let dot =
         |row: &[f32], x: &[f64]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();

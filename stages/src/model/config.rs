@@ -276,7 +276,10 @@ impl Config {
 
     fn check_experts(&self) -> std::result::Result<(), String> {
         if self.model_type != "qwen3_moe" {
-            return Ok(());
+            return match self.num_experts {
+                None => Ok(()),
+                Some(_) => Err(format!("experts in a model of type `{}`", self.model_type)),
+            };
         }
         let (Some(experts), Some(used), Some(width)) =
             (self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size)
@@ -287,6 +290,10 @@ impl Config {
         };
         if experts == 0 || experts > 1 << 10 || used == 0 || used > experts {
             return Err(format!("{used} of {experts} experts is not possible"));
+        }
+        if experts * self.num_hidden_layers > 1 << 16 {
+            let layers = self.num_hidden_layers;
+            return Err(format!("{experts} experts in each of {layers} layers are too many"));
         }
         if width == 0 || width > 1 << 18 {
             return Err(format!("`moe_intermediate_size` is {width}, not in 1..={}", 1 << 18));

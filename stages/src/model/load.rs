@@ -52,7 +52,10 @@ fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Resul
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
     };
     let model = match &gguf {
-        Some(gguf) => Llama::build_as(&config, &mut gguf.source(&config), device, pack)?,
+        Some(gguf) => {
+            gguf.check_angles(&config)?;
+            Llama::build_as(&config, &mut gguf.source(&config), device, pack)?
+        }
         None => {
             let mut tensors = weights::Tensors::open_model(folder)?;
             Llama::build_as(&config, &mut tensors, device, pack)?

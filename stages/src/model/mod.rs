@@ -27,6 +27,8 @@ pub mod weights;
 #[cfg(test)]
 #[cfg(feature = "models")]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tiny;
 
 pub use config::Config;
 #[cfg(feature = "models")]

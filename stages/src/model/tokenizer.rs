@@ -41,7 +41,15 @@ impl Tokenizer {
 
     fn parse(json: &[u8], config: &Config) -> std::result::Result<Tokenizer, String> {
         let inner = tokenizers::Tokenizer::from_bytes(json);
-        Tokenizer::of(inner.map_err(|e| format!("not a tokenizer: {e}"))?, config)
+        let mut inner = inner.map_err(|e| format!("not a tokenizer: {e}"))?;
+        // What a file says of these is for batches of a training; a text is told as it is.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| format!("not a tokenizer: {e}"))?;
+        let limit = config.vocab_size;
+        if let Some(id) = inner.get_vocab(true).into_values().find(|id| *id as usize >= limit) {
+            return Err(format!("a token {id}, but the model has {limit}"));
+        }
+        Tokenizer::of(inner, config)
     }
 
     fn of(inner: tokenizers::Tokenizer, config: &Config) -> std::result::Result<Tokenizer, String> {

@@ -1,7 +1,8 @@
 //! `quantize`: a trained model in fewer bits, ready for llama.cpp and its kin, and for this program.
 //!
 //! The adapter, if there is one, is merged into the weights first. Matrices are packed by `method`,
-//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml. The folder holds `model.gguf` with shape,
+//! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml, or
+//! with `importance` those that keep the errors where the model looks least. The folder holds `model.gguf` with shape,
 //! tokenizer, chat template and end tokens in it, and HF's files beside it, so that it is a model to
 //! the other stages too. A tensor is read, packed and written at a time. It works on the CPU and
 //! knows no Burn.
@@ -9,9 +10,11 @@
 mod measure;
 mod params;
 
+use std::collections::BTreeMap;
+
 use crate::model::adapter::Merged;
 use crate::model::gguf::{self, Entry, Gguf, Packing};
-use crate::model::weights::{self, Named, Tensors};
+use crate::model::weights::{self, Named, Raw, Tensors};
 use crate::model::{Config, Folder, Source, Tokenizer, layout};
 use crate::{Context, Format, Invalid, Port, Result, Stage, StageError};
 
@@ -33,15 +36,21 @@ const BESIDE: [&str; 5] = [
     "added_tokens.json",
 ];
 
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 impl Stage for Quantize {
     const NAME: &'static str = "quantize";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "pack a model's weights in 4 bits, as GGUF";
 
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![Port::input("model", Format::Model), Port::optional("text", Format::Chunks)]
+    fn inputs(params: &Params) -> Vec<Port> {
+        let text = match params.importance {
+            Some(_) => Port::input("text", Format::Chunks),
+            None => Port::optional("text", Format::Chunks),
+        };
+        vec![Port::input("model", Format::Model), text]
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -60,7 +69,13 @@ impl Stage for Quantize {
             ctx.warn("the model names no token that ends a text: generation will not stop");
         }
         let tally = match params.format {
-            Container::Gguf => gguf(params, ctx, &given)?,
+            Container::Gguf => {
+                let importance = match &params.importance {
+                    Some(wanted) => measure::importance(ctx, &folder, params, wanted.tokens)?,
+                    None => BTreeMap::new(),
+                };
+                gguf(params, ctx, &given, &importance)?
+            }
             Container::Safetensors => safetensors(params, ctx, &given)?,
         };
         given.config.write(out)?;
@@ -100,6 +115,9 @@ impl Given<'_> {
             (Some(file), None) => file.config()?,
             _ => Config::read(folder.need("config.json")?)?,
         };
+        if let Some(file) = &file {
+            file.check_angles(&config)?;
+        }
         let tokenizer = match (&file, folder.get("tokenizer.json")) {
             (Some(file), None) => file.tokenizer(&config)?,
             _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
@@ -111,9 +129,27 @@ impl Given<'_> {
     /// Its weights, the adapter added in.
     fn weights(&self, names: &[String]) -> Result<Box<dyn Source + '_>> {
         Ok(match &self.file {
-            Some(file) => Box::new(Merged::open(file.source(&self.config), self.folder, names)?),
-            None => Box::new(Merged::open(Tensors::open_model(self.folder)?, self.folder, names)?),
+            Some(file) => {
+                self.check_vocabulary(&file.raw(EMBEDDING)?)?;
+                Box::new(Merged::open(file.source(&self.config), self.folder, names)?)
+            }
+            None => {
+                let tensors = Tensors::open_model(self.folder)?;
+                self.check_vocabulary(&tensors.raw(EMBEDDING)?)?;
+                Box::new(Merged::open(tensors, self.folder, names)?)
+            }
         })
+    }
+
+    /// The tokens that the shape claims are there: the header of a GGUF file names every one.
+    fn check_vocabulary(&self, table: &Raw) -> Result<()> {
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        if table.shape != shape {
+            let message = format!("the embedding is {:?}, not {shape:?}", table.shape);
+            return Err(StageError::failed(message)
+                .hint("config.json and the weights must be of the same model"));
+        }
+        Ok(())
     }
 }
 
@@ -165,7 +201,13 @@ impl Tally {
     }
 }
 
-fn gguf(params: &Params, ctx: &Context, given: &Given) -> Result<Tally> {
+/// `model.gguf`. `importance`: what errors count, by column, of the tensors that it names.
+fn gguf(
+    params: &Params,
+    ctx: &Context,
+    given: &Given,
+    importance: &BTreeMap<String, Vec<f32>>,
+) -> Result<Tally> {
     let entries = entries(params, &given.config);
     let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     let mut source = given.weights(&names)?;
@@ -176,7 +218,7 @@ fn gguf(params: &Params, ctx: &Context, given: &Given) -> Result<Tally> {
         ctx.progress(done, entries.len() as u64, "tensors", entry.name.as_str())?;
         done += 1;
         let values = source.read(&entry.name, &entry.shape)?;
-        let packed = entry.packing.pack(&values, None);
+        let packed = entry.packing.pack(&values, importance.get(&entry.name).map(Vec::as_slice));
         tally.add(&values, entry.packing, &packed);
         Ok(packed)
     })?;

@@ -89,6 +89,33 @@ pub struct Params {
     pub format: Container,
     /// Chunks of `text` to measure the loss on, before and after.
     pub measure_chunks: usize,
+    /// What the packing is fitted to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importance: Option<Importance>,
+}
+
+/// How the importance of weights is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Importance {
+    /// Tokens of `text` to read, 1 or more.
+    pub tokens: usize,
+}
+
+impl Default for Importance {
+    fn default() -> Importance {
+        Importance { tokens: 16_384 }
+    }
+}
+
+/// Whether importance is measured, or how.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected true, false, or a mapping such as { tokens: 16384 }")]
+enum Wanted {
+    /// With the defaults, or not at all.
+    Whether(bool),
+    /// With these.
+    How(Importance),
 }
 
 /// The parameters of `quantize`.
@@ -105,6 +132,11 @@ struct Settings {
     format: Container,
     /// Chunks of `text` to measure the loss on, before and after.
     measure_chunks: usize,
+    /// Fit the packing to what the model reads: errors count by the mean square of what a weight is
+    /// multiplied by (llama.cpp's imatrix), over the chunks of `text` after those that the loss is
+    /// measured on. `true`, or how many tokens of them: `{ tokens: 16384 }`, the default. For the
+    /// matrices in q4_0, q4_1, q4_k, q5_k and q6_k; the embedding and the output matrix stay.
+    importance: Option<Wanted>,
 }
 
 impl Default for Settings {
@@ -114,6 +146,7 @@ impl Default for Settings {
             embeddings: None,
             format: Container::Gguf,
             measure_chunks: 16,
+            importance: None,
         }
     }
 }
@@ -139,6 +172,11 @@ impl From<Settings> for Params {
             embeddings,
             format: given.format,
             measure_chunks: given.measure_chunks,
+            importance: match given.importance {
+                None | Some(Wanted::Whether(false)) => None,
+                Some(Wanted::Whether(true)) => Some(Importance::default()),
+                Some(Wanted::How(importance)) => Some(importance),
+            },
         }
     }
 }
@@ -151,7 +189,17 @@ impl Params {
             return Err(Invalid::new("method", "safetensors holds f32, f16 or bf16")
                 .help("write `method: bf16`, or leave `format` at `gguf`"));
         }
-        Ok(())
+        let chooses = !self.method.floats() && self.method != Method::Q8_0;
+        match &self.importance {
+            Some(Importance { tokens: 0 }) => {
+                Err(Invalid::new("importance.tokens", "no tokens say nothing"))
+            }
+            Some(_) if !chooses => {
+                Err(Invalid::new("importance", "this `method` has nothing to choose by it")
+                    .help("use it with q4_0, q4_1, q4_k, q4_k_m, q5_k or q6_k"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a tensor of a model is packed as.

@@ -31,8 +31,7 @@ pub const GARCH: Entry = Entry {
     params: Shape::of::<Nothing>(),
     make: |_, making| {
         let fit: Garch = making.fitted()?;
-        let (previous, periods) = (Previous::default(), making.periods_per_year);
-        Ok(Box::new(Forecast { fit, previous, variance: fit.first(), periods }))
+        Ok(forecast(fit, making.periods_per_year))
     },
     fit: Some(|_, _| {
         Ok(Box::new(Gathering {
@@ -67,17 +66,20 @@ pub struct Garch {
     pub log_likelihood: f64,
 }
 
-impl Garch {
-    /// The variance of the first return.
-    pub fn first(&self) -> f64 {
+impl Recursion for Garch {
+    fn first(&self) -> f64 {
         self.omega + (self.alpha + self.beta) * self.backcast
     }
-    /// The variance of the next return, after one of `x` whose own was `variance`.
-    pub fn next(&self, variance: f64, x: f64) -> f64 {
+    fn next(&self, variance: f64, x: f64) -> f64 {
         let e = x - self.mu;
         self.omega + self.alpha * e * e + self.beta * variance
     }
+    fn log_likelihood(&self) -> f64 {
+        self.log_likelihood
+    }
+}
 
+impl Garch {
     /// The model at a point of the simplex: mu, ln long-run variance, logits of persistence and of
     /// alpha's share.
     fn at(point: &[f64; 4], x: &[f64], backcast: f64) -> Garch {
@@ -114,39 +116,54 @@ pub(super) fn backcast(mu: f64, x: &[f64]) -> f64 {
 ///
 /// # Errors
 /// What `tick` says to stop.
-pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<Garch>> {
+pub fn fit(x: &[f64], tick: impl FnMut(u64) -> Result<()>) -> Result<Option<Garch>> {
+    // Persistence 0.95, of which alpha has a tenth.
+    let start = |mean, level| [mean, level, 2.944, -2.197];
+    let sides = |deviation| [0.1 * deviation, 0.5, 1.0, 1.0];
+    // A simplex may shrink before it is there: begun anew twice.
+    climb(x, start, sides, &[1.0, 0.3, 0.05], 600, Garch::at, tick)
+}
+
+/// The model of the greatest likelihood of returns in percent; `None` where they are fewer than 100 or
+/// do not vary. A simplex begins at `start` of the mean and the logarithm of the variance, with
+/// `sides` of the deviation times the first of `scales`; another where it ends with the next.
+pub(super) fn climb<M: Recursion, const N: usize>(
+    x: &[f64],
+    start: impl Fn(f64, f64) -> [f64; N],
+    sides: impl Fn(f64) -> [f64; N],
+    scales: &[f64],
+    steps: usize,
+    at: impl Fn(&[f64; N], &[f64], f64) -> M,
+    mut tick: impl FnMut(u64) -> Result<()>,
+) -> Result<Option<M>> {
     let n = x.len() as f64;
     let mean = x.iter().sum::<f64>() / n;
     let variance = x.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n;
     if x.len() < 100 || variance <= 0.0 {
         return Ok(None);
     }
-    let deviation = variance.sqrt();
     let backcast = backcast(mean, x);
-    // Persistence 0.95, of which alpha has a tenth.
-    let mut best = [mean, variance.ln(), 2.944, -2.197];
-    let mut steps = 0;
-    // A simplex may shrink before it is there: begun anew twice.
-    for scale in [1.0, 0.3, 0.05] {
-        let sides = [0.1 * deviation * scale, 0.5 * scale, scale, scale];
-        let cost = |point: &[f64; 4]| {
-            let ll = Garch::at(point, x, backcast).log_likelihood;
-            if ll.is_finite() { -ll } else { f64::INFINITY }
-        };
-        best = minimise(cost, best, sides, 600, |_| {
-            steps += 1;
-            tick(steps)
+    let cost = |point: &[f64; N]| {
+        let ll = at(point, x, backcast).log_likelihood();
+        if ll.is_finite() { -ll } else { f64::INFINITY }
+    };
+    let (mut best, mut taken) = (start(mean, variance.ln()), 0);
+    for scale in scales {
+        let sides = sides(variance.sqrt()).map(|side| side * scale);
+        best = minimise(cost, best, sides, steps, |_| {
+            taken += 1;
+            tick(taken)
         })?;
     }
-    let found = Garch::at(&best, x, backcast);
-    Ok(found.log_likelihood.is_finite().then_some(found))
+    let found = at(&best, x, backcast);
+    Ok(found.log_likelihood().is_finite().then_some(found))
 }
 
 /// Nelder and Mead's simplex from `start`, with sides of those lengths, for so many steps at most.
 ///
 /// # Errors
 /// What `tick` says to stop.
-pub(super) fn minimise<const N: usize>(
+fn minimise<const N: usize>(
     cost: impl Fn(&[f64; N]) -> f64,
     start: [f64; N],
     sides: [f64; N],
@@ -197,14 +214,30 @@ pub(super) fn minimise<const N: usize>(
     Ok(corners[0].0)
 }
 
-struct Forecast {
-    fit: Garch,
+/// A model of the variance of the next return by that of the last.
+pub(super) trait Recursion: Send {
+    /// The variance of the first return.
+    fn first(&self) -> f64;
+    /// The variance of the next return, after one of `x` whose own was `variance`.
+    fn next(&self, variance: f64, x: f64) -> f64;
+    /// The log-likelihood of the returns that it was fitted to.
+    fn log_likelihood(&self) -> f64;
+}
+
+/// The volatility of the next sample by a model, of `periods` samples a year.
+pub(super) fn forecast(fit: impl Recursion + 'static, periods: f64) -> Box<dyn Feature> {
+    let variance = fit.first();
+    Box::new(Forecast { fit, previous: Previous::default(), variance, periods })
+}
+
+struct Forecast<M> {
+    fit: M,
     previous: Previous,
     variance: f64,
     periods: f64,
 }
 
-impl Feature for Forecast {
+impl<M: Recursion> Feature for Forecast<M> {
     fn push(&mut self, sample: &Sample) -> Option<f64> {
         let change = 100.0 * self.previous.log_return(sample.close)?;
         self.variance = self.fit.next(self.variance, change);

@@ -13,10 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::function::gamma::ln_gamma;
 
-use super::garch::{Gathering, backcast, minimise};
+use super::garch::{Gathering, Recursion, backcast, climb, forecast};
 use super::parts::Previous;
-use super::{Entry, Feature, Need, Settings, Shape, read};
-use crate::market::Sample;
+use super::{Entry, Need, Settings, Shape, read};
 use crate::{Invalid, Result, StageError};
 
 /// Parameters of `gjr_vol`.
@@ -79,8 +78,7 @@ pub const GJR: Entry = Entry {
     params: Shape::of::<How>(),
     make: |_, making| {
         let fit: Gjr = making.fitted()?;
-        let (previous, periods) = (Previous::default(), making.periods_per_year);
-        Ok(Box::new(Forecast { fit, previous, variance: fit.first(), periods }))
+        Ok(forecast(fit, making.periods_per_year))
     },
     fit: Some(|params, _| {
         let how: How = read(params)?;
@@ -134,19 +132,21 @@ impl Given {
     }
 }
 
-impl Gjr {
-    /// The variance of the first return.
-    pub fn first(&self) -> f64 {
+impl Recursion for Gjr {
+    fn first(&self) -> f64 {
         self.omega + (self.alpha + self.gamma / 2.0 + self.beta) * self.backcast
     }
-
-    /// The variance of the next return, after one of `x` whose own was `variance`.
-    pub fn next(&self, variance: f64, x: f64) -> f64 {
+    fn next(&self, variance: f64, x: f64) -> f64 {
         let e = x - self.mu;
         let weight = if e < 0.0 { self.alpha + self.gamma } else { self.alpha };
         self.omega + weight * e * e + self.beta * variance
     }
+    fn log_likelihood(&self) -> f64 {
+        self.log_likelihood
+    }
+}
 
+impl Gjr {
     /// The log-likelihood of returns.
     pub fn likelihood(&self, x: &[f64]) -> f64 {
         let nu = self.nu;
@@ -190,45 +190,10 @@ impl Gjr {
 ///
 /// # Errors
 /// What `tick` says to stop.
-pub fn fit(x: &[f64], mut tick: impl FnMut(u64) -> Result<()>) -> Result<Option<Gjr>> {
-    let n = x.len() as f64;
-    let mean = x.iter().sum::<f64>() / n;
-    let variance = x.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / n;
-    if x.len() < 100 || variance <= 0.0 {
-        return Ok(None);
-    }
-    let deviation = variance.sqrt();
-    let backcast = backcast(mean, x);
+pub fn fit(x: &[f64], tick: impl FnMut(u64) -> Result<()>) -> Result<Option<Gjr>> {
     // Persistence 0.95, of which a tenth is moved by residuals, half of it by falls alone; nu = 8.
-    let mut best = [mean, variance.ln(), 2.944, -2.197, 0.0, 6f64.ln()];
-    let mut steps = 0;
+    let start = |mean, level| [mean, level, 2.944, -2.197, 0.0, 6f64.ln()];
+    let sides = |deviation| [0.1 * deviation, 0.5, 1.0, 1.0, 2.0, 0.5];
     // A simplex may shrink before it is there: begun anew five times.
-    for scale in [1.0, 1.0, 0.5, 0.3, 0.1, 0.03] {
-        let sides = [0.1 * deviation * scale, 0.5 * scale, scale, scale, 2.0 * scale, 0.5 * scale];
-        let cost = |point: &[f64; 6]| {
-            let ll = Gjr::at(point, x, backcast).log_likelihood;
-            if ll.is_finite() { -ll } else { f64::INFINITY }
-        };
-        best = minimise(cost, best, sides, 1000, |_| {
-            steps += 1;
-            tick(steps)
-        })?;
-    }
-    let found = Gjr::at(&best, x, backcast);
-    Ok(found.log_likelihood.is_finite().then_some(found))
-}
-
-struct Forecast {
-    fit: Gjr,
-    previous: Previous,
-    variance: f64,
-    periods: f64,
-}
-
-impl Feature for Forecast {
-    fn push(&mut self, sample: &Sample) -> Option<f64> {
-        let change = 100.0 * self.previous.log_return(sample.close)?;
-        self.variance = self.fit.next(self.variance, change);
-        Some((self.variance * self.periods).sqrt())
-    }
+    climb(x, start, sides, &[1.0, 1.0, 0.5, 0.3, 0.1, 0.03], 1000, Gjr::at, tick)
 }

@@ -163,6 +163,12 @@ impl Isa {
     pub fn best() -> Isa {
         Isa::all().first().copied().unwrap_or(Isa::Plain(Plain))
     }
+    /// The best one but AVX-512.
+    pub fn without_avx512() -> Isa {
+        let all = Isa::all();
+        let fits = |isa: &&Isa| !isa.name().starts_with("AVX-512");
+        all.iter().find(fits).copied().unwrap_or(Isa::Plain(Plain))
+    }
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

@@ -73,8 +73,8 @@ impl Packing {
         }
     }
 
-    /// Packs weights, a multiple of the block. `importance`, one number a weight, says how much an
-    /// error of each counts (llama.cpp's imatrix: the mean square of what the weight is multiplied
+    /// Packs weights, a multiple of the block. `importance`, one number a column of the matrix (a
+    /// multiple of the block), says how much an error of each counts (llama.cpp's imatrix: the mean square of what the weight is multiplied
     /// by); none packs byte for byte as ggml does. Floats and Q8_0 have nothing to choose.
     pub fn pack(self, weights: &[f32], importance: Option<&[f32]>) -> Vec<u8> {
         super::pack::pack(self, weights, importance)

@@ -6,6 +6,7 @@
 //! of it before memory is taken. Split files, and architectures other than llama, qwen2, qwen3 and
 //! qwen3moe, are not read. Format: ggml's `docs/gguf.md`, version 3.
 
+mod angles;
 mod blocks;
 mod names;
 mod pack;
@@ -85,7 +86,7 @@ impl Gguf {
     /// Reads a file and checks its header.
     pub fn open(path: &Path) -> Result<Gguf> {
         let bytes = map(path)?;
-        let header = Header { bytes: &bytes, at: 0 }.read();
+        let header = Header { bytes: &bytes, at: 0, values: 0 }.read();
         let (meta, tensors) = header.map_err(|message| {
             StageError::bad(path, format!("not a GGUF file that can be read: {message}"))
                 .hint("the file is damaged or cut off, or newer than version 3")
@@ -170,6 +171,7 @@ impl Gguf {
         config.bos_token_id = id("bos_token_id");
         config.eos_token_id = id("eos_token_id");
         config.check().map_err(|message| StageError::bad(&self.path, message))?;
+        config.rope_scaling = self.scaling(&config)?;
         Ok(config)
     }
 
@@ -224,12 +226,6 @@ impl Gguf {
         name_of(name).and_then(|name| self.tensor(&name)).ok_or_else(missing)
     }
 
-    /// What the angles of each pair of a head are divided by, where the file says so (Llama 3).
-    pub fn rope_factors(&self) -> Option<Vec<f32>> {
-        let raw = self.tensor("rope_freqs.weight")?;
-        Some(raw.packing.unpack(&raw.bytes))
-    }
-
     /// A tensor by its GGUF name.
     fn tensor(&self, name: &str) -> Option<Raw> {
         let info = self.tensors.get(name)?;
@@ -268,7 +264,14 @@ impl Source for Weights<'_> {
 struct Header<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Values of lists so far.
+    values: u64,
 }
+
+/// Most values of lists in a header: a value of one byte takes 32 in memory, and a file of pieces that
+/// are no tensor would take many times its size. Vocabularies have some 300,000 tokens, and as many
+/// merges, scores and types.
+const VALUES: u64 = 1 << 22;
 
 type Parsed<T> = std::result::Result<T, String>;
 
@@ -349,6 +352,10 @@ impl Header<'_> {
             8 => Value::Text(self.text()?),
             9 if depth < 4 => {
                 let (kind, len) = (self.u32()?, self.u64()?);
+                self.values = self.values.saturating_add(len);
+                if self.values > VALUES {
+                    return Err(format!("lists of {} values", self.values));
+                }
                 let mut list = Vec::new();
                 for _ in 0..len {
                     list.push(self.value(kind, depth + 1)?);

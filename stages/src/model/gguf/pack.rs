@@ -23,7 +23,8 @@ pub fn pack(kind: Packing, weights: &[f32], importance: Option<&[f32]>) -> Vec<u
     out.par_chunks_mut(bytes * many).enumerate().for_each(|(at, out)| {
         for (i, out) in out.chunks_exact_mut(bytes).enumerate() {
             let from = (at * many + i) * block;
-            let counts = importance.map(|all| &all[from..from + block]);
+            // Every row of a matrix has the importance of its columns.
+            let counts = importance.map(|row| &row[from % row.len()..][..block]);
             one(kind, &weights[from..from + block], counts, out);
         }
     });

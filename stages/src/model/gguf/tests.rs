@@ -1,46 +1,22 @@
 use super::*;
 use crate::model::layout;
-use crate::model::weights::Normal;
-
-/// The shape of a small model of either layout, and a tokenizer for it.
-fn small(model_type: &str) -> (Config, Tokenizer) {
-    let tokenizer =
-        Tokenizer::train(["a small text, and another small text"].into_iter(), 270).unwrap();
-    let mut config = Config::llama(0, 64, 2, 4, 2, 96, 32);
-    tokenizer.describe(&mut config);
-    config.model_type = model_type.into();
-    config.tie_word_embeddings = model_type == "llama";
-    (config, tokenizer)
-}
-
-/// Writes random weights, matrices packed as `kind` and vectors as they are.
-fn save(path: &Path, config: &Config, tokenizer: &Tokenizer, kind: Packing) -> Result<()> {
-    let entry = |(name, shape): (String, Vec<usize>)| {
-        let packing = if shape.len() == 1 { Packing::F32 } else { kind };
-        Entry { name, shape, packing }
-    };
-    let entries: Vec<Entry> = layout::tensors(config).into_iter().map(entry).collect();
-    let mut source = Normal::new(5);
-    write(path, config, tokenizer, Some("{{ messages }}"), &entries, |entry| {
-        Ok(entry.packing.pack(&source.read(&entry.name, &entry.shape)?, None))
-    })
-}
+use crate::model::tiny::{config, random, tokenizer, write_gguf};
+use crate::model::weights::Named;
 
 #[test]
 fn a_file_in_f32_gives_back_the_model_and_its_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     for model_type in ["llama", "qwen2"] {
-        let (config, tokenizer) = small(model_type);
-        save(&path, &config, &tokenizer, Packing::F32).unwrap();
+        let (config, tokenizer) = (config(model_type), tokenizer());
+        let tensors = random(&config);
+        write_gguf(&path, &config, &tensors, Packing::F32).unwrap();
         let file = Gguf::open(&path).unwrap();
         let again = file.config().unwrap();
         assert_eq!(again.parameters(), config.parameters());
-        let mut normal = Normal::new(5);
         let mut source = file.source(&again);
-        for (name, shape) in layout::tensors(&config) {
-            let expected = normal.read(&name, &shape).unwrap();
-            assert_eq!(source.read(&name, &shape).unwrap(), expected, "{name}");
+        for Named { name, shape, values } in &tensors {
+            assert_eq!(&source.read(name, shape).unwrap(), values, "{name}");
         }
         let template = file.get("tokenizer.chat_template");
         assert_eq!(template, Some(&Value::Text("{{ messages }}".into())));
@@ -56,13 +32,32 @@ fn a_file_in_f32_gives_back_the_model_and_its_tokenizer() {
 fn llama_3_keeps_its_angles_as_a_tensor() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let (mut config, tokenizer) = small("llama");
-    save(&path, &config, &tokenizer, Packing::F16).unwrap();
-    assert_eq!(Gguf::open(&path).unwrap().rope_factors(), None);
-    let scaling = serde_json::json!({ "rope_type": "llama3", "factor": 8.0 });
-    config.rope_scaling = Some(serde_json::from_value(scaling).unwrap());
-    save(&path, &config, &tokenizer, Packing::F16).unwrap();
-    assert_eq!(Gguf::open(&path).unwrap().rope_factors(), Some(config.rope_factors()));
+    let mut config = config("llama");
+    let tensors = random(&config);
+    write_gguf(&path, &config, &tensors, Packing::F16).unwrap();
+    assert_eq!(Gguf::open(&path).unwrap().rope_factors(&config).unwrap(), None);
+    assert_eq!(Gguf::open(&path).unwrap().config().unwrap().rope_scaling, None);
+    let scaling = |original: usize| {
+        let scaling = serde_json::json!({ "rope_type": "llama3", "factor": 8.0,
+            "original_max_position_embeddings": original });
+        serde_json::from_value(scaling).unwrap()
+    };
+    config.rope_scaling = Some(scaling(8192));
+    write_gguf(&path, &config, &tensors, Packing::F16).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    assert_eq!(file.rope_factors(&config).unwrap(), Some(config.rope_factors()));
+    // The parameters are found again, so that a model made from it has the same angles.
+    let found = file.config().unwrap();
+    assert_eq!(found.rope_scaling, config.rope_scaling);
+    assert!(file.check_angles(&found).is_ok());
+    config.rope_scaling = Some(scaling(1000));
+    write_gguf(&path, &config, &tensors, Packing::F16).unwrap();
+    let file = Gguf::open(&path).unwrap();
+    assert!(file.check_angles(&config).is_ok());
+    let found = file.config().unwrap();
+    assert_eq!(found.rope_scaling, None);
+    let error = file.check_angles(&found).unwrap_err();
+    assert!(error.to_string().contains("rotary angles are scaled"), "{error}");
 }
 
 #[test]
@@ -79,10 +74,11 @@ fn rows_of_q_lie_interleaved_as_llama_cpp_wants_them() {
 fn a_damaged_file_is_an_error_wherever_it_is_cut_or_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let (config, tokenizer) = small("llama");
-    let error = save(&path, &config, &tokenizer, Packing::Q4K).unwrap_err();
+    let config = config("llama");
+    let tensors = random(&config);
+    let error = write_gguf(&path, &config, &tensors, Packing::Q4K).unwrap_err();
     assert!(error.to_string().contains("cannot be Q4K"), "{error}");
-    save(&path, &config, &tokenizer, Packing::Q8_0).unwrap();
+    write_gguf(&path, &config, &tensors, Packing::Q8_0).unwrap();
     let whole = fs_err::read(&path).unwrap();
     let header = whole.len() - Gguf::open(&path).unwrap().tensor_bytes();
     for cut in (0..header).step_by(61).chain([whole.len() - 1]) {

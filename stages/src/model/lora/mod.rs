@@ -220,8 +220,7 @@ pub struct Spec {
 impl Spec {
     /// `s`.
     pub fn scale(&self) -> f64 {
-        let r = self.r as f64;
-        self.alpha / if self.rslora { r.sqrt() } else { r }
+        super::adapter::scale(self.alpha, self.r, self.rslora)
     }
 
     /// Says what does not hold, in lower case.
