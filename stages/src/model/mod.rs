@@ -8,6 +8,8 @@ pub mod adapter;
 pub mod chat;
 pub mod config;
 #[cfg(feature = "models")]
+mod constrained;
+#[cfg(feature = "models")]
 pub mod generate;
 pub mod gguf;
 #[cfg(feature = "models")]
@@ -29,6 +31,8 @@ pub mod weights;
 mod tests;
 
 pub use config::Config;
+#[cfg(feature = "models")]
+pub use constrained::{Choice, Constrained, constrained};
 #[cfg(feature = "models")]
 pub use generate::{Prompt, Sample, Sampling, generate, sample};
 pub use gguf::Gguf;

@@ -15,7 +15,7 @@ pub struct Train;
 
 impl Stage for Train {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "trains a language model on a corpus, on preferences or on rewards";
     const SEEDED: bool = true;
     const DEVICE: bool = true;
