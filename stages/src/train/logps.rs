@@ -58,11 +58,9 @@ pub fn keep<B: Backend>(logits: Tensor<B, 2>, masks: &[&[u32]]) -> Tensor<B, 2> 
         return logits;
     }
     let [rows, vocab] = logits.dims();
-    let row = |mask: &&[u32]| {
-        let mask = *mask;
-        (0..vocab).map(move |token| !allows(Some(mask), token))
-    };
-    let refused: Vec<bool> = masks.iter().flat_map(row).collect();
+    let rows_and_tokens = masks.iter().flat_map(|mask| (0..vocab).map(move |token| (*mask, token)));
+    let refused: Vec<bool> =
+        rows_and_tokens.map(|(mask, token)| !allows(Some(mask), token)).collect();
     let refused = TensorData::new(refused, [rows, vocab]);
     let refused = Tensor::<B, 2, Bool>::from_data(refused, &logits.device());
     logits.mask_fill(refused, NEVER)
