@@ -98,7 +98,10 @@ fn killed_in_training_it_goes_on_to_the_same_bits() {
                 step.is_some_and(|step| step > last)
             });
             kill(run);
-            assert!(!killed.path(&format!("out/{stage}")).exists(), "it ended before it was killed");
+            assert!(
+                !killed.path(&format!("out/{stage}")).exists(),
+                "it ended before it was killed"
+            );
             last = step(&killed).unwrap();
         }
         let ended = killed.quantmill(&["run", stage]).ok();

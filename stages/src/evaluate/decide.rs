@@ -205,13 +205,7 @@ fn about(port: &str, config: &Config, form: Asking) -> String {
 }
 
 #[cfg(not(feature = "models"))]
-fn elsewhere(
-    _: &Context,
-    port: &str,
-    _: &[Prompt],
-    _: &Params,
-    _: Count,
-) -> Result<Decided> {
+fn elsewhere(_: &Context, port: &str, _: &[Prompt], _: &Params, _: Count) -> Result<Decided> {
     Err(StageError::failed(format!("`{port}` needs a build with the models"))
         .hint("run on the CPU, and merge a DoRA adapter by `quantize`; or build without `--no-default-features`"))
 }

@@ -59,7 +59,8 @@ pub fn decide(
     let taught: Vec<Prompt> = lessons.iter().map(|lesson| asked(&lesson.prompt)).collect();
     let total = taught.len();
     let context = model.context();
-    for (at, tokens) in tokens(model.engine().tokenizer(), context, &taught, 0)?.iter().enumerate() {
+    for (at, tokens) in tokens(model.engine().tokenizer(), context, &taught, 0)?.iter().enumerate()
+    {
         count.tell(ctx, 0, &format!("{port}: state {at} of {total} to learn from"))?;
         states.extend(reader.state(tokens)?);
     }

@@ -142,7 +142,8 @@ fn minimise(mut at: Vec<f64>, f: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Result<V
         }
         let step = direction(&grad, memory.make_contiguous());
         let slope = dot(&grad, &step);
-        let mut length = if memory.is_empty() { 1.0 / dot(&grad, &grad).sqrt().max(1.0) } else { 1.0 };
+        let mut length =
+            if memory.is_empty() { 1.0 / dot(&grad, &grad).sqrt().max(1.0) } else { 1.0 };
         let found = loop {
             let next: Vec<f64> = at.iter().zip(&step).map(|(x, s)| x + length * s).collect();
             let (lower, slopes) = f(&next);
@@ -202,9 +203,8 @@ mod tests {
     use super::*;
 
     fn rows(n: usize) -> (Vec<f32>, Vec<usize>) {
-        let value = |i: usize, j: usize| {
-            ((i * 7919 + j * 104_729) % 97) as f32 / 13.0 - 2.0 * j as f32
-        };
+        let value =
+            |i: usize, j: usize| ((i * 7919 + j * 104_729) % 97) as f32 / 13.0 - 2.0 * j as f32;
         let values = (0..n).flat_map(|i| (0..4).map(move |j| value(i, j))).collect();
         let label = |i: usize| if i.is_multiple_of(4) { i % 3 } else { (i * 7919) % 97 / 33 };
         (values, (0..n).map(label).collect())

@@ -136,7 +136,9 @@ fn under_a_grammar_every_answer_reads_and_the_seed_decides() {
             assert_eq!(first.text("decisions"), second.text("decisions"), "{form} {temperature}");
             for answer in said(&first, "model") {
                 match Decision::read(&answer).unwrap() {
-                    Decision::Limit(_, offset, size) => assert!([5, 40].contains(&offset) && size <= 2),
+                    Decision::Limit(_, offset, size) => {
+                        assert!([5, 40].contains(&offset) && size <= 2)
+                    }
                     Decision::Market(_, size) => assert!(size <= 2),
                     other => assert_eq!(other, Decision::Flat, "nothing rests between decisions"),
                 }
@@ -162,12 +164,8 @@ fn a_head_learns_what_the_state_says() {
             + "\n"
     };
     fs_err::write(&pairs, (0..20).map(line).collect::<String>()).unwrap();
-    let inputs: &[(&str, &Path)] = &[
-        ("model", &tuned),
-        ("prompts", &prompts),
-        ("features", &features),
-        ("pairs", &pairs),
-    ];
+    let inputs: &[(&str, &Path)] =
+        &[("model", &tuned), ("prompts", &prompts), ("features", &features), ("pairs", &pairs)];
     let more = json!({ "form": "head", "head_l2": 0.01 });
     let ran = testing::run::<Evaluate>(params(more.clone()), inputs).unwrap();
     assert_eq!(ran.metrics["head_rows_model"], 18.0);

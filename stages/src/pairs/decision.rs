@@ -304,7 +304,11 @@ impl Allowed {
     /// Bytes of the longest of them in a form: no answer has more tokens.
     pub fn longest(&self, form: Form) -> usize {
         let offset = self.offsets_bps.iter().copied().max().unwrap_or(MAX_OFFSET_BPS);
-        let all = [Decision::Limit(Side::Sell, offset, self.max_size), Decision::Market(Side::Sell, self.max_size), Decision::Cancel];
+        let all = [
+            Decision::Limit(Side::Sell, offset, self.max_size),
+            Decision::Market(Side::Sell, self.max_size),
+            Decision::Cancel,
+        ];
         all.into_iter().map(|decision| decision.write(form).len()).max().unwrap_or(0)
     }
 

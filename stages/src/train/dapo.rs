@@ -50,7 +50,8 @@ impl Sample {
     /// Whether each token was chosen and not forced.
     fn choosing(&self) -> impl Iterator<Item = bool> {
         let free = self.choices.is_empty();
-        (0..self.tokens.len()).map(move |i| free || self.choices.get(i).is_some_and(Option::is_some))
+        (0..self.tokens.len())
+            .map(move |i| free || self.choices.get(i).is_some_and(Option::is_some))
     }
     /// Tokens that were not forced.
     fn chosen(&self) -> usize {

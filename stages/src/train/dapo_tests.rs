@@ -39,8 +39,7 @@ fn draw(
     constraint: &Constraint,
     prompt: &[u32],
 ) -> Vec<Sample> {
-    let sampling =
-        Sampling { temperature: HEAT as f32, ..Sampling::greedy(96, tokenizer.eos()) };
+    let sampling = Sampling { temperature: HEAT as f32, ..Sampling::greedy(96, tokenizer.eos()) };
     let drawn = constrained(&model.valid(), prompt, 6, &sampling, 9, constraint).unwrap();
     drawn
         .into_iter()
@@ -80,8 +79,11 @@ fn sampled_and_trained_probabilities_are_those_among_the_allowed() {
             // The whole text in one pass, without a cache.
             let all = [prompt.clone(), sample.tokens.clone()].concat();
             let logits = model.forward(&all, 1).unwrap().into_data().into_vec::<f32>().unwrap();
-            let each = logits.chunks(model.config.vocab_size).skip(prompt.len() - 1).zip(&sample.tokens);
-            for ((logits, token), (choice, logp)) in each.zip(sample.choices.iter().zip(&sample.logp)) {
+            let each =
+                logits.chunks(model.config.vocab_size).skip(prompt.len() - 1).zip(&sample.tokens);
+            for ((logits, token), (choice, logp)) in
+                each.zip(sample.choices.iter().zip(&sample.logp))
+            {
                 let Some(mask) = choice else {
                     assert_eq!(*logp, 0.0, "a forced token is certain");
                     continue;
@@ -128,7 +130,8 @@ fn the_first_update_has_ratio_one_and_the_loss_is_the_formula() {
     }
     assert!((first.loss.value - formula(&vec![1.0; chosen])).abs() < 1e-15);
 
-    let old: Vec<f64> = now.iter().enumerate().map(|(i, x)| x + 0.1 * (i % 9) as f64 - 0.4).collect();
+    let old: Vec<f64> =
+        now.iter().enumerate().map(|(i, x)| x + 0.1 * (i % 9) as f64 - 0.4).collect();
     let ratios: Vec<f64> = now.iter().zip(&old).map(|(now, old)| (now - old).exp()).collect();
     let (later, grad) = rollout.loss(&now, &old, &weight, clip);
     assert!((later.loss.value - formula(&ratios)).abs() < 1e-12);
