@@ -20,6 +20,8 @@ use super::params::{Asking, Params};
 use crate::decode::{Batch, Constraint, Grammar, Job, Model, Sampling, Told, Wanted};
 use crate::infer::{Engine, Options};
 use crate::model::{Config, Folder, Tokenizer};
+use crate::pairs::action::{MAX_OFFSET_BPS, Side};
+use crate::pairs::decision::{Allowed, Decision, Form};
 use crate::{Context, Device, Result, StageError};
 
 /// Prompts that are answered at once.
@@ -90,8 +92,20 @@ pub(super) fn grammar(params: &Params) -> Option<(Grammar, usize)> {
     let allowed = params.allowed();
     // A space follows the prompt, as in the completions of `pairs`. Each token has a byte or more, and
     // the end may be one.
-    let most = " ".len() + allowed.longest(form) + 1;
+    let most = " ".len() + longest(&allowed, form) + 1;
     Some((Grammar::decision(&allowed, form, " "), most))
+}
+
+/// Bytes of the longest decision in a form.
+fn longest(allowed: &Allowed, form: Form) -> usize {
+    let (offset, size) = (allowed.offsets_bps.iter().max(), allowed.max_size);
+    let offset = offset.copied().unwrap_or(MAX_OFFSET_BPS);
+    let all = [
+        Decision::Limit(Side::Sell, offset, size),
+        Decision::Market(Side::Sell, size),
+        Decision::Cancel,
+    ];
+    all.into_iter().map(|decision| decision.write(form).len()).max().unwrap_or(0)
 }
 
 fn sampling(params: &Params, most: usize, tokenizer: &Tokenizer) -> Sampling {
@@ -303,6 +317,24 @@ mod burn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_decision_is_longer() {
+        for form in [Form::Words, Form::Json, Form::Code] {
+            for (offsets_bps, max_size) in [(vec![], 1), (vec![7, 250], 1000), (vec![5], 3)] {
+                let allowed = Allowed { offsets_bps, max_size, resting: true };
+                let most = longest(&allowed, form);
+                let sized = |decision| match decision {
+                    Decision::Market(side, _) => Decision::Market(side, max_size),
+                    Decision::Limit(side, offset, _) => Decision::Limit(side, offset, max_size),
+                    other => other,
+                };
+                let all = allowed.of_one_unit().into_iter().map(sized);
+                let lengths = all.map(|decision| decision.write(form).len());
+                assert_eq!(lengths.max(), Some(most), "{form:?} {allowed:?}");
+            }
+        }
+    }
 
     #[test]
     fn each_prompt_has_a_seed_of_its_own() {

@@ -301,17 +301,6 @@ impl Allowed {
             && offset.is_none_or(|n| self.offsets_bps.is_empty() || self.offsets_bps.contains(&n))
     }
 
-    /// Bytes of the longest of them in a form: no answer has more tokens.
-    pub fn longest(&self, form: Form) -> usize {
-        let offset = self.offsets_bps.iter().copied().max().unwrap_or(MAX_OFFSET_BPS);
-        let all = [
-            Decision::Limit(Side::Sell, offset, self.max_size),
-            Decision::Market(Side::Sell, self.max_size),
-            Decision::Cancel,
-        ];
-        all.into_iter().map(|decision| decision.write(form).len()).max().unwrap_or(0)
-    }
-
     /// All of size 1, in a fixed order: flat, market orders, limits, then hold and cancel.
     pub fn of_one_unit(&self) -> Vec<Decision> {
         let mut all = vec![Decision::Flat];
