@@ -52,7 +52,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<train::Train>(),
     #[cfg(feature = "lm")]
     Kind::of::<quantize::Quantize>(),
-    #[cfg(feature = "models")]
+    #[cfg(feature = "lm")]
     Kind::of::<evaluate::Evaluate>(),
     Kind::of::<command::Command>(),
 ];

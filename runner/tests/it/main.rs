@@ -41,6 +41,8 @@ mod serve;
 mod space;
 mod sweep;
 mod toy;
+#[cfg(all(feature = "models", target_os = "linux"))]
+mod train;
 mod trials;
 mod verbs;
 mod watch;

@@ -33,7 +33,14 @@ impl Model {
     /// # Errors
     /// The files are not those of a model that the engine runs.
     pub fn open(path: &Path, options: Options, now: Option<fn(&str) -> String>) -> Result<Model> {
-        let engine = Engine::open(path, options)?;
+        Model::of(Engine::open(path, options)?, now)
+    }
+
+    /// [`Model::open`] of an engine.
+    ///
+    /// # Errors
+    /// Its tokens have no bytes of their own.
+    pub fn of(engine: Engine, now: Option<fn(&str) -> String>) -> Result<Model> {
         let vocabulary = Arc::new(Vocabulary::new(engine.tokenizer())?);
         Ok(Model { engine, vocabulary, grammars: OnceLock::new(), now })
     }

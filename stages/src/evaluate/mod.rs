@@ -7,7 +7,8 @@
 //! Each test prompt is decoded by the model, and by the base model where there is one; the answer
 //! is kept to the character and read by the one grammar of [`crate::pairs::action`]. What is no
 //! action counts as flat. The replay, its metrics, the baselines and the report need no model and
-//! no tensor library: only `decide` is behind the feature `models`.
+//! no tensor library: `decide` runs models, by the engine of [`crate::infer`] (feature `lm`) and, on a
+//! GPU, by Burn (feature `models`).
 //!
 //! It tunes nothing, picks nothing, and reads no row of the training span but to look back over
 //! the bars before a decision.
@@ -17,8 +18,10 @@ pub mod assess;
 pub mod backtest;
 pub mod baselines;
 pub mod charts;
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
 pub mod decide;
+#[cfg(feature = "lm")]
+mod head;
 pub mod inference;
 pub mod input;
 pub mod metrics;
@@ -27,10 +30,12 @@ pub mod params;
 pub mod report;
 pub mod selection;
 pub mod sensitivity;
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
+pub mod softmax;
+#[cfg(feature = "lm")]
 pub mod stage;
 #[cfg(test)]
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
 mod stage_tests;
 #[cfg(test)]
 mod testdata;
@@ -41,7 +46,7 @@ use std::path::Path;
 use crate::{Result, StageError};
 pub use assess::Assessment;
 pub use params::Params;
-#[cfg(feature = "models")]
+#[cfg(feature = "lm")]
 pub use stage::Evaluate;
 
 /// Writes the three outputs.

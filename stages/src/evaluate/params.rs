@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backtest::{Fill, Rules};
 use crate::Invalid;
-use crate::pairs::decision::MAX_SIZE;
+use crate::pairs::decision::{Allowed, Form, MAX_SIZE};
 
 /// The span that is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,35 @@ impl Judging {
     }
 }
 
+/// How a model answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Asking {
+    /// By a text that nothing constrains; one that does not read counts as a parse failure.
+    #[default]
+    Free,
+    /// Kept to the grammar of decisions: `buy limit 10`.
+    Words,
+    /// Kept to the grammar of decisions: `{"action":"limit","side":"buy","offset_bps":10,"size":1}`.
+    Json,
+    /// Kept to the grammar of decisions: `B10`.
+    Code,
+    /// By no text: a linear classifier of the model's state after the prompt, fitted on `pairs`.
+    Head,
+}
+
+impl Asking {
+    /// The form of the grammar, where there is one.
+    pub fn form(self) -> Option<Form> {
+        match self {
+            Asking::Free | Asking::Head => None,
+            Asking::Words => Some(Form::Words),
+            Asking::Json => Some(Form::Json),
+            Asking::Code => Some(Form::Code),
+        }
+    }
+}
+
 /// `with:` of `evaluate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -40,7 +69,16 @@ pub struct Params {
     /// from an `encode` with `split: holdout`.
     #[serde(skip_serializing_if = "Judging::usual")]
     pub split: Judging,
-    /// The most tokens of an answer.
+    /// How the model answers: free text, under the grammar of decisions in one of its forms, or by a
+    /// classification head. Take the form that it was taught (`answers` of `pairs`).
+    pub form: Asking,
+    /// Offsets of limit orders that the grammar allows, basis points; an empty list allows 1 to 500. As
+    /// `offsets_bps` of `pairs`.
+    pub offsets_bps: Vec<u32>,
+    /// `form: head`: weight of half the squared weights beside the mean cross-entropy, on states scaled
+    /// to deviation 1.
+    pub head_l2: f64,
+    /// The most tokens of a free answer; a grammar bounds its own.
     pub max_new_tokens: usize,
     /// Sampling temperature; 0 takes the likeliest token (greedy).
     pub temperature: f64,
@@ -100,6 +138,9 @@ impl Default for Params {
     fn default() -> Self {
         Params {
             split: Judging::Test,
+            form: Asking::Free,
+            offsets_bps: vec![10, 25, 50, 100],
+            head_l2: 1.0,
             max_new_tokens: 16,
             temperature: 0.0,
             max_prompts: None,
@@ -123,6 +164,16 @@ impl Default for Params {
 }
 
 impl Params {
+    /// What the grammar lets a model say: `hold` and `cancel` only where orders rest for longer than
+    /// to the next decision.
+    pub fn allowed(&self) -> Allowed {
+        Allowed {
+            offsets_bps: self.offsets_bps.clone(),
+            max_size: self.max_size,
+            resting: self.rest_bars > 1,
+        }
+    }
+
     /// How orders fill and what they cost.
     pub fn rules(&self) -> Rules {
         Rules {
@@ -159,6 +210,10 @@ impl Params {
         }
         at_least("taker_fee_bps", self.taker_fee_bps, 0.0)?;
         at_least("half_spread_bps", self.half_spread_bps, 0.0)?;
+        self.allowed().check().map_err(|why| Invalid::new("offsets_bps", why))?;
+        if !(self.head_l2 > 0.0 && self.head_l2.is_finite()) {
+            return Err(Invalid::new("head_l2", "must be above 0"));
+        }
         at_least("draws", self.draws as f64, 100.0)?;
         at_least("random_portfolios", self.random_portfolios as f64, 20.0)?;
         if !self.maker_fee_bps.is_finite() {

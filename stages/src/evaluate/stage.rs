@@ -4,7 +4,7 @@ use super::answers::FAILURE;
 use super::assess::{Given, assess};
 use super::decide::{Count, decide};
 use super::inference::Moments;
-use super::params::Judging;
+use super::params::{Asking, Judging};
 use super::{Params, input, selection, write};
 use crate::featurize::table;
 use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
@@ -14,7 +14,7 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
@@ -22,14 +22,20 @@ impl Stage for Evaluate {
     const TRIAL: bool = true;
     type Params = Params;
 
-    fn inputs(_: &Params) -> Vec<Port> {
-        vec![
+    fn inputs(params: &Params) -> Vec<Port> {
+        let mut ports = vec![
             Port::input("model", Format::Model),
             Port::input("prompts", Format::Prompts),
             Port::input("features", Format::Features),
             Port::optional("base", Format::Model),
             Port::optional("log", Format::Log),
-        ]
+        ];
+        // Only a head learns from them; a matrix of forms feeds them to all.
+        ports.push(match params.form {
+            Asking::Head => Port::input("pairs", Format::Pairs),
+            _ => Port::optional("pairs", Format::Pairs),
+        });
+        ports
     }
 
     fn outputs(_: &Params) -> Vec<Port> {
@@ -52,12 +58,15 @@ impl Stage for Evaluate {
         prompts.truncate(params.max_prompts.unwrap_or(available));
         let models = if ctx.has("base") { 2 } else { 1 };
         let total = prompts.len() * models;
-        let model = decide(ctx, "model", &prompts, params, Count { done: 0, total })?;
+        let first = prompts.first().and_then(|prompt| table.dates.get(prompt.row));
+        let since = first.map_or("", String::as_str);
+        let count = Count { done: 0, total };
+        let model = decide(ctx, "model", &prompts, params, since, count)?;
         let mut about = vec![model.about];
         let mut base = None;
         if ctx.has("base") {
-            let done = prompts.len();
-            let decided = decide(ctx, "base", &prompts, params, Count { done, total })?;
+            let count = Count { done: prompts.len(), total };
+            let decided = decide(ctx, "base", &prompts, params, since, count)?;
             about.push(decided.about);
             base = Some(decided.answers);
         }

@@ -4,12 +4,14 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Evaluate;
-use crate::device::{Back, cpu};
-use crate::model::{self, Config, Folder, Llama, Normal, Sampling, Tokenizer, save};
-use crate::testing;
+use crate::infer::{Engine, Options};
+use crate::model::weights::{self, Named, Normal, Source};
+use crate::model::{Config, Tokenizer, layout};
+use crate::pairs::decision::Decision;
+use crate::testing::{self, Ran};
 
 /// A model folder: two layers, byte-level tokens.
 fn model(dir: &Path, seed: u64) -> PathBuf {
@@ -19,11 +21,27 @@ fn model(dir: &Path, seed: u64) -> PathBuf {
     let tokenizer = Tokenizer::train([corpus].into_iter(), 300).unwrap();
     let mut config = Config::llama(tokenizer.size(), 32, 2, 4, 2, 64, 128);
     tokenizer.describe(&mut config);
-    let llama = Llama::<Back>::build(&config, &mut Normal::new(seed), &cpu()).unwrap();
+    let mut normal = Normal::new(seed);
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let mut values = normal.read(&name, &shape).unwrap();
+        // Larger than at the start of a training, so that no two tokens are nearly as likely.
+        let scale = if name.ends_with("norm.weight") { 1.0 } else { 10.0 };
+        values.iter_mut().for_each(|x| *x *= scale);
+        Named { name, shape, values }
+    };
+    let tensors: Vec<Named> = layout::tensors(&config).into_iter().map(tensor).collect();
+    weights::write(&folder.join("model.safetensors"), &tensors).unwrap();
     config.write(&folder).unwrap();
     tokenizer.write(&folder).unwrap();
-    save::save(&llama, &folder).unwrap();
     folder
+}
+
+fn text(i: usize) -> String {
+    format!("Momentum is {}. Volatility is {}.\nDecision:", i % 5, i % 4)
+}
+
+fn date(i: usize) -> String {
+    format!("2020-{:02}-{:02}", 1 + i / 20, 1 + i % 20)
 }
 
 /// Forty bars, the last twenty of them the test span.
@@ -32,20 +50,34 @@ fn market(dir: &Path) -> (PathBuf, PathBuf) {
         String::from("date,open,high,low,close,volume,split,momentum_30,p_high_vol\n");
     let mut prompts = String::new();
     for i in 0..40 {
-        let date = format!("2020-{:02}-{:02}", 1 + i / 20, 1 + i % 20);
+        let date = date(i);
         let split = if i < 20 { "train" } else { "test" };
-        let (open, close) = (100.0 + f64::from(i % 7), 100.0 + f64::from((i + 1) % 7));
+        let (open, close) = (100.0 + (i % 7) as f64, 100.0 + ((i + 1) % 7) as f64);
         let (high, low) = (open.max(close) + 0.5, open.min(close) - 0.5);
-        writeln!(features, "{date},{open},{high},{low},{close},1000,{split},{},0.2", i % 3 - 1)
+        let momentum = i as i64 % 3 - 1;
+        writeln!(features, "{date},{open},{high},{low},{close},1000,{split},{momentum},0.2")
             .unwrap();
-        let text = format!("Momentum is {}. Volatility is {}.\nDecision:", i % 5, i % 4);
-        writeln!(prompts, "{}", json!({"id": date, "t0": date, "split": split, "prompt": text}))
-            .unwrap();
+        let line = json!({"id": date, "t0": date, "split": split, "prompt": text(i)});
+        writeln!(prompts, "{line}").unwrap();
     }
     let paths = (dir.join("features.csv"), dir.join("prompts.jsonl"));
     fs_err::write(&paths.0, features).unwrap();
     fs_err::write(&paths.1, prompts).unwrap();
     paths
+}
+
+/// What the model said, in order.
+fn said(ran: &Ran, by: &str) -> Vec<String> {
+    let text = ran.text("decisions");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows = reader.records().map(Result::unwrap);
+    rows.filter(|row| &row[1] == by).map(|row| row[2].to_owned()).collect()
+}
+
+fn params(more: Value) -> Value {
+    let mut params = json!({"max_new_tokens": 6, "draws": 100, "random_portfolios": 20});
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    params
 }
 
 #[test]
@@ -55,29 +87,97 @@ fn answers_are_kept_and_every_output_is_written_alike() {
     let (tuned, base) = (model(dir.path(), 1), model(dir.path(), 2));
     let inputs: &[(&str, &Path)] =
         &[("model", &tuned), ("prompts", &prompts), ("features", &features), ("base", &base)];
-    let params = json!({"max_new_tokens": 6, "draws": 100, "random_portfolios": 20});
-    let run = || testing::run::<Evaluate>(params.clone(), inputs).unwrap();
+    let run = || testing::run::<Evaluate>(params(json!({})), inputs).unwrap();
     let (first, second) = (run(), run());
     for output in ["report", "metrics", "decisions"] {
         assert_eq!(first.text(output), second.text(output), "{output}");
     }
-    let text = first.text("decisions");
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    assert_eq!(rows.iter().filter(|r| &r[1] == "model").count(), 20);
-    assert_eq!(rows.iter().filter(|r| &r[1] == "base").count(), 20);
+    assert_eq!(said(&first, "base").len(), 20);
     // What the stage reads once for all prompts must not change an answer.
-    let loaded = model::load_folder::<Back>(&Folder::of_dir(&tuned).unwrap(), &cpu()).unwrap();
-    let sampling = Sampling::greedy(6, loaded.tokenizer.eos());
-    for (i, row) in rows.iter().take(20).enumerate() {
-        let text =
-            format!("Momentum is {}. Volatility is {}.\nDecision:", (i + 20) % 5, (i + 20) % 4);
-        let tokens = loaded.tokenizer.prompt(&text).unwrap();
-        let drawn = model::generate(&loaded.model, &tokens, 1, &sampling, 0).unwrap();
-        assert_eq!(&row[2], loaded.tokenizer.decode(&drawn[0].tokens).unwrap());
+    let engine = Engine::open(&tuned, Options::default()).unwrap();
+    let answers = said(&first, "model");
+    assert_eq!(answers.len(), 20);
+    for (i, answer) in answers.iter().enumerate() {
+        let tokenizer = engine.tokenizer();
+        let mut session = engine.session(128);
+        let mut read = tokenizer.prompt(&text(i + 20)).unwrap();
+        let mut written = Vec::new();
+        while written.len() < 6 {
+            let logits = session.read(&engine, &read).unwrap();
+            let best = |best: usize, at: usize| if logits[at] > logits[best] { at } else { best };
+            let token = (0..logits.len()).fold(0, best) as u32;
+            written.push(token);
+            read = vec![token];
+            if tokenizer.eos().contains(&token) {
+                break;
+            }
+        }
+        assert_eq!(*answer, tokenizer.decode(&written).unwrap());
     }
     assert_eq!(first.metrics["parse_failure_rate"], 1.0);
     assert!(first.text("report").contains("It never traded."));
+}
+
+#[test]
+fn under_a_grammar_every_answer_reads_and_the_seed_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let inputs: &[(&str, &Path)] =
+        &[("model", &tuned), ("prompts", &prompts), ("features", &features)];
+    for form in ["words", "json", "code"] {
+        for temperature in [0.0, 3.0] {
+            let more = json!({
+                "form": form, "temperature": temperature, "offsets_bps": [5, 40], "max_size": 2
+            });
+            let run = || testing::run::<Evaluate>(params(more.clone()), inputs).unwrap();
+            let (first, second) = (run(), run());
+            assert_eq!(first.metrics["parse_failure_rate"], 0.0, "{form} {temperature}");
+            assert_eq!(first.text("decisions"), second.text("decisions"), "{form} {temperature}");
+            for answer in said(&first, "model") {
+                match Decision::read(&answer).unwrap() {
+                    Decision::Limit(_, offset, size) => {
+                        assert!([5, 40].contains(&offset) && size <= 2)
+                    }
+                    Decision::Market(_, size) => assert!(size <= 2),
+                    other => assert_eq!(other, Decision::Flat, "nothing rests between decisions"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_learns_what_the_state_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let pairs = dir.path().join("pairs.jsonl");
+    // Best is what the first number of the prompt says; the last two labels saw the test span.
+    let best = |i: usize| if i % 5 < 2 { " buy market" } else { " sell limit 10" };
+    let line = |i: usize| {
+        json!({
+            "t0": date(i), "t1": date(i + 2), "prompt": text(i), "chosen": best(i),
+            "rejected": " flat"
+        })
+        .to_string()
+            + "\n"
+    };
+    fs_err::write(&pairs, (0..20).map(line).collect::<String>()).unwrap();
+    let inputs: &[(&str, &Path)] =
+        &[("model", &tuned), ("prompts", &prompts), ("features", &features), ("pairs", &pairs)];
+    let more = json!({ "form": "head", "head_l2": 0.01 });
+    let ran = testing::run::<Evaluate>(params(more.clone()), inputs).unwrap();
+    assert_eq!(ran.metrics["head_rows_model"], 18.0);
+    assert_eq!(ran.metrics["head_classes_model"], 2.0);
+    assert_eq!(ran.metrics["parse_failure_rate"], 0.0);
+    // The prompts of the test span are, in turn, those of the training span again.
+    let answers = said(&ran, "model");
+    for (i, answer) in answers.iter().enumerate() {
+        assert_eq!(*answer, best(i + 20), "{i}");
+    }
+    let again = testing::run::<Evaluate>(params(more), inputs).unwrap();
+    assert_eq!(ran.text("decisions"), again.text("decisions"));
 }
 
 #[test]
@@ -90,4 +190,32 @@ fn a_prompt_that_does_not_fit_is_refused() {
     let error = testing::run::<Evaluate>(json!({"max_new_tokens": 120}), inputs).err().unwrap();
     assert!(error.to_string().contains("does not fit the model's context of 128"), "{error}");
     assert!(error.help().is_some());
+}
+
+/// Two implementations of one model, at the temperature at which they differ least and most.
+#[cfg(feature = "models")]
+#[test]
+fn the_engine_answers_as_burn_does() {
+    use crate::device::{Back, cpu};
+    use crate::model::{Folder, Sampling, generate, load_folder};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let inputs: &[(&str, &Path)] =
+        &[("model", &tuned), ("prompts", &prompts), ("features", &features)];
+    let loaded = load_folder::<Back>(&Folder::of_dir(&tuned).unwrap(), &cpu()).unwrap();
+    for temperature in [0.0, 1.0] {
+        let ran = testing::run::<Evaluate>(params(json!({ "temperature": temperature })), inputs);
+        let sampling = Sampling {
+            temperature: temperature as f32,
+            ..Sampling::greedy(6, loaded.tokenizer.eos())
+        };
+        for (i, answer) in said(&ran.unwrap(), "model").iter().enumerate() {
+            let tokens = loaded.tokenizer.prompt(&text(i + 20)).unwrap();
+            let seed = super::decide::seed(0, i);
+            let drawn = generate(&loaded.model, &tokens, 1, &sampling, seed).unwrap();
+            assert_eq!(*answer, loaded.tokenizer.decode(&drawn[0].tokens).unwrap());
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub(super) enum Want {
     Last,
     /// Those after every token.
     All,
+    /// None, but the state that they would be computed from, after the last token of each part.
+    Hidden,
 }
 
 /// What the loops of a pass share.
@@ -51,7 +53,7 @@ struct Unit {
 }
 
 /// Reads the tokens of all parts, whose sessions have room for them, and gives the logits wanted,
-/// `[rows, vocab]`.
+/// `[rows, vocab]`, or the states, `[rows, hidden]`.
 pub(super) fn forward(engine: &Engine, parts: &mut [Part], tokens: &[u32], want: Want) -> Vec<f32> {
     let pass = engine.pool.pass();
     let run = Run { engine, pass: &pass, isa: engine.isa, n: tokens.len() };
@@ -100,7 +102,7 @@ fn head(run: &Run, parts: &[Part], b: &mut Buffers, want: Want) -> Vec<f32> {
     let rows: Vec<usize> = match want {
         Want::None => return Vec::new(),
         Want::All => (0..run.n).collect(),
-        Want::Last => parts
+        Want::Last | Want::Hidden => parts
             .iter()
             .map(|part| {
                 end += part.len;
@@ -117,6 +119,9 @@ fn head(run: &Run, parts: &[Part], b: &mut Buffers, want: Want) -> Vec<f32> {
         let x = &x[rows[i] * d..][..d];
         run.isa.run(Norm { x, weight: &engine.norm, eps, out });
     });
+    if want == Want::Hidden {
+        return b.normed.floats[..run.n * d].to_vec();
+    }
     let mut logits = vec![0.0; run.n * engine.head.rows];
     run.products(&[(&engine.head, Out::of(&mut logits))], &b.normed, &mut b.low);
     logits

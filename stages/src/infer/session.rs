@@ -156,6 +156,21 @@ impl Session {
         Ok(all)
     }
 
+    /// Reads on. Gives the state after the last token that its logits would be computed from, normed,
+    /// `[hidden]`; the logits are not computed, and those from before are gone. Errors as
+    /// [`Session::read`].
+    pub fn read_hidden(&mut self, engine: &Engine, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check(engine, tokens)?;
+        self.logits.clear();
+        let mut chunks = tokens.chunks(CHUNK).peekable();
+        let mut state = Vec::new();
+        while let Some(chunk) = chunks.next() {
+            let want = if chunks.peek().is_some() { Want::None } else { Want::Hidden };
+            state = self.step(engine, chunk, want);
+        }
+        Ok(state)
+    }
+
     fn step(&mut self, engine: &Engine, tokens: &[u32], want: Want) -> Vec<f32> {
         let start = self.len;
         self.len += tokens.len();

@@ -78,6 +78,33 @@ fn text(n: u32) -> Vec<u32> {
 }
 
 #[test]
+fn the_state_after_a_prompt_is_what_its_logits_are_of() {
+    let config = config("llama");
+    let tensors = random(&config);
+    let folder = folder(&config, &tensors);
+    let engine = Engine::open(folder.path(), threads(2)).unwrap();
+    // The output matrix is the embedding.
+    let head = tensors.iter().find(|t| t.name == "model.embed_tokens.weight").unwrap();
+    for len in [1, 7, 300] {
+        let text = text(len);
+        let state = engine.session(text.len()).read_hidden(&engine, &text).unwrap();
+        assert_eq!(state.len(), config.hidden_size);
+        let row = |row: &[f32]| row.iter().zip(&state).map(|(w, x)| w * x).sum();
+        let expected: Vec<f32> = head.values.chunks(config.hidden_size).map(row).collect();
+        let mut session = engine.session(text.len());
+        let off = far(session.read(&engine, &text).unwrap(), &expected);
+        assert!(off < 1e-5, "{len}: {off}");
+        // Read in two parts it is the same.
+        let (first, rest) = text.split_at(text.len() / 2);
+        let mut session = engine.session(text.len());
+        if !first.is_empty() {
+            session.read(&engine, first).unwrap();
+        }
+        assert!(session.read_hidden(&engine, rest).unwrap() == state, "{len}");
+    }
+}
+
+#[test]
 fn every_layout_computes_what_the_naive_model_does() {
     let llama3 = Scaling {
         rope_type: "llama3".into(),

@@ -3,7 +3,7 @@
 //! All samples of a prompt go through the model as one batch that starts from one cache, and a
 //! prompt can go on from another, so that what many prompts begin with is read once. Each sample
 //! draws from a random stream of its own, so that it does not depend on how many others there are.
-//! There is no beam search, and no grammar: what is drawn is checked by whoever parses it.
+//! There is no beam search, and no grammar: that is [`super::constrained`].
 
 use burn::prelude::*;
 
@@ -27,7 +27,7 @@ pub struct Sample {
 /// A prompt that the model has read.
 #[derive(Clone, Debug)]
 pub struct Prompt<B: Backend> {
-    cache: Cache<B>,
+    pub(super) cache: Cache<B>,
     /// The different tokens that it has.
     tokens: Vec<u32>,
     /// Logits of the next token.
@@ -67,7 +67,11 @@ fn different(mut tokens: Vec<u32>) -> Vec<u32> {
 }
 
 /// Reads `[b, t]` tokens and gives the logits after the last of each sequence, `[b, vocab]`.
-fn step<B: Kernels>(model: &Llama<B>, tokens: &[u32], cache: &mut Cache<B>) -> Result<Vec<f32>> {
+pub(super) fn step<B: Kernels>(
+    model: &Llama<B>,
+    tokens: &[u32],
+    cache: &mut Cache<B>,
+) -> Result<Vec<f32>> {
     let len = tokens.len() / cache.batch().max(1);
     let hidden = model.forward_cached(tokens, cache)?;
     let hidden = match len {

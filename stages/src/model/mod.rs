@@ -8,6 +8,8 @@ pub mod adapter;
 pub mod chat;
 pub mod config;
 #[cfg(feature = "models")]
+mod constrained;
+#[cfg(feature = "models")]
 pub mod generate;
 pub mod gguf;
 #[cfg(feature = "models")]
@@ -31,6 +33,8 @@ mod tests;
 pub(crate) mod tiny;
 
 pub use config::Config;
+#[cfg(feature = "models")]
+pub use constrained::{Choice, Constrained, constrained};
 #[cfg(feature = "models")]
 pub use generate::{Prompt, Sample, Sampling, generate, sample};
 pub use gguf::Gguf;

@@ -3,6 +3,7 @@
 use super::options::{Arch, Dapo, Dpo, Lora, Objective, TARGETS};
 use super::params::{Method, Params};
 use crate::Invalid;
+use crate::pairs::decision::Allowed;
 
 /// What the types cannot say.
 pub fn check(p: &Params) -> Result<(), Invalid> {
@@ -144,6 +145,13 @@ fn check_dapo(dapo: &Dapo, batch: usize) -> Result<(), Invalid> {
     if dapo.overlong_cache > dapo.max_tokens {
         return Err(Invalid::new("dapo.overlong_cache", "longer than `max_tokens`"));
     }
+    if let Some(offsets) = &dapo.offsets_bps {
+        if dapo.form.form().is_none() {
+            return Err(Invalid::new("dapo.offsets_bps", "without a `form` nothing keeps to them")
+                .help("set `dapo.form`, or remove it"));
+        }
+        allowed(offsets, 1, false).check().map_err(|e| Invalid::new("dapo.offsets_bps", e))?;
+    }
     within("dapo.advantage_epsilon", dapo.advantage_epsilon, 0.0, 1.0)?;
     if dapo.reward.as_ref().is_some_and(|reward| reward.command.trim().is_empty()) {
         return Err(Invalid::new("dapo.reward.command", "empty"));
@@ -152,6 +160,11 @@ fn check_dapo(dapo: &Dapo, batch: usize) -> Result<(), Invalid> {
         above("dapo.dual_clip", c, 1.0)?;
     }
     Ok(())
+}
+
+/// What a grammar lets a completion say.
+pub fn allowed(offsets_bps: &[u32], max_size: u32, resting: bool) -> Allowed {
+    Allowed { offsets_bps: offsets_bps.to_vec(), max_size, resting }
 }
 
 fn at_least(name: &str, value: usize, least: usize) -> Result<(), Invalid> {

@@ -1,8 +1,14 @@
 //! Reinforcement learning from the reward of sampled answers: DAPO (Yu et al., arXiv 2503.14476).
 //!
 //! A step samples groups of completions, scores them, and makes several updates, each on its own
-//! part of the groups, as the paper does. Completions are sampled freely: no grammar, no top-p, so
-//! that the probabilities of sampling are those of the loss, at the same temperature.
+//! part of the groups, as the paper does. Completions are sampled without top-k and top-p, so that the
+//! probabilities of sampling are those of the loss, at the same temperature. Under a grammar (`form`)
+//! both are probabilities among the tokens that it allows, and a token that it forces has no part in
+//! the loss, nor in the number of tokens that the loss is a mean over.
+//!
+//! The first update of a step is on the policy that sampled: its own log-probabilities are the old
+//! ones, and every ratio is 1. Later updates take those of sampling; `logp_gap` in the log is how far
+//! the two lie apart.
 //!
 //! Dynamic sampling: a group whose rewards (before the length penalty) are all equal teaches
 //! nothing and is replaced by another prompt's, until the batch is full or `max_rounds` batches
@@ -17,11 +23,11 @@ use serde::{Deserialize, Serialize};
 
 use super::data::Shuffle;
 use super::logps::{Group, backward, group, numbers};
-use super::losses::{Clip, advantages, dapo, informative, soft_overlong, weights};
+use super::losses::{Clip, PolicyLoss, advantages, dapo, informative, soft_overlong, weights};
 use super::options::{Dapo, Short};
 use super::steps::{Gradients, Run, Steps, Watch, recent};
 use crate::device::Train;
-use crate::model::Llama;
+use crate::model::{Choice, Llama};
 use crate::{Result, StageError};
 
 /// Rewards of a group that differ by less are equal.
@@ -34,8 +40,23 @@ pub struct Sample {
     pub tokens: Vec<u32>,
     /// Their log-probabilities when they were sampled.
     pub logp: Vec<f64>,
+    /// Under a grammar: what each was chosen among. Empty without one.
+    pub choices: Vec<Choice>,
     /// False where it was cut off at the limit.
     pub ended: bool,
+}
+
+impl Sample {
+    /// Whether each token was chosen and not forced.
+    fn choosing(&self) -> impl Iterator<Item = bool> {
+        let free = self.choices.is_empty();
+        (0..self.tokens.len())
+            .map(move |i| free || self.choices.get(i).is_some_and(Option::is_some))
+    }
+    /// Tokens that were not forced.
+    fn chosen(&self) -> usize {
+        self.choosing().filter(|chosen| *chosen).count()
+    }
 }
 
 /// What an answer is worth.
@@ -66,7 +87,7 @@ pub trait World {
 /// A group that will be trained on.
 struct Rollout {
     group: Group,
-    /// One a token, completion by completion, as are those that follow.
+    /// One a token that was not forced, completion by completion, as are those that follow.
     old: Vec<f64>,
     advantage: Vec<f64>,
     /// False for the tokens of completions that are left out of the loss.
@@ -79,12 +100,33 @@ impl Rollout {
     /// How many tokens of each completion count.
     fn lengths(&self) -> Vec<usize> {
         let mut at = 0;
-        let counted = |completion: &Vec<u32>| {
-            let part = &self.counts[at..at + completion.len()];
-            at += completion.len();
+        let counted = |chosen: usize| {
+            let part = &self.counts[at..at + chosen];
+            at += chosen;
             part.iter().filter(|counts| **counts).count()
         };
-        self.group.completions.iter().map(counted).collect()
+        self.group.chosen().into_iter().map(counted).collect()
+    }
+
+    /// Of a number for each token those whose token counts.
+    fn kept(&self, values: &[f64]) -> Vec<f64> {
+        let pairs = values.iter().zip(&self.counts);
+        pairs.filter(|(_, counts)| **counts).map(|(value, _)| *value).collect()
+    }
+
+    /// The loss of the tokens that count, and its derivative by the log-probability `now` of every
+    /// token, those that do not count among them.
+    fn loss(&self, now: &[f64], old: &[f64], weight: &[f64], clip: Clip) -> (PolicyLoss, Vec<f64>) {
+        let [now, old, advantage, weight] =
+            [now, old, &self.advantage, weight].map(|values| self.kept(values));
+        let loss = dapo(&now, &old, &advantage, &weight, clip);
+        let mut slopes = loss.loss.grad.iter();
+        let slope = |counts: &bool| match counts {
+            true => slopes.next().copied().unwrap_or(0.0),
+            false => 0.0,
+        };
+        let grad = self.counts.iter().map(slope).collect();
+        (loss, grad)
     }
 }
 
@@ -185,6 +227,8 @@ struct Seen {
     /// Groups sampled.
     groups: usize,
     tokens: usize,
+    /// Those that were not forced.
+    chosen: usize,
     /// Sum of the log-probabilities of all tokens.
     logp: f64,
 }
@@ -230,7 +274,7 @@ fn line(seen: &Seen, done: &Done, groups: usize, tokens: usize) -> [(&'static st
         ("groups", groups as f64),
         ("groups_dropped", seen.dropped as f64),
         ("response_length", seen.tokens as f64 / samples),
-        ("entropy", -seen.logp / seen.tokens.max(1) as f64),
+        ("entropy", -seen.logp / seen.chosen.max(1) as f64),
         ("clip_share", done.clipped as f64 / done.tokens.max(1) as f64),
         ("logp_gap", done.gap),
     ]
@@ -259,6 +303,7 @@ fn roll(
         seen.failures += scored.iter().filter(|scored| !scored.parsed).count();
         seen.cut += samples.iter().filter(|sample| !sample.ended).count();
         seen.tokens += samples.iter().map(|sample| sample.tokens.len()).sum::<usize>();
+        seen.chosen += samples.iter().map(Sample::chosen).sum::<usize>();
         seen.logp += samples.iter().flat_map(|sample| &sample.logp).sum::<f64>();
         seen.rewards.extend_from_slice(&rewards);
         if !informative(&rewards, TOLERANCE) {
@@ -286,18 +331,21 @@ fn rollout(
     let (spread, epsilon) = (settings.advantage_std, settings.advantage_epsilon);
     let advantages = advantages(&rewards, spread, epsilon);
     let mut out = Rollout {
-        group: Group { prompt: prompt.to_vec(), completions: Vec::new() },
+        group: Group::free(prompt.to_vec(), Vec::new()),
         old: Vec::new(),
         advantage: Vec::new(),
         counts: Vec::new(),
         line,
     };
     for (sample, advantage) in samples.into_iter().zip(advantages) {
-        let upto = out.old.len() + sample.tokens.len();
-        out.old.extend(&sample.logp);
-        out.advantage.resize(upto, advantage);
-        out.counts.resize(upto, sample.ended || !settings.overlong_filter);
+        let chosen = sample.logp.iter().zip(sample.choosing()).filter(|(_, chosen)| *chosen);
+        out.old.extend(chosen.map(|(logp, _)| *logp));
+        out.advantage.resize(out.old.len(), advantage);
+        out.counts.resize(out.old.len(), sample.ended || !settings.overlong_filter);
         out.group.completions.push(sample.tokens);
+        if !sample.choices.is_empty() {
+            out.group.choices.push(sample.choices);
+        }
     }
     out
 }
@@ -328,22 +376,11 @@ fn update(
             let gaps = now.iter().zip(&rollout.old).map(|(now, old)| (now - old).abs());
             done.gap = gaps.fold(done.gap, f64::max);
         }
-        let weight: Vec<f64> = rollout
-            .group
-            .completions
-            .iter()
-            .zip(shares.by_ref())
-            .flat_map(|(tokens, share)| std::iter::repeat_n(share, tokens.len()))
-            .collect();
-        let kept = |values: &[f64]| -> Vec<f64> {
-            let pairs = values.iter().zip(&rollout.counts);
-            pairs.filter(|(_, counts)| **counts).map(|(value, _)| *value).collect()
-        };
-        let (old, advantage) = (kept(&rollout.old), kept(&rollout.advantage));
-        let part = dapo(&kept(&now), &old, &advantage, &kept(&weight), clip);
-        let mut slopes = part.loss.grad.into_iter();
-        let slope = |counts: &bool| if *counts { slopes.next().unwrap_or(0.0) } else { 0.0 };
-        let grad: Vec<f64> = rollout.counts.iter().map(slope).collect();
+        let chosen = rollout.group.chosen().into_iter().zip(shares.by_ref());
+        let weight: Vec<f64> =
+            chosen.flat_map(|(tokens, share)| std::iter::repeat_n(share, tokens)).collect();
+        let old = if fresh { &now } else { &rollout.old };
+        let (part, grad) = rollout.loss(&now, old, &weight, clip);
         backward(logp, &grad, &model, &mut gradients);
         loss += part.loss.value;
         done.clipped += part.clipped;
@@ -357,3 +394,7 @@ fn update(
     done.rate = moved.rate;
     Ok(model)
 }
+
+#[cfg(test)]
+#[path = "dapo_tests.rs"]
+mod tests;

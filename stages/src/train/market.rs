@@ -1,5 +1,5 @@
-//! The world of `dapo`: prompts, samples of the model, and what scores them: the reward of `pairs` on
-//! decoded decisions, or a program that the user names.
+//! The world of `dapo`: prompts, samples of the model, free or under a grammar, and what scores them:
+//! the reward of `pairs` on decoded decisions, or a program that the user names.
 
 use std::path::Path;
 
@@ -7,13 +7,15 @@ use burn::module::AutodiffModule;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::check::allowed;
 use super::dapo::{Sample, Scored, World};
 use super::data;
 use super::options::Dapo;
 use super::prepare::Start;
 use super::scorer::Scorer;
+use crate::decode::{Constraint, Grammar, Grammars, Vocabulary};
 use crate::device::Train;
-use crate::model::{Llama, Sampling, Tokenizer, generate};
+use crate::model::{Llama, Sampling, Tokenizer, constrained, generate};
 use crate::pairs::decision::Decision;
 use crate::pairs::reward::{Outcome, RewardSpec, score};
 use crate::{Context, Result, StageError};
@@ -32,9 +34,43 @@ pub struct Market {
     prompts: Vec<Vec<u32>>,
     lines: Vec<u64>,
     judge: Judge,
+    grammar: Option<Bound>,
     sampling: Sampling,
     seed: u64,
     drawn: u64,
+}
+
+/// What answers are kept to.
+struct Bound {
+    /// Where nothing is held and nothing rests, and where `hold` and `cancel` may be said.
+    constraints: [Constraint; 2],
+    /// Which of them is that of each prompt.
+    resting: Vec<bool>,
+}
+
+impl Bound {
+    fn new(start: &Start, judge: &Judge, settings: &Dapo) -> Result<Option<Bound>> {
+        let Some(form) = settings.form.form() else { return Ok(None) };
+        let (size, resting) = match judge {
+            Judge::Reward(reward, outcomes) => {
+                let holds = |o: &Outcome| o.position != 0.0 || o.resting.is_some();
+                (reward.max_size, outcomes.iter().map(holds).collect())
+            }
+            Judge::Program(_, records) => (1, vec![false; records.len()]),
+        };
+        let vocabulary = Vocabulary::new(&start.tokenizer)?;
+        let grammars = Grammars::new(&vocabulary, start.model.config.vocab_size)?;
+        let offsets = settings.offsets_bps.as_deref().unwrap_or_default();
+        let compile = |resting| {
+            // A space follows the prompt, as in the completions of `pairs`.
+            grammars.compile(&Grammar::decision(&allowed(offsets, size, resting), form, " "))
+        };
+        Ok(Some(Bound { constraints: [compile(false)?, compile(true)?], resting }))
+    }
+
+    fn of(&self, at: usize) -> &Constraint {
+        &self.constraints[usize::from(self.resting.get(at).copied().unwrap_or(false))]
+    }
 }
 
 impl Market {
@@ -79,7 +115,8 @@ impl Market {
             ..Sampling::greedy(settings.max_tokens, start.tokenizer.eos())
         };
         let (tokenizer, seed) = (start.tokenizer.clone(), ctx.seed());
-        Ok(Market { tokenizer, prompts, lines, judge, sampling, seed, drawn: 0 })
+        let grammar = Bound::new(start, &judge, settings)?;
+        Ok(Market { tokenizer, prompts, lines, judge, grammar, sampling, seed, drawn: 0 })
     }
 }
 
@@ -105,13 +142,24 @@ impl World for Market {
         // A seed of its own for each group: the streams of one seed are its samples.
         let seed =
             rand::Rng::next_u64(&mut data::rng(self.seed, data::stream::SAMPLES + self.drawn));
-        let samples = generate(&model.valid(), self.prompt(at), count, &self.sampling, seed)?;
-        let samples = samples.into_iter().map(|sample| Sample {
+        let (model, prompt) = (model.valid(), self.prompt(at));
+        let sample = |sample: crate::model::Sample, choices| Sample {
             logp: sample.log_probs.iter().map(|x| f64::from(*x)).collect(),
             ended: sample.stopped,
             tokens: sample.tokens,
-        });
-        Ok(samples.collect())
+            choices,
+        };
+        Ok(match &self.grammar {
+            None => {
+                let drawn = generate(&model, prompt, count, &self.sampling, seed)?;
+                drawn.into_iter().map(|one| sample(one, Vec::new())).collect()
+            }
+            Some(bound) => {
+                let kept = bound.of(at);
+                let drawn = constrained(&model, prompt, count, &self.sampling, seed, kept)?;
+                drawn.into_iter().map(|one| sample(one.sample, one.choices)).collect()
+            }
+        })
     }
 
     fn line(&self, at: usize) -> u64 {

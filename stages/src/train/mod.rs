@@ -71,6 +71,8 @@ mod template;
 #[cfg(feature = "models")]
 mod tests;
 
+#[cfg(feature = "lm")]
+pub(crate) use data::jsonl;
 pub use params::Params;
 #[cfg(feature = "models")]
 pub use stage::Train;

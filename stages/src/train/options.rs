@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pairs::decision::Form;
+
 /// A Llama to be made from nothing, with a byte-level BPE tokenizer trained on the corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -206,6 +208,36 @@ pub enum Short {
     Fail,
 }
 
+/// What sampled answers are kept to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kept {
+    /// Nothing: an answer that does not read earns nothing.
+    #[default]
+    Free,
+    /// `buy limit 10`.
+    Words,
+    /// `{"action":"limit","side":"buy","offset_bps":10,"size":1}`.
+    Json,
+    /// `B10`.
+    Code,
+}
+
+impl Kept {
+    /// The form of the grammar, where there is one.
+    pub fn form(self) -> Option<Form> {
+        match self {
+            Kept::Free => None,
+            Kept::Words => Some(Form::Words),
+            Kept::Json => Some(Form::Json),
+            Kept::Code => Some(Form::Code),
+        }
+    }
+    fn free(&self) -> bool {
+        *self == Kept::Free
+    }
+}
+
 /// A program that scores completions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -228,10 +260,16 @@ pub struct DapoSettings {
     updates: Option<usize>,
     /// Temperature of sampling, and of the log-probabilities in the loss. Default: 1.
     temperature: Option<f64>,
-    /// Most tokens of a completion (L_max). Default: 12.
+    /// The grammar of decisions that completions are sampled under; their probabilities, in the loss
+    /// too, are then those among the tokens that it allows. As `answers` of `pairs`. Default: `free`.
+    form: Option<Kept>,
+    /// Offsets of limit orders that a `form` allows, basis points; an empty list allows 1 to 500. As
+    /// `offsets_bps` of `pairs`. Default: 10, 25, 50 and 100.
+    offsets_bps: Option<Vec<u32>>,
+    /// Most tokens of a completion (L_max). Default: 12; 64 with a `form`, which bounds it itself.
     max_tokens: Option<usize>,
     /// Tokens before `max_tokens` from which on length is punished (L_cache); 0 never punishes.
-    /// Default: 4.
+    /// Default: 4; 0 with a `form`.
     overlong_cache: Option<usize>,
     /// Leave completions that were cut off at `max_tokens` out of the loss. Default: false.
     overlong_filter: Option<bool>,
@@ -264,6 +302,10 @@ pub struct Dapo {
     pub group: usize,
     pub updates: usize,
     pub temperature: f64,
+    #[serde(skip_serializing_if = "Kept::free")]
+    pub form: Kept,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offsets_bps: Option<Vec<u32>>,
     pub max_tokens: usize,
     pub overlong_cache: usize,
     pub overlong_filter: bool,
@@ -285,6 +327,8 @@ impl Default for Dapo {
             group: 8,
             updates: 2,
             temperature: 1.0,
+            form: Kept::Free,
+            offsets_bps: None,
             max_tokens: 12,
             overlong_cache: 4,
             overlong_filter: false,
@@ -304,12 +348,19 @@ impl Default for Dapo {
 impl DapoSettings {
     /// What was given, over `base`.
     pub fn over(self, base: Dapo) -> Dapo {
+        let form = self.form.unwrap_or(base.form);
+        let bound = form.form().is_some();
+        let (max_tokens, overlong_cache) =
+            if bound { (64, 0) } else { (base.max_tokens, base.overlong_cache) };
+        let offsets = || bound.then(|| vec![10, 25, 50, 100]);
         Dapo {
             group: self.group.unwrap_or(base.group),
             updates: self.updates.unwrap_or(base.updates),
             temperature: self.temperature.unwrap_or(base.temperature),
-            max_tokens: self.max_tokens.unwrap_or(base.max_tokens),
-            overlong_cache: self.overlong_cache.unwrap_or(base.overlong_cache),
+            form,
+            offsets_bps: self.offsets_bps.or(base.offsets_bps).or_else(offsets),
+            max_tokens: self.max_tokens.unwrap_or(max_tokens),
+            overlong_cache: self.overlong_cache.unwrap_or(overlong_cache),
             overlong_filter: self.overlong_filter.unwrap_or(base.overlong_filter),
             clip_low: self.clip_low.unwrap_or(base.clip_low),
             clip_high: self.clip_high.unwrap_or(base.clip_high),

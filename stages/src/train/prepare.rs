@@ -368,7 +368,7 @@ pub fn pairs(start: &Start, path: &Path, params: &Params) -> Result<Pairs> {
                     .hint("`dpo.reward_weighted` weighs each pair by their difference"));
             }
         };
-        pairs.push(Pair { group: Group { prompt, completions }, weight, line });
+        pairs.push(Pair { group: Group::free(prompt, completions), weight, line });
     }
     let held = (pairs.len() as f64 * params.valid_share.unwrap_or(0.0)) as usize;
     let valid = pairs.split_off(pairs.len() - held);

@@ -195,6 +195,38 @@ fn dapo_runs_on_the_market_and_merges_the_adapter_of_its_base() {
     assert!(bytes(&again) == after);
 }
 
+#[test]
+fn dapo_under_a_grammar_always_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = base(dir.path());
+    let pairs = pairs(dir.path());
+    let reward = dir.path().join("reward.json");
+    let spec = json!({
+        "maker_fee_bps": 1.0, "taker_fee_bps": 3.0, "adverse_weight": 0.5, "scale": 1.0,
+        "horizon_bars": 1, "markout_bars": 1, "fill": { "a": 0.7, "k": 0.05 }
+    });
+    fs_err::write(&reward, spec.to_string()).unwrap();
+    let inputs = [
+        ("base", base.outputs["model"].as_path()),
+        ("pairs", pairs.as_path()),
+        ("reward", reward.as_path()),
+    ];
+    for form in ["words", "json", "code"] {
+        let params = json!({
+            "method": "dapo", "steps": 3, "batch": 2, "lora": { "r": 4 },
+            "dapo": { "group": 4, "form": form, "offsets_bps": [10, 40] }
+        });
+        let ran = testing::run::<Stage>(params.clone(), &inputs).unwrap();
+        assert_eq!(logged(&ran, "parse_failures"), [0.0; 3], "{form}");
+        assert_eq!(logged(&ran, "truncated"), [0.0; 3], "{form}");
+        let gap = logged(&ran, "logp_gap").into_iter().fold(0.0, f64::max);
+        assert!(gap < 1e-3, "{form}: rollout and trainer disagree by {gap}");
+        assert!(logged(&ran, "grad_norm").into_iter().all(|norm| norm > 0.0), "{form}");
+        let again = with_threads(1, || testing::run::<Stage>(params, &inputs).unwrap());
+        assert!(bytes(&again) == bytes(&ran), "{form}");
+    }
+}
+
 fn small(seed: u64) -> Llama<Train> {
     let config = Config::llama(24, 16, 2, 2, 1, 24, 32);
     Llama::build(&config, &mut Normal::new(seed), &cpu()).unwrap()
@@ -235,6 +267,7 @@ impl World for Sevens {
             logp: s.log_probs.iter().map(|x| f64::from(*x)).collect(),
             ended: s.stopped,
             tokens: s.tokens,
+            choices: Vec::new(),
         };
         Ok(drawn.into_iter().map(sample).collect())
     }
@@ -331,7 +364,7 @@ fn completions_that_share_a_prompt_are_as_if_alone() {
     let model = small(3);
     let prompt = vec![3, 1, 4, 1, 5];
     let completions = vec![vec![9, 2, 6, 0], vec![5, 0], vec![3]];
-    let together = Group { prompt: prompt.clone(), completions: completions.clone() };
+    let together = Group::free(prompt.clone(), completions.clone());
     let got = numbers(&group(&model, &together, 0.7).unwrap());
     let mut expected = Vec::new();
     for completion in &completions {
@@ -359,7 +392,7 @@ fn gradients_of_a_shared_prompt_are_the_sum_of_those_alone() {
         grads.get::<Back, 2>(b.id).unwrap().into_data().into_vec::<f32>().unwrap()
     };
     let prompt = vec![3, 1, 4, 1, 5];
-    let one = |c: &[Vec<u32>]| Group { prompt: prompt.clone(), completions: c.to_vec() };
+    let one = |c: &[Vec<u32>]| Group::free(prompt.clone(), c.to_vec());
     let all = [vec![9, 2, 6, 0], vec![5, 0]];
     let together = grads(&[one(&all)], &[vec![0.5, -1.0, 2.0, 0.1, 0.3, -0.7]]);
     let alone =
