@@ -30,7 +30,8 @@ pub struct Overfit {
     pub loss: f64,
 }
 
-/// Sums over a part of the span, about a series' own mean for the sake of the digits.
+/// Sums over a part of the span. They are not taken about a series' own mean: of two series that are
+/// alike in a part the sums must be alike to the bit, or rounding would break the tie.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     n: f64,
@@ -39,16 +40,21 @@ struct Sums {
 }
 
 impl Sums {
+    fn of(part: &[f64]) -> Sums {
+        let sums = Sums { n: part.len() as f64, ..Sums::default() };
+        part.iter().fold(sums, |sums, r| Sums { x: sums.x + r, xx: sums.xx + r * r, ..sums })
+    }
+
     fn add(self, other: Sums) -> Sums {
         Sums { n: self.n + other.n, x: self.x + other.x, xx: self.xx + other.xx }
     }
 
-    /// Sharpe ratio of a bar, of values that lie `centre` higher; 0 where nothing varies, as of
-    /// money that is left alone.
-    fn sharpe(self, centre: f64) -> f64 {
+    /// Sharpe ratio of a bar; 0 where nothing varies, as of money that is left alone.
+    fn sharpe(self) -> f64 {
         let mean = self.x / self.n;
-        let variance = (self.xx - self.n * mean * mean) / (self.n - 1.0);
-        if variance > 1e-24 { (mean + centre) / variance.sqrt() } else { 0.0 }
+        let squares = self.xx - self.n * mean * mean;
+        // Rounding leaves a constant series with squares of some 1e-16 of their size.
+        if squares > 1e-13 * self.xx { mean / (squares / (self.n - 1.0)).sqrt() } else { 0.0 }
     }
 }
 
@@ -61,24 +67,14 @@ pub fn cscv(trials: &[&[f64]], blocks: usize) -> Option<Overfit> {
     if trials.len() < 2 || block < 2 || trials.iter().any(|t| t.len() != n) {
         return None;
     }
-    let centres: Vec<f64> =
-        trials.iter().map(|t| t[..block * blocks].iter().sum::<f64>() / (block * blocks) as f64).collect();
-    let sums = |(trial, centre): (&&[f64], &f64)| -> Vec<Sums> {
-        let of = |part: &[f64]| {
-            part.iter().fold(Sums { n: part.len() as f64, ..Sums::default() }, |sums, r| {
-                let x = r - centre;
-                Sums { x: sums.x + x, xx: sums.xx + x * x, ..sums }
-            })
-        };
-        trial.chunks_exact(block).take(blocks).map(of).collect()
-    };
-    let parts: Vec<Vec<Sums>> = trials.iter().zip(&centres).map(sums).collect();
+    let sums = |t: &&[f64]| t.chunks_exact(block).take(blocks).map(Sums::of).collect();
+    let parts: Vec<Vec<Sums>> = trials.iter().map(sums).collect();
     let half = |taken: u32, wanted: bool| -> Vec<f64> {
-        let of = |(parts, centre): (&Vec<Sums>, &f64)| {
+        let of = |parts: &Vec<Sums>| {
             let mine = parts.iter().enumerate().filter(|(i, _)| (taken >> i & 1 == 1) == wanted);
-            mine.fold(Sums::default(), |sum, (_, part)| sum.add(*part)).sharpe(*centre)
+            mine.fold(Sums::default(), |sum, (_, part)| sum.add(*part)).sharpe()
         };
-        parts.iter().zip(&centres).map(of).collect()
+        parts.iter().map(of).collect()
     };
     let (mut logits, mut losses) = (Vec::new(), 0usize);
     for taken in combinations(blocks) {

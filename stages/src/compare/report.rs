@@ -199,7 +199,7 @@ pub fn facts(found: &Comparison) -> Vec<(&'static str, String)> {
     }
     facts.push((
         "Span",
-        format!("{} to {}, {} returns, {} a year", p.first, p.last, count(p.returns), ratio(p.per_year)),
+        format!("{} to {}, {} returns, {} a year", p.first, p.last, count(p.returns), words::short(p.per_year)),
     ));
     let one = p.costs.len() == 1;
     facts.extend(p.costs.iter().map(|(costs, who)| match one {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Params;
 use super::found::{Comparison, LEVEL, Model};
 use super::params::Align;
-use crate::evaluate::numbers::{count, many, or_none, percent, ratio};
+use crate::evaluate::numbers::{count, fixed, many, or_none, percent, ratio};
 use crate::evaluate::verdict::{Judgement, Target, judge, show};
 
 /// Names that a sentence lists before it counts the rest.
@@ -24,19 +24,24 @@ pub fn costs(params: &Value) -> String {
     };
     let mut text = format!(
         "{} bps fee and {} bps half spread a side at market",
-        ratio(taker),
-        ratio(spread)
+        short(taker),
+        short(spread)
     );
     if let Some(slippage) = of("slippage_bps").filter(|s| *s != 0.0) {
-        text += &format!(", {} bps slippage", ratio(slippage));
+        text += &format!(", {} bps slippage", short(slippage));
     }
     if let Some(maker) = of("maker_fee_bps") {
-        text += &format!(", {} bps fee of a limit order", ratio(maker));
+        text += &format!(", {} bps fee of a limit order", short(maker));
     }
     if let Some(latency) = params["latency"].as_u64() {
         text += &format!(", filled {} after the decision", many(latency as usize, "bar"));
     }
     text
+}
+
+/// A cost or a count without needless zeros.
+pub fn short(x: f64) -> String {
+    if x.fract() == 0.0 { fixed(x, 0) } else { ratio(x) }
 }
 
 /// Data, span, costs and seeds: what a figure says when it stands alone.
@@ -49,7 +54,7 @@ pub fn source(found: &Comparison) -> String {
         p.first,
         p.last,
         count(p.returns),
-        ratio(p.per_year),
+        short(p.per_year),
         costs.join("; or "),
         seeds(found),
         p.seed

@@ -33,7 +33,7 @@ pub mod stage;
 #[cfg(feature = "models")]
 mod stage_tests;
 #[cfg(test)]
-mod testdata;
+pub(crate) mod testdata;
 pub mod verdict;
 
 use std::path::Path;
