@@ -2,15 +2,15 @@
 //!
 //! As in the report of `evaluate`: fixed colours of Okabe and Ito which a page may override, lines
 //! told apart by dash too, no font embedded. Many models share one thin grey; only the best, the
-//! reference and the baselines then have a name in the legend. Captions say data, span, costs and
-//! seeds, and claim nothing that the figure does not show.
+//! reference and the baselines then have a name in the legend, or, where there are groups, a hue a
+//! group. Captions claim nothing that the figure does not show; data, span, costs and seeds are the
+//! same for all (`words::source`).
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::found::{Comparison, LEVEL, Model};
-use super::words;
 use crate::evaluate::charts::{BLUE, Figure, GREY, GRID, INK, ORANGE};
 use crate::evaluate::numbers::{self, count, or_none, percent, ratio};
 
@@ -22,7 +22,7 @@ const WIDTH: u32 = 640;
 /// The backend writes a font size of this over 1.24.
 const FONT: i32 = 19;
 /// Width of a character of that size, on average.
-const CHAR: i32 = 8;
+const CHAR: i32 = 9;
 const LINE: i32 = 24;
 /// Models that have a colour of their own.
 const COLOURED: usize = 8;
@@ -39,9 +39,6 @@ pub fn figures(found: &Comparison) -> Result<Vec<Figure>, Failed> {
     all.extend(differences(found)?);
     all.extend(overfit(found)?);
     all.extend(seeds(found)?);
-    for figure in &mut all {
-        figure.caption = format!("{} {}", figure.caption, words::source(found));
-    }
     Ok(all)
 }
 
@@ -52,58 +49,68 @@ struct Pen {
     dash: Option<(i32, i32)>,
 }
 
-/// Pens by model, in the order in which they are drawn: what matters comes last.
-fn pens(found: &Comparison) -> Vec<(&Model, Pen, bool)> {
+/// A line of the chart of equities.
+struct Curve<'a> {
+    model: &'a Model,
+    pen: Pen,
+    /// Its name in the legend; several may share one.
+    legend: String,
+}
+
+const HUES: [RGBColor; 4] = [ORANGE, GREEN, PURPLE, YELLOW];
+
+/// The lines in the order in which they are drawn: what matters comes last.
+fn curves(found: &Comparison) -> Vec<Curve<'_>> {
     let pen = |color, width, dash| Pen { color, width, dash };
-    let best = found.best().map(|m| m.name.as_str());
+    let dash_after = |at: usize| (at >= HUES.len()).then_some((7, 4));
     let many = found.models.len() > COLOURED;
-    let hues = [ORANGE, GREEN, PURPLE, YELLOW];
-    let mut hue = 0;
-    let mut of = |m: &Model| {
-        if Some(m.name.as_str()) == best {
-            return (pen(BLUE, 3, None), true);
+    let groups = found.grouped();
+    let (mut all, mut hue) = (Vec::new(), 0);
+    for (at, (group, models)) in groups.iter().enumerate() {
+        for model in *models {
+            let name = Some(model.name.as_str());
+            let (pen, legend) = if name == found.best().map(|m| m.name.as_str()) {
+                (pen(BLUE, 3, None), model.name.clone())
+            } else if name == found.reference.as_deref() || !many {
+                hue += 1;
+                (pen(HUES[(hue - 1) % HUES.len()], 2, dash_after(hue - 1)), model.name.clone())
+            } else if groups.len() > 1 {
+                let legend = if group.is_empty() { "single" } else { group };
+                (pen(HUES[at % HUES.len()], 1, dash_after(at)), legend.to_owned())
+            } else {
+                (pen(GREY, 1, None), "the others".to_owned())
+            };
+            all.push(Curve { model, pen, legend });
         }
-        if many && found.reference.as_deref() != Some(m.name.as_str()) {
-            return (pen(GREY, 1, None), false);
-        }
-        hue += 1;
-        let dash = if hue <= hues.len() { None } else { Some((7, 4)) };
-        (pen(hues[(hue - 1) % hues.len()], 2, dash), true)
-    };
-    let mut all: Vec<(&Model, Pen, bool)> = Vec::new();
-    for m in &found.models {
-        let (pen, named) = of(m);
-        all.push((m, pen, named));
     }
     let dashes = [(2, 3), (9, 3), (5, 5)];
-    let beside = found.baselines.iter().zip(dashes.iter().cycle());
-    all.extend(beside.map(|(m, dash)| (m, pen(GREY, 2, Some(*dash)), true)));
-    let weight = |m: &Model, named: bool| (named, Some(m.name.as_str()) == best);
-    all.sort_by_key(|(m, _, named)| weight(m, *named));
+    for (model, dash) in found.baselines.iter().zip(dashes.iter().cycle()) {
+        let legend = model.name.clone();
+        all.push(Curve { model, pen: pen(INK, 2, Some(*dash)), legend });
+    }
+    // What has a name of its own over what shares one, the best over all.
+    all.sort_by_key(|c| (c.legend == c.model.name, c.pen.width));
     all
 }
 
 fn equity(found: &Comparison) -> Result<Figure, Failed> {
-    let pens = pens(found);
-    let curve = |m: &Model| -> Vec<f64> {
+    let curves = curves(found);
+    let values = |m: &Model| -> Vec<f64> {
         let grow = |value: &mut f64, r: &f64| {
             *value *= 1.0 + r;
             Some(*value)
         };
         std::iter::once(1.0).chain(m.returns.iter().scan(1.0, grow)).collect()
     };
-    let curves: Vec<Vec<f64>> = pens.iter().map(|(m, ..)| curve(m)).collect();
-    let range = padded(curves.iter().flatten().copied());
-    let mut entries: Vec<(String, Option<Pen>)> = pens
-        .iter()
-        .rev()
-        .filter(|(_, _, named)| *named)
-        .map(|(m, pen, _)| (m.name.clone(), Some(*pen)))
-        .collect();
-    let unnamed = pens.iter().filter(|(_, _, named)| !named).count();
-    if unnamed > 0 {
-        let pen = Pen { color: GREY, width: 1, dash: None };
-        entries.push((format!("{} others", count(unnamed)), Some(pen)));
+    let lines: Vec<Vec<f64>> = curves.iter().map(|c| values(c.model)).collect();
+    let range = padded(lines.iter().flatten().copied());
+    let mut entries: Vec<Entry> = Vec::new();
+    let (own, shared): (Vec<&Curve>, Vec<&Curve>) =
+        curves.iter().partition(|c| c.legend == c.model.name);
+    for curve in own.iter().rev().chain(&shared) {
+        if !entries.iter().any(|(name, _)| *name == curve.legend) {
+            entries.push((curve.legend.clone(), Some(curve.pen)));
+        }
     }
     let rows = legend_rows(&entries);
     let last = found.dates.len() as f64;
@@ -129,10 +136,10 @@ fn equity(found: &Comparison) -> Result<Figure, Failed> {
             })
             .y_label_formatter(&|y| ratio(*y))
             .draw()?;
-        for ((_, pen, _), curve) in pens.iter().zip(&curves) {
-            let points = curve.iter().enumerate().map(|(i, v)| (i as f64, *v));
-            let style = pen.color.stroke_width(pen.width);
-            match pen.dash {
+        for (curve, line) in curves.iter().zip(&lines) {
+            let points = line.iter().enumerate().map(|(i, v)| (i as f64, *v));
+            let style = curve.pen.color.stroke_width(curve.pen.width);
+            match curve.pen.dash {
                 None => chart.draw_series(LineSeries::new(points, style))?,
                 Some((on, off)) => {
                     chart.draw_series(DashedLineSeries::new(points, on, off, style))?
@@ -141,17 +148,18 @@ fn equity(found: &Comparison) -> Result<Figure, Failed> {
         }
         Ok(())
     })?;
-    let ends: Vec<String> = pens
+    let own = |c: &Curve| c.legend == c.model.name;
+    let ends: Vec<String> = curves
         .iter()
-        .zip(&curves)
+        .zip(&lines)
         .rev()
-        .filter(|((_, _, named), _)| *named)
-        .filter_map(|((m, ..), curve)| Some(format!("{} {}", m.name, ratio(*curve.last()?))))
+        .filter(|(c, _)| own(c))
+        .filter_map(|(c, line)| Some(format!("{} {}", c.model.name, ratio(*line.last()?))))
         .collect();
-    let others = if unnamed > 0 {
-        format!(" The thin lines are {} more models.", count(unnamed))
-    } else {
-        String::new()
+    let others = match curves.iter().filter(|c| !own(c)).count() {
+        0 => String::new(),
+        1 => " The thin line is one more model.".to_owned(),
+        n => format!(" The thin lines are {} more models.", count(n)),
     };
     Ok(Figure {
         name: "equity",
@@ -264,7 +272,7 @@ fn seeds(found: &Comparison) -> Result<Option<Figure>, Failed> {
         name: "seeds",
         title: "Sharpe ratios over seeds".into(),
         caption: format!(
-            "Sharpe ratio a year of each seed (rings), their median (dot) and the middle half of them (line), by median rank within a seed. Median ranks: {}. A model without seeds has one ring.",
+            "Sharpe ratio a year of each seed (rings), their median (dot) and the middle half of them (line), by median rank within a seed. Median ranks: {}. A model without seeds has a dot alone.",
             ranks.join(", ")
         ),
         svg: forest(&rows, &[(0.0, "0".to_owned())])?,
@@ -274,7 +282,7 @@ fn seeds(found: &Comparison) -> Result<Option<Figure>, Failed> {
 /// Rows with dots and ranges over a common axis, and named upright lines.
 fn forest(rows: &[Row], lines: &[(f64, String)]) -> Result<String, Failed> {
     let longest = rows.iter().map(|r| r.name.chars().count() as i32).max().unwrap_or(0);
-    let room = (longest * CHAR + 18).clamp(60, 250);
+    let room = (longest * CHAR + 18).clamp(60, 270);
     let values = rows.iter().flat_map(|r| {
         let range = r.range.map(|(a, b)| [a, b]);
         r.points.iter().copied().chain(r.value).chain(range.into_iter().flatten())
@@ -321,7 +329,8 @@ fn forest(rows: &[Row], lines: &[(f64, String)]) -> Result<String, Failed> {
                 let ends = vec![(low, y), (high, y)];
                 chart.draw_series([PathElement::new(ends, row.color.stroke_width(3))])?;
             }
-            let rings = row.points.iter().map(|x| Circle::new((*x, y), 4, row.color.stroke_width(1)));
+            let rings =
+                row.points.iter().map(|x| Circle::new((*x, y), 4, row.color.stroke_width(1)));
             chart.draw_series(rings)?;
             let dot = row.value.map(|x| Circle::new((x, y), 5, row.color.filled()));
             chart.draw_series(dot)?;
@@ -357,13 +366,8 @@ fn overfit(found: &Comparison) -> Result<Option<Figure>, Failed> {
             .bold_line_style(GRID)
             .axis_style(GRID)
             .label_style(text())
-            .x_labels(2)
+            .x_labels(0)
             .y_labels(5)
-            .x_label_formatter(&|x| match *x {
-                x if x <= 0.0 => "worst".into(),
-                x if x >= bins as f64 => "best".into(),
-                _ => String::new(),
-            })
             .y_label_formatter(&|y| format!("{}%", numbers::whole(y * 100.0)))
             .draw()?;
         for (i, [better, worse]) in counts.iter().enumerate() {
@@ -371,6 +375,15 @@ fn overfit(found: &Comparison) -> Result<Option<Figure>, Failed> {
             let (low, high) = (*worse as f64 / total, (worse + better) as f64 / total);
             chart.draw_series([Rectangle::new([(left, 0.0), (right, low)], ORANGE.filled())])?;
             chart.draw_series([Rectangle::new([(left, low), (right, high)], BLUE.filled())])?;
+        }
+        let (left, right) = (0.0, bins as f64);
+        for (x, name, side) in [
+            (left, "last", HPos::Left),
+            (right / 2.0, "rank in the other half", HPos::Center),
+            (right, "first", HPos::Right),
+        ] {
+            let at = chart.plotting_area().map_coordinate(&(x, 0.0));
+            words_at(root, name.to_owned(), (at.0, at.1 + 18), side)?;
         }
         Ok(())
     })?;
@@ -404,7 +417,7 @@ type Entry = (String, Option<Pen>);
 fn places(entries: &[Entry]) -> Vec<(i32, i32)> {
     let (mut row, mut x) = (0, 14);
     let place = |(name, _): &Entry| {
-        let width = 28 + tail(name, 60).chars().count() as i32 * CHAR + 20;
+        let width = 28 + tail(name, 60).chars().count() as i32 * CHAR + 26;
         if x > 14 && x + width > WIDTH as i32 {
             (row, x) = (row + 1, 14);
         }
@@ -466,10 +479,7 @@ fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-fn draw(
-    height: u32,
-    figure: impl FnOnce(&Area) -> Result<(), Failed>,
-) -> Result<String, Failed> {
+fn draw(height: u32, figure: impl FnOnce(&Area) -> Result<(), Failed>) -> Result<String, Failed> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();

@@ -10,9 +10,11 @@ use super::input::{Run, Strategy};
 use super::overfit::{self, Overfit};
 use super::resample::{Difference, draws, holm};
 use super::seeds::{Entry, Seeds, seeds};
-use super::{Params, input, words};
+use super::{Params, words};
 use crate::evaluate::inference::{Interval, Moments, block_length};
-use crate::evaluate::metrics::{cagr, deviation, finite, max_drawdown, mean, sharpe, sharpe_per_bar};
+use crate::evaluate::metrics::{
+    cagr, deviation, finite, max_drawdown, mean, sharpe, sharpe_per_bar,
+};
 use crate::evaluate::selection::best_by_chance;
 use crate::evaluate::verdict::Target;
 use crate::{Result, StageError};
@@ -106,6 +108,8 @@ pub struct Model {
     pub expectancy: Option<f64>,
     /// Quality of its forecasts, where it makes any.
     pub forecast: Option<Quality>,
+    /// Its text may reach into the span, as far as its evaluation knows.
+    pub may_remember: bool,
     /// Its Sharpe ratio less that of the reference.
     pub difference: Option<Difference>,
     /// Net returns.
@@ -114,14 +118,25 @@ pub struct Model {
 }
 
 /// How good forecasts are, apart from what was earned with them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Quality {
     /// Matthews correlation of predicted and true class; 0 is chance.
     pub mcc: Option<f64>,
     /// Brier score; smaller is better.
     pub brier: Option<f64>,
-    /// p-value of Diebold and Mariano against the evaluation's own baseline.
-    pub dm_p: Option<f64>,
+    /// Against the hardest of the evaluation's own baselines.
+    pub versus: Option<Versus>,
+}
+
+/// The test of Diebold and Mariano on log losses.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Versus {
+    /// The baseline.
+    pub name: String,
+    /// Whether the model has the smaller loss.
+    pub better: bool,
+    /// Two-sided p-value.
+    pub p: f64,
 }
 
 /// What choosing the best of the models is worth. Baselines are no tries.
@@ -165,7 +180,8 @@ pub fn compare(
         let strategy = run.evaluated.strategies.iter().find(|s| s.name == run.columns[0]);
         let mut model = model(&run.name, strategy, &run.returns[0], per_year);
         model.about = run.evaluated.provenance.models.first().cloned().unwrap_or(model.about);
-        model.forecast = input::quality(&run.evaluated.forecasts);
+        model.forecast = run.evaluated.forecast();
+        model.may_remember = run.evaluated.may_remember();
         models.push((*group, model));
     }
     models.sort_by(|(group_a, a), (group_b, b)| {
@@ -187,8 +203,10 @@ pub fn compare(
         Some(name) => match shown.iter().position(|m| m.name == *name) {
             None => {
                 let names: Vec<&str> = shown.iter().map(|m| m.name.as_str()).collect();
-                return Err(StageError::failed(format!("`reference: {name}` is none of the models"))
-                    .hint(format!("there are {}", names.join(", "))));
+                return Err(StageError::failed(format!(
+                    "`reference: {name}` is none of the models"
+                ))
+                .hint(format!("there are {}", names.join(", "))));
             }
             at => at,
         },
@@ -298,8 +316,10 @@ fn groups(params: &Params, runs: &[Run]) -> Result<(Vec<usize>, Vec<String>)> {
         for pattern in patterns {
             if !runs.iter().any(|run| fits(run, pattern)) {
                 let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-                return Err(StageError::failed(format!("`{pattern}` of group `{group}` is no model"))
-                    .hint(format!("there are {}", names.join(", "))));
+                return Err(StageError::failed(format!(
+                    "`{pattern}` of group `{group}` is no model"
+                ))
+                .hint(format!("there are {}", names.join(", "))));
             }
         }
     }
@@ -350,6 +370,7 @@ fn model(name: &str, strategy: Option<&Strategy>, returns: &[f64], per_year: f64
         payoff: hits.and_then(|h| h.payoff),
         expectancy: hits.map(|h| h.expectancy),
         forecast: None,
+        may_remember: false,
         difference: None,
         returns: returns.to_vec(),
     }
@@ -391,9 +412,8 @@ fn select(models: &[Model], best: Option<usize>, per_year: f64, blocks: usize) -
     let chance = spread.map(|spread| best_by_chance(spread, trials));
     let moments = best.and_then(|at| Moments::of(&models[at].returns));
     let series: Vec<&[f64]> = models.iter().map(|m| m.returns.as_slice()).collect();
-    let record = |against: Option<f64>| {
-        overfit::min_track_record(moments.as_ref()?, against?, 1.0 - LEVEL)
-    };
+    let record =
+        |against: Option<f64>| overfit::min_track_record(moments.as_ref()?, against?, 1.0 - LEVEL);
     Selection {
         trials,
         ranked: bars.len(),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::found::Quality;
+use super::found::{Quality, Versus};
 use super::params::Align;
 use crate::evaluate::assess::HOLD;
 use crate::evaluate::metrics::sharpe;
@@ -29,9 +29,64 @@ pub struct Evaluated {
     pub provenance: Provenance,
     /// The judged model first, then what it was measured beside.
     pub strategies: Vec<Strategy>,
-    /// Quality of the forecasts, where the model made any.
+    /// Quality of the forecasts, the model's first, where it made any.
     #[serde(default)]
-    pub forecasts: Value,
+    quality: Vec<Forecasts>,
+    /// The model's forecasts against those of baselines.
+    #[serde(default)]
+    rivals: Vec<Rival>,
+    /// Whether the model can have read about the test span.
+    contamination: Option<Contamination>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Forecasts {
+    classes: Option<Classes>,
+    brier: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Classes {
+    mcc: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Rival {
+    name: String,
+    log_loss: Option<Test>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Test {
+    difference: f64,
+    p: f64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Contamination {
+    claimable: bool,
+}
+
+impl Evaluated {
+    /// How good the forecasts are. Of several baselines the one that comes closest, or lies furthest
+    /// ahead, by log loss.
+    pub fn forecast(&self) -> Option<Quality> {
+        let own = self.quality.first()?;
+        let tested = self.rivals.iter().filter_map(|r| Some((&r.name, r.log_loss?)));
+        let hardest = tested.max_by(|a, b| a.1.difference.total_cmp(&b.1.difference));
+        let versus = hardest.map(|(name, test)| Versus {
+            name: name.clone(),
+            better: test.difference < 0.0,
+            p: test.p,
+        });
+        let mcc = own.classes.as_ref().and_then(|c| c.mcc);
+        Some(Quality { mcc, brier: own.brier, versus })
+    }
+
+    /// Whether it is known that the model may remember the test span, or not known that it cannot.
+    pub fn may_remember(&self) -> bool {
+        self.contamination.as_ref().is_some_and(|c| !c.claimable)
+    }
 }
 
 /// Where the numbers of a run come from.
@@ -115,7 +170,9 @@ impl Run {
 
     /// The name without its seed, and the seed.
     pub fn seeded(&self) -> (String, Option<String>) {
-        let Some((port, cell)) = self.name.split_once('@') else { return (self.name.clone(), None) };
+        let Some((port, cell)) = self.name.split_once('@') else {
+            return (self.name.clone(), None);
+        };
         let (seed, rest): (Vec<&str>, Vec<&str>) =
             cell.split(',').partition(|part| part.starts_with("seed="));
         let seed = seed.first().and_then(|s| s.strip_prefix("seed=")).map(String::from);
@@ -156,10 +213,12 @@ pub fn runs(ctx: &Context) -> Result<Vec<Run>> {
             found.entry(name).or_default().push((file, path.to_owned()));
         }
     }
-    let runs = found.into_iter().map(|(name, files)| run(name, &files)).collect::<Result<Vec<_>>>()?;
+    let runs =
+        found.into_iter().map(|(name, files)| run(name, &files)).collect::<Result<Vec<_>>>()?;
     if runs.len() < 2 {
-        return Err(StageError::failed(format!("there is {} to compare", many(runs.len())))
-            .hint("feed at least two: `a: eval_a.metrics`, `a_returns: eval_a.returns`, `b: ...`"));
+        return Err(StageError::failed(format!("there is {} to compare", many(runs.len()))).hint(
+            "feed at least two: `a: eval_a.metrics`, `a_returns: eval_a.returns`, `b: ...`",
+        ));
     }
     Ok(runs)
 }
@@ -175,9 +234,12 @@ fn run(name: String, files: &[(&str, PathBuf)]) -> Result<Run> {
             (Some((_, path)), None) => Ok(path),
             (None, _) => {
                 let port = name.split('@').next().unwrap_or_default();
-                let port = if output == "returns" { format!("{port}{RETURNS}") } else { port.into() };
+                let port =
+                    if output == "returns" { format!("{port}{RETURNS}") } else { port.into() };
                 Err(StageError::failed(format!("`{name}` has no {output} (a {extension} file)"))
-                    .hint(format!("feed `{port}: STAGE.{output}` of an `evaluate`; gather both alike")))
+                    .hint(format!(
+                        "feed `{port}: STAGE.{output}` of an `evaluate`; gather both alike"
+                    )))
             }
             _ => Err(StageError::failed(format!("`{name}` has several {extension} files"))
                 .hint("one run a port, or one a cell of a gathered port")),
@@ -313,8 +375,11 @@ pub fn align(mut runs: Vec<Run>, align: Align) -> Result<Vec<Run>> {
 fn same_bars(first: &Run, run: &Run) -> Result<()> {
     let (a, b) = (&first.evaluated.provenance, &run.evaluated.provenance);
     let fail = |what: String| {
-        Err(StageError::failed(format!("`{}` has other bars than `{}`: {what}", run.name, first.name))
-            .hint("evaluate all of them on the same features"))
+        Err(StageError::failed(format!(
+            "`{}` has other bars than `{}`: {what}",
+            run.name, first.name
+        ))
+        .hint("evaluate all of them on the same features"))
     };
     if a.per_year != b.per_year {
         return fail(format!("{} a year, and not {}", b.per_year, a.per_year));
@@ -343,15 +408,4 @@ fn same_bars(first: &Run, run: &Run) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Quality of the forecasts, where a `metrics.json` has it: the shortest horizon.
-pub fn quality(forecasts: &Value) -> Option<Quality> {
-    let first = match forecasts {
-        Value::Array(all) => all.first()?,
-        other => other,
-    };
-    let of = |name: &str| first[name].as_f64();
-    let quality = Quality { mcc: of("mcc"), brier: of("brier"), dm_p: of("dm_p") };
-    (quality != Quality::default()).then_some(quality)
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::found::Comparison;
-use super::report;
+use super::{report, words};
 use crate::evaluate::charts::Figure;
 use crate::evaluate::numbers::count;
 
@@ -45,10 +45,14 @@ pub fn report(found: &Comparison, figures: &[Figure]) -> String {
         out += &format!("\n## {}\n\n", plain(name));
         let heads: Vec<&str> =
             std::iter::once("Model").chain(columns.iter().map(|(name, _)| *name)).collect();
-        let rows = section.rows.into_iter().map(|(name, best, reference, cells)| {
-            let mut name = name;
-            name += if best { " (highest)" } else { "" };
-            name += if reference { " (reference)" } else { "" };
+        let rows = section.rows.into_iter().map(|row| {
+            let mut name = row.name;
+            name += if row.best { " (highest)" } else { "" };
+            name += if row.reference { " (reference)" } else { "" };
+            let cells = row.cells.into_iter().map(|(text, more)| match more {
+                Some(more) => format!("{text} ({more})"),
+                None => text,
+            });
             std::iter::once(name).chain(cells).collect()
         });
         out += &table(&heads, rows);
@@ -63,9 +67,9 @@ pub fn report(found: &Comparison, figures: &[Figure]) -> String {
             "Rank, median",
             "Rank, middle half",
         ];
-        let rows = report::quartiles(found).into_iter().map(|q| {
-            std::iter::once(q.name()).chain(q.cells()).map(String::from).collect()
-        });
+        let rows = report::quartiles(found)
+            .into_iter()
+            .map(|q| std::iter::once(q.name()).chain(q.cells()).map(String::from).collect());
         out += &table(&heads, rows);
     }
     out += "\n## Figures\n";
@@ -78,7 +82,7 @@ pub fn report(found: &Comparison, figures: &[Figure]) -> String {
             plain(&figure.caption)
         );
     }
-    out += "\n## Provenance\n\n";
+    out += &format!("\n{}\n\n## Provenance\n\n", plain(&words::source(found)));
     for (name, value) in report::facts(found) {
         out += &format!("- {name}: {}\n", plain(&value));
     }
@@ -92,11 +96,12 @@ pub fn report(found: &Comparison, figures: &[Figure]) -> String {
     out
 }
 
-/// A caption for each figure, ready to be taken over.
-pub fn captions(figures: &[Figure]) -> String {
+/// A caption for each figure that also says data, span, costs and seeds, ready to be taken over.
+pub fn captions(found: &Comparison, figures: &[Figure]) -> String {
     let mut out = String::from("# Captions\n");
+    let source = plain(&words::source(found));
     for figure in figures {
-        out += &format!("\n## {}.svg\n\n{}\n", figure.name, plain(&figure.caption));
+        out += &format!("\n## {}.svg\n\n{} {source}\n", figure.name, plain(&figure.caption));
     }
     out
 }

@@ -81,7 +81,7 @@ impl Stage for Compare {
         for figure in &figures {
             fs_err::write(folder.join(format!("{}.svg", figure.name)), &figure.svg)?;
         }
-        fs_err::write(folder.join("captions.md"), markdown::captions(&figures))?;
+        fs_err::write(folder.join("captions.md"), markdown::captions(&found, &figures))?;
         Ok(())
     }
 }

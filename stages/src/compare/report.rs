@@ -10,38 +10,52 @@ use super::found::{Comparison, Model};
 use super::words;
 use crate::Result;
 use crate::evaluate::charts::Figure;
-use crate::evaluate::numbers::{count, fixed, or_none, percent, ratio, signed_percent};
+use crate::evaluate::inference::Interval;
+use crate::evaluate::numbers::{NONE, count, fixed, many, or_none, percent, ratio, signed_percent};
 use crate::evaluate::report::fill;
 use crate::evaluate::verdict::show;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 
-/// The columns of the table of models: heading, and what it is.
-pub const COLUMNS: [(&str, &str); 11] = [
-    ("Sharpe", "a year"),
-    ("95%", "bootstrap"),
+/// The columns of the table of models: heading, and what it is. A number may have its interval.
+pub const COLUMNS: [(&str, &str); 8] = [
+    ("Sharpe", "a year, 95%"),
     ("less the reference’s", "95%, paired"),
     ("p", "Holm"),
     ("Return a year", "compound"),
     ("Deepest fall", ""),
-    ("Trades", ""),
     ("Turnover a year", "a round trip is 2"),
-    ("Hit rate", "of trades"),
-    ("Payoff", "mean gain over mean loss"),
-    ("Mean trade", "expectancy"),
+    ("Hit rate", "payoff: gain over loss"),
+    ("Mean trade", ""),
 ];
 
 /// Further columns, where any evaluation measured forecasts.
 pub const FORECAST: [(&str, &str); 3] =
-    [("MCC", "0 is chance"), ("Brier", "less is better"), ("p, DM", "against its baseline")];
+    [("MCC", "0 is chance"), ("Brier", "less is better"), ("Log loss", "Diebold-Mariano")];
+
+/// A cell: a number, and in small what belongs to it.
+pub type Cell = (String, Option<String>);
+
+/// A row of the table of models.
+#[derive(Serialize)]
+pub struct Row {
+    /// The model.
+    pub name: String,
+    /// Whether it has the highest Sharpe ratio.
+    pub best: bool,
+    /// Whether it is what the others are compared with.
+    pub reference: bool,
+    /// A cell a column.
+    pub cells: Vec<Cell>,
+}
 
 /// A heading of the table and the models under it.
 #[derive(Serialize)]
 pub struct Section {
     /// The group; empty where there is one without a name.
     pub name: String,
-    /// Name, whether it is the best, whether it is the reference, and a cell for each column.
-    pub rows: Vec<(String, bool, bool, Vec<String>)>,
+    /// Its models.
+    pub rows: Vec<Row>,
 }
 
 /// What the template shows.
@@ -53,6 +67,7 @@ struct Page<'a> {
     columns: Vec<(&'static str, &'static str)>,
     sections: Vec<Section>,
     figures: Vec<Figure>,
+    source: String,
     about: Vec<(&'a str, &'a str)>,
     quartiles: Vec<Quartiles<'a>>,
 }
@@ -80,6 +95,7 @@ pub fn render(found: &Comparison, figures: &[Figure]) -> Result<String> {
         columns: columns(found),
         sections: sections(found),
         figures: figures.iter().cloned().map(embed).collect(),
+        source: words::source(found),
         about: found
             .shown()
             .filter(|m| !m.about.is_empty())
@@ -112,7 +128,12 @@ pub fn sections(found: &Comparison) -> Vec<Section> {
         let is = |name: Option<&str>| Some(m.name.as_str()) == name;
         let mut cells = cells(m);
         cells.truncate(columns);
-        (m.name.clone(), model && is(best), is(found.reference.as_deref()), cells)
+        Row {
+            name: m.name.clone(),
+            best: model && is(best),
+            reference: is(found.reference.as_deref()),
+            cells,
+        }
     };
     let mut all: Vec<Section> = found
         .grouped()
@@ -131,28 +152,27 @@ pub fn sections(found: &Comparison) -> Vec<Section> {
     all
 }
 
-fn cells(m: &Model) -> Vec<String> {
+fn cells(m: &Model) -> Vec<Cell> {
     let d = m.difference;
-    let q = m.forecast.unwrap_or_default();
-    let p = |p: Option<f64>| or_none(p, p_value);
+    let q = m.forecast.clone().unwrap_or_default();
+    let alone = |text: String| (text, None);
+    let between = |i: Option<Interval>| i.map(|i| show(Some(i), ratio));
+    let versus = q.versus.map(|v| {
+        let stands = if v.better { "better" } else { "not better" };
+        (stands.to_owned(), Some(format!("than {}, p {}", v.name, p_value(v.p))))
+    });
     vec![
-        or_none(m.sharpe, ratio),
-        show(m.interval, ratio),
-        d.map_or_else(
-            || "–".into(),
-            |d| format!("{} ({})", ratio(d.value), show(Some(d.interval), ratio)),
-        ),
-        p(d.map(|d| d.p_holm)),
-        or_none(m.cagr, signed_percent),
-        percent(m.max_drawdown),
-        count(m.trades),
-        ratio(m.turnover),
-        or_none(m.hit_rate, percent),
-        or_none(m.payoff, ratio),
-        or_none(m.expectancy, signed_percent),
-        or_none(q.mcc, |x| fixed(x, 3)),
-        or_none(q.brier, |x| fixed(x, 3)),
-        p(q.dm_p),
+        (or_none(m.sharpe, ratio), between(m.interval)),
+        (or_none(d.map(|d| d.value), ratio), between(d.map(|d| d.interval))),
+        alone(or_none(d.map(|d| d.p_holm), p_value)),
+        alone(or_none(m.cagr, signed_percent)),
+        alone(percent(m.max_drawdown)),
+        (ratio(m.turnover), Some(many(m.trades, "trade"))),
+        (or_none(m.hit_rate, percent), m.payoff.map(|p| format!("payoff {}", ratio(p)))),
+        alone(or_none(m.expectancy, signed_percent)),
+        alone(or_none(q.mcc, |x| fixed(x, 3))),
+        alone(or_none(q.brier, |x| fixed(x, 3))),
+        versus.unwrap_or_else(|| alone(NONE.into())),
     ]
 }
 
@@ -174,18 +194,28 @@ fn tiles(found: &Comparison) -> Vec<(&'static str, String, String)> {
         (
             "Sharpe ratio of the best",
             or_none(best.and_then(|m| m.sharpe), ratio),
-            format!("95% {}; by chance {}", show(best.and_then(|m| m.interval), ratio), or_none(s.sharpe_by_chance, ratio)),
+            format!(
+                "95% {}; by chance {}",
+                show(best.and_then(|m| m.interval), ratio),
+                or_none(s.sharpe_by_chance, ratio)
+            ),
         ),
         (
             "Deflated Sharpe ratio",
-            or_none(s.deflated_sharpe, percent),
-            format!("95% is usually asked; alone {}", or_none(best.and_then(|m| m.psr), percent)),
+            or_none(s.deflated_sharpe, words::chance),
+            format!(
+                "95% is usually asked; alone {}",
+                or_none(best.and_then(|m| m.psr), words::chance)
+            ),
         ),
         ("Probability of overfitting", or_none(s.overfit.as_ref().map(|o| o.pbo), percent), splits),
         (
             "Record it takes",
-            record.map_or_else(|| "–".into(), count),
-            format!("returns at 95%, after the choice; there are {}", count(found.provenance.returns)),
+            record.map_or_else(|| NONE.into(), count),
+            format!(
+                "returns at 95%, after the choice; there are {}",
+                count(found.provenance.returns)
+            ),
         ),
     ]
 }
@@ -199,7 +229,13 @@ pub fn facts(found: &Comparison) -> Vec<(&'static str, String)> {
     }
     facts.push((
         "Span",
-        format!("{} to {}, {} returns, {} a year", p.first, p.last, count(p.returns), words::short(p.per_year)),
+        format!(
+            "{} to {}, {} returns, {} a year",
+            p.first,
+            p.last,
+            count(p.returns),
+            words::short(p.per_year)
+        ),
     ));
     let one = p.costs.len() == 1;
     facts.extend(p.costs.iter().map(|(costs, who)| match one {
@@ -222,7 +258,7 @@ pub fn facts(found: &Comparison) -> Vec<(&'static str, String)> {
             "{} models, {} with a Sharpe ratio; variance of their Sharpe ratios a year {}; mean correlation of their returns {}",
             count(s.trials),
             count(s.ranked),
-            s.variance.map_or_else(|| "–".into(), |v| fixed(v * p.per_year, 4)),
+            s.variance.map_or_else(|| NONE.into(), |v| fixed(v * p.per_year, 4)),
             or_none(s.correlation, ratio)
         ),
     ));
@@ -244,7 +280,7 @@ pub fn facts(found: &Comparison) -> Vec<(&'static str, String)> {
 /// The table of seeds.
 pub fn quartiles(found: &Comparison) -> Vec<Quartiles<'_>> {
     let iqr = |q: Option<[f64; 3]>| {
-        q.map_or_else(|| "–".into(), |q| format!("{} to {}", ratio(q[0]), ratio(q[2])))
+        q.map_or_else(|| NONE.into(), |q| format!("{} to {}", ratio(q[0]), ratio(q[2])))
     };
     let median = |q: Option<[f64; 3]>| or_none(q.map(|q| q[1]), ratio);
     let row = |s: &'_ super::seeds::Seeds| {
@@ -252,7 +288,9 @@ pub fn quartiles(found: &Comparison) -> Vec<Quartiles<'_>> {
             0 => "one run".to_owned(),
             n => format!("{} ({})", count(n), s.seeds.join(", ")),
         };
-        (runs, median(s.sharpe), iqr(s.sharpe), median(s.rank), iqr(s.rank))
+        // One run has no spread, though it has a rank within each seed.
+        let spread = iqr(s.sharpe.filter(|_| s.sharpes.len() > 1));
+        (runs, median(s.sharpe), spread, median(s.rank), iqr(s.rank))
     };
     found
         .seeds

@@ -185,7 +185,8 @@ fn run_of(params: Value, inputs: &[(&str, &Path)]) -> Result<testing::Ran> {
 fn the_best_of_25_looks_good_and_the_report_says_why_not() {
     let dir = tempfile::tempdir().unwrap();
     let folder = gathered(dir.path());
-    let params = json!({"draws": 200, "data": "S&P 500, daily closes", "reference": "buy and hold"});
+    let params =
+        json!({"draws": 200, "data": "S&P 500, daily closes", "reference": "buy and hold"});
     let ran = run_of(params.clone(), &[("crosses", &folder)]).unwrap();
     close(ran.metrics["sharpe_best"], 0.04721631 * 252f64.sqrt(), 1e-6);
     close(ran.metrics["deflated_sharpe"], 0.9303057401223891, 1e-9);
@@ -194,9 +195,13 @@ fn the_best_of_25_looks_good_and_the_report_says_why_not() {
     let verdict: Vec<&str> =
         found["verdict"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
     assert!(verdict[0].contains("“crosses@fast=20,slow=60”") && verdict[0].contains("not shown"));
-    assert!(verdict.concat().contains("no better than drawing one of them"), "{verdict:?}");
-    let judgements: Vec<&str> =
-        found["claims"].as_array().unwrap().iter().map(|c| c["judgement"].as_str().unwrap()).collect();
+    assert!(verdict.concat().contains("did not carry over"), "{verdict:?}");
+    let judgements: Vec<&str> = found["claims"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["judgement"].as_str().unwrap())
+        .collect();
     assert_eq!(judgements[1..], ["NOT PROVEN", "FAIL"]);
     let again = run_of(params, &[("crosses", &folder)]).unwrap();
     for output in ["report", "markdown", "metrics"] {
@@ -211,7 +216,10 @@ fn the_best_of_25_looks_good_and_the_report_says_why_not() {
         names
     };
     let names = files(&ran);
-    assert_eq!(names, ["captions.md", "differences.svg", "equity.svg", "overfit.svg", "sharpe.svg"]);
+    assert_eq!(
+        names,
+        ["captions.md", "differences.svg", "equity.svg", "overfit.svg", "sharpe.svg"]
+    );
     for name in names {
         let of = |ran: &testing::Ran| fs_err::read(ran.outputs["figures"].join(&name)).unwrap();
         assert_eq!(of(&ran), of(&again), "{name}");
@@ -220,11 +228,19 @@ fn the_best_of_25_looks_good_and_the_report_says_why_not() {
 
 /// Models of 40 bars, two of them with seeds.
 fn small(dir: &Path) -> Vec<(&'static str, PathBuf)> {
-    let dates: Vec<String> = (0..40).map(|i| format!("2020-{:02}-{:02}", 1 + i / 20, 1 + i % 20)).collect();
+    let dates: Vec<String> =
+        (0..40).map(|i| format!("2020-{:02}-{:02}", 1 + i / 20, 1 + i % 20)).collect();
     let hold: Vec<f64> = (0..40).map(|i| f64::from(i * 7 % 11 - 5) / 1000.0).collect();
-    let wave = |k: i32| -> Vec<f64> { (0..40).map(|i| f64::from(i * k % 13 * k % 17 - 6) / 900.0).collect() };
+    let wave = |k: i32| -> Vec<f64> {
+        (0..40).map(|i| f64::from(i * k % 13 * k % 17 - 6) / 900.0).collect()
+    };
     let put = |name: &str, x: &[f64]| {
-        write(&dir.join(name), &evaluated(x, &hold, 252.0), &dates, &[("model", x), ("buy and hold", &hold)]);
+        write(
+            &dir.join(name),
+            &evaluated(x, &hold, 252.0),
+            &dates,
+            &[("model", x), ("buy and hold", &hold)],
+        );
     };
     for (seed, k) in [(1, 3), (2, 5), (10, 8)] {
         put(&format!("net/seed={seed}"), &wave(k));
@@ -271,6 +287,31 @@ fn the_report_of_a_few_models_is_golden() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/compare/testdata/small.md");
     let wanted = fs_err::read_to_string(&golden).unwrap();
     assert!(text == wanted, "not as in testdata/small.md:\n{text}");
+}
+
+#[test]
+fn forecasts_have_columns_where_an_evaluation_measured_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = small(dir.path());
+    let plain = run_of(json!({"draws": 100, "blocks": 4}), &ports(&all)).unwrap();
+    assert!(plain.text("report").contains("no column for their quality"));
+    assert!(!plain.text("report").contains("MCC"));
+    let path = dir.path().join("rule/metrics.json");
+    let mut metrics: Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+    let test = |difference: f64, p: f64| json!({"count": 9, "difference": difference, "statistic": 0.0, "p": p});
+    metrics["quality"] = json!([{"name": "model", "brier": 0.6543, "classes": {"mcc": 0.0321}}]);
+    metrics["rivals"] = json!([
+        {"name": "majority", "squared": null, "log_loss": test(-0.2, 0.0004)},
+        {"name": "boosting", "squared": null, "log_loss": test(-0.1, 0.2)},
+    ]);
+    metrics["contamination"] = json!({"claimable": false, "said": "unknown"});
+    fs_err::write(&path, metrics.to_string()).unwrap();
+    let text = run_of(json!({"draws": 100, "blocks": 4}), &ports(&all)).unwrap().text("markdown");
+    let row = text.lines().find(|l| l.starts_with("| rule")).unwrap();
+    assert!(row.ends_with("| 0.032 | 0.654 | better (than boosting, p 0.20) |"), "{row}");
+    let other = text.lines().find(|l| l.starts_with("| idle")).unwrap();
+    assert!(other.ends_with("| – | – | – |"), "{other}");
+    assert!(text.contains("Memory is not ruled out of “rule”"));
 }
 
 #[test]
@@ -323,11 +364,16 @@ fn two_ports_make_a_model_and_mixed_files_are_refused() {
     fails(&four[1..], params(), "`a_returns` has no metrics");
     fails(&four[..2], params(), "there is only one run to compare");
     fails(&[], params(), "there is no run to compare");
-    let crossed: [(&str, &Path); 4] = [("a", &a), ("a_returns", &b_r), ("b", &b), ("b_returns", &b_r)];
+    let crossed: [(&str, &Path); 4] =
+        [("a", &a), ("a_returns", &b_r), ("b", &b), ("b_returns", &b_r)];
     fails(&crossed, params(), "the returns of `a` have a Sharpe ratio of");
     fails(&ports(&all), json!({"reference": "nobody"}), "is none of the models");
     fails(&ports(&all), json!({"groups": {"x": ["nobody"]}}), "`nobody` of group `x` is no model");
-    fails(&ports(&all), json!({"groups": {"x": ["net"], "y": ["n*"]}}), "is in two groups, `x` and `y`");
+    fails(
+        &ports(&all),
+        json!({"groups": {"x": ["net"], "y": ["n*"]}}),
+        "is in two groups, `x` and `y`",
+    );
     fails(&ports(&all), json!({"baselines": ["cash"]}), "no run has a baseline `cash`");
     fails(&[("a", &a_r), ("b", &b)], params(), "`a` has no metrics");
 }
@@ -336,7 +382,8 @@ fn two_ports_make_a_model_and_mixed_files_are_refused() {
 fn part(dir: &Path, name: &str, rows: &[usize], per_year: f64, shift: f64) -> PathBuf {
     let dates: Vec<String> =
         rows.iter().map(|i| format!("2020-{:02}-{:02}", 1 + i / 20, 1 + i % 20)).collect();
-    let hold: Vec<f64> = rows.iter().map(|i| (i * 7 % 11) as f64 / 1000.0 - 0.005 + shift).collect();
+    let hold: Vec<f64> =
+        rows.iter().map(|i| (i * 7 % 11) as f64 / 1000.0 - 0.005 + shift).collect();
     let x: Vec<f64> = rows.iter().map(|i| (i * 5 % 13) as f64 / 900.0 - 0.006).collect();
     let metrics = evaluated(&x, &hold, per_year);
     write(&dir.join(name), &metrics, &dates, &[("model", &x), ("buy and hold", &hold)]);
@@ -347,7 +394,8 @@ fn part(dir: &Path, name: &str, rows: &[usize], per_year: f64, shift: f64) -> Pa
 fn other_spans_and_other_bars_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let range = |from: usize, to: usize| (from..to).collect::<Vec<_>>();
-    let make = |name: &str, rows: &[usize], per_year, shift| part(dir.path(), name, rows, per_year, shift);
+    let make =
+        |name: &str, rows: &[usize], per_year, shift| part(dir.path(), name, rows, per_year, shift);
     let whole = make("whole", &range(0, 40), 252.0, 0.0);
     let late = make("late", &range(10, 40), 252.0, 0.0);
     let with_gap: Vec<usize> = range(0, 40).into_iter().filter(|i| *i != 20).collect();
@@ -408,7 +456,8 @@ fn seeds_are_told_from_the_names_of_cells() {
 fn holm_takes_the_number_of_tests_into_account() {
     use super::resample::{Difference, holm};
     use crate::evaluate::inference::Interval;
-    let of = |p| Difference { value: 0.0, interval: Interval { low: 0.0, high: 0.0 }, p, p_holm: p };
+    let of =
+        |p| Difference { value: 0.0, interval: Interval { low: 0.0, high: 0.0 }, p, p_holm: p };
     let mut all = [0.01, 0.04, 0.03, 0.005].map(of);
     holm(&mut all.iter_mut().collect::<Vec<_>>());
     // p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Params;
 use super::found::{Comparison, LEVEL, Model};
 use super::params::Align;
-use crate::evaluate::numbers::{count, fixed, many, or_none, percent, ratio};
+use crate::evaluate::numbers::{NONE, count, fixed, many, or_none, percent, ratio};
 use crate::evaluate::verdict::{Judgement, Target, judge, show};
 
 /// Names that a sentence lists before it counts the rest.
@@ -22,11 +22,8 @@ pub fn costs(params: &Value) -> String {
     let Some((taker, spread)) = of("taker_fee_bps").zip(of("half_spread_bps")) else {
         return "not stated".into();
     };
-    let mut text = format!(
-        "{} bps fee and {} bps half spread a side at market",
-        short(taker),
-        short(spread)
-    );
+    let mut text =
+        format!("{} bps fee and {} bps half spread a side at market", short(taker), short(spread));
     if let Some(slippage) = of("slippage_bps").filter(|s| *s != 0.0) {
         text += &format!(", {} bps slippage", short(slippage));
     }
@@ -37,6 +34,15 @@ pub fn costs(params: &Value) -> String {
         text += &format!(", filled {} after the decision", many(latency as usize, "bar"));
     }
     text
+}
+
+/// A probability; never as certain as it may look when rounded.
+pub fn chance(p: f64) -> String {
+    match p {
+        p if p > 0.9995 => ">99.9%".into(),
+        p if p < 0.0005 => "<0.1%".into(),
+        p => percent(p),
+    }
 }
 
 /// A cost or a count without needless zeros.
@@ -64,8 +70,7 @@ pub fn source(found: &Comparison) -> String {
 /// Seeds of the models in words.
 pub fn seeds(found: &Comparison) -> String {
     let several = found.seeds.iter().filter(|s| s.seeds.len() > 1);
-    let told: Vec<String> =
-        several.map(|s| format!("{} of “{}”", s.seeds.len(), s.name)).collect();
+    let told: Vec<String> = several.map(|s| format!("{} of “{}”", s.seeds.len(), s.name)).collect();
     match told.len() {
         0 => "one run of each model".into(),
         n if n > LISTED => format!("several of {} models", count(n)),
@@ -107,7 +112,7 @@ pub fn claims(found: &Comparison) -> Vec<Target> {
     let alone = judge(interval, 0.0);
     let nothing = || "there is nothing to judge".to_string();
     let name = best.map_or_else(|| "the best".to_string(), |m| format!("“{}”", m.name));
-    let chance = match s.deflated_sharpe {
+    let lucky = match s.deflated_sharpe {
         Some(p) if p > 1.0 - LEVEL => Judgement::Pass,
         Some(p) if p < LEVEL => Judgement::Fail,
         _ => Judgement::NotProven,
@@ -133,9 +138,9 @@ pub fn claims(found: &Comparison) -> Vec<Target> {
         },
         Target {
             claim: format!("above what chance gives the best of {}", count(s.trials)),
-            value: or_none(s.deflated_sharpe, percent),
-            interval: "–".into(),
-            judgement: chance,
+            value: or_none(s.deflated_sharpe, chance),
+            interval: NONE.into(),
+            judgement: lucky,
             why: match (s.deflated_sharpe, s.sharpe_by_chance) {
                 (Some(_), Some(by)) => format!(
                     "deflated Sharpe ratio, against {} by chance; above 95% passes, below 5% fails",
@@ -147,7 +152,7 @@ pub fn claims(found: &Comparison) -> Vec<Target> {
         Target {
             claim: "choosing by Sharpe ratio carries over".into(),
             value: or_none(pbo, percent),
-            interval: "–".into(),
+            interval: NONE.into(),
             judgement: carries,
             why: match &s.overfit {
                 Some(o) => format!(
@@ -186,19 +191,21 @@ pub fn verdict(found: &Comparison) -> Vec<String> {
         show(best.interval, ratio),
         baseline(found)
     ));
-    if let (Some(deflated), Some(chance)) = (s.deflated_sharpe, s.sharpe_by_chance) {
+    if let (Some(deflated), Some(by_chance)) = (s.deflated_sharpe, s.sharpe_by_chance) {
         say.push(format!(
             "Alone it would lie above 0 with a probability of {}. The best of {models} without any skill would be expected to reach {}, and the probability that its true Sharpe ratio lies above that is {} (deflated Sharpe ratio; {} the 95% usually asked).",
-            or_none(best.psr, percent),
-            ratio(chance),
-            percent(deflated),
+            or_none(best.psr, chance),
+            ratio(by_chance),
+            chance(deflated),
             if deflated > 1.0 - LEVEL { "above" } else { "below" }
         ));
     }
     if let Some(o) = &s.overfit {
         let meaning = match o.pbo {
-            p if p >= 0.5 => "choosing by Sharpe ratio did no better than drawing one of them",
-            p if p >= PBO => "choosing carried over more often than not, less than is usually asked",
+            p if p >= 0.5 => "choosing by Sharpe ratio did not carry over",
+            p if p >= PBO => {
+                "choosing carried over more often than not, and less often than is usually asked"
+            }
             _ => "choosing carried over within this span",
         };
         say.push(format!(
@@ -261,8 +268,15 @@ fn record(found: &Comparison, needed: usize) -> String {
     let p = &found.provenance;
     let years = |n: usize| ratio(n as f64 / p.per_year);
     let deflated = match found.selection.min_track_record_deflated {
-        Some(n) => format!("after the choice among {}, {} ({} years)", count(found.selection.trials), count(n), years(n)),
-        None => "after the choice no record is long enough, for it does not lie above chance".into(),
+        Some(n) => format!(
+            "after the choice among {}, {} ({} years)",
+            count(found.selection.trials),
+            count(n),
+            years(n)
+        ),
+        None => {
+            "after the choice no record is long enough, for it does not lie above chance".into()
+        }
     };
     format!(
         "A Sharpe ratio like this takes {} returns ({} years) to lie above 0 at 95%, were it the only try; {deflated}. There are {}.",
@@ -315,6 +329,14 @@ pub fn limits(found: &Comparison, params: &Params) -> Vec<String> {
     }
     if params.align == Align::Intersect {
         all.push("Only dates that all runs have are compared. Turnover, trades, hit rate, payoff and forecast quality are those of each run’s own span.".into());
+    }
+    let memory: Vec<&str> =
+        found.models.iter().filter(|m| m.may_remember).map(|m| m.name.as_str()).collect();
+    if !memory.is_empty() {
+        all.push(format!(
+            "Memory is not ruled out of {}: the text that it was trained on may reach into the span. Their evaluations say more.",
+            list(&memory)
+        ));
     }
     if found.models.iter().all(|m| m.forecast.is_none()) {
         all.push("None of the evaluations measured forecasts, so that there is no column for their quality: what was earned is not what was known.".into());
