@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::evaluate::inference::{Interval, draw};
-use crate::evaluate::metrics::{deviation, sharpe};
+use crate::evaluate::metrics::sharpe;
 
 /// Draws between two looks at whether to stop.
 const BATCH: usize = 250;
@@ -67,11 +67,6 @@ impl Draws {
     /// 95 % interval of a series' Sharpe ratio.
     pub fn interval(&self, at: usize) -> Option<Interval> {
         Interval::of(self.0.iter().filter_map(|d| d[at]).collect())
-    }
-
-    /// The standard error of a series' Sharpe ratio.
-    pub fn error(&self, at: usize) -> Option<f64> {
-        deviation(&self.0.iter().filter_map(|d| d[at]).collect::<Vec<_>>())
     }
 
     /// Sharpe ratio of `at` less that of `other`, whose difference in the data is `value`.
