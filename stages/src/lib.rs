@@ -6,6 +6,7 @@
 
 pub mod chunk;
 pub mod command;
+pub mod compare;
 mod context;
 pub mod curate;
 #[cfg(feature = "lm")]
@@ -54,5 +55,6 @@ pub const ALL: &[Kind] = &[
     Kind::of::<quantize::Quantize>(),
     #[cfg(feature = "lm")]
     Kind::of::<evaluate::Evaluate>(),
+    Kind::of::<compare::Compare>(),
     Kind::of::<command::Command>(),
 ];

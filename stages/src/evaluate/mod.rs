@@ -38,7 +38,7 @@ pub mod stage;
 #[cfg(feature = "lm")]
 mod stage_tests;
 #[cfg(test)]
-mod testdata;
+pub(crate) mod testdata;
 pub mod verdict;
 
 use std::path::Path;
