@@ -257,3 +257,18 @@ fn closes_alone_are_bars_without_a_range() {
     let columns = [("open".to_owned(), "AAA".to_owned())].into();
     assert_eq!(Bars { columns, ..params }.check().unwrap_err().path, "columns");
 }
+
+/// An index of two columns needs no name for its close; one of three does.
+#[test]
+fn a_lone_column_is_the_close_of_an_index() {
+    let (samples, _) = joined(BARS, "Date,SP500\n2024-08-07,5\n2024-08-08,6\n", "");
+    assert_eq!(
+        samples.iter().map(|s| s.index).collect::<Vec<_>>(),
+        [Some(5.0), Some(6.0), Some(6.0)]
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.csv");
+    fs_err::write(&path, "Date,SP500,NDX\n2024-08-07,5,7\n").unwrap();
+    let error = crate::market::join::Closes::index(&path).err().unwrap();
+    assert!(error.to_string().ends_with(":1: missing column `close`"), "{error}");
+}
