@@ -261,7 +261,7 @@ fn closes_alone_are_bars_without_a_range() {
 /// An index of two columns needs no name for its close; one of three does.
 #[test]
 fn a_lone_column_is_the_close_of_an_index() {
-    let (samples, _) = joined(BARS, "Date,SP500\n2024-08-07,5\n2024-08-08,6\n", "");
+    let (samples, _) = joined(BARS, "Date,SP500\n2024-08-07,5\n2024-08-08,6\n", PEERS);
     assert_eq!(
         samples.iter().map(|s| s.index).collect::<Vec<_>>(),
         [Some(5.0), Some(6.0), Some(6.0)]
