@@ -47,6 +47,7 @@ pub const ALL: &[Kind] = &[
     Kind::of::<chunk::Chunking>(),
     Kind::of::<curate::Curate>(),
     Kind::of::<featurize::Featurize>(),
+    Kind::of::<forecast::Forecasting>(),
     Kind::of::<encode::Encode>(),
     Kind::of::<pairs::Pairs>(),
     #[cfg(feature = "models")]

@@ -52,6 +52,8 @@ pub fn scan(params: &Params, ctx: &Context) -> Result<Scan> {
     );
     let mut has = Has { index: series.index.is_some(), ..Has::default() };
     has.peers = series.peers.is_some();
+    let closes = matches!(&params.source, market::Source::Bars(bars) if bars.closes_only);
+    has.ranges = !closes;
     let (mut rows, mut up_to_end, mut before_test, mut before_holdout) = (0, 0, 0, 0);
     let (by_file, mut own) = (params.by_file.is_some(), 0);
     let item = series.files.iter().position(|(name, _)| by_file && Some(&**name) == ctx.item());
@@ -77,7 +79,7 @@ pub fn scan(params: &Params, ctx: &Context) -> Result<Scan> {
     }
     spool.finish()?;
     // A bar without volume on every row is still a source of bars.
-    has.volume |= !params.source.has_clock();
+    has.volume |= !params.source.has_clock() && !closes;
     if odd > 0 {
         ctx.warn(format!("{odd} bars open or close outside their low and high"));
     }

@@ -33,6 +33,11 @@ pub struct Bars {
     /// they are UTC. Dates of `splits` and of the output are UTC all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+    /// The files hold closes and nothing else of a bar, such as a table with a column for each
+    /// instrument: name that of this series in `columns`, as `close`. Open, high and low are then the
+    /// close and volume is 0; features of ranges or volume are refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub closes_only: bool,
 }
 
 const fn role(name: &'static str, aliases: &'static [&'static str]) -> Role {
@@ -45,9 +50,12 @@ const ROLES: &[Role] = &[
     role("open", &["o", "open_price"]),
     role("high", &["h", "high_price"]),
     role("low", &["l", "low_price"]),
-    role("close", &["c", "close_price"]),
+    CLOSE,
     role("volume", &["vol", "v"]),
 ];
+/// Of files with closes alone.
+const CLOSES: &[Role] = &[Role { name: "time", aliases: BAR_TIME, ..TIME }, SYMBOL, CLOSE];
+const CLOSE: Role = role("close", &["c", "close_price"]);
 const BAR_TIME: &[&str] =
     &["date", "timestamp", "datetime", "open_time", "ts", "ts_event", "day", "__index_level_0__"];
 const VOLUME: usize = 6;
@@ -59,7 +67,11 @@ impl Bars {
     /// A column that is not read.
     pub fn check(&self) -> Result<(), Invalid> {
         Local::new(self.time_zone.as_deref())?;
-        super::rows::check(&self.columns, ROLES)
+        super::rows::check(&self.columns, self.roles())
+    }
+
+    fn roles(&self) -> &'static [Role] {
+        if self.closes_only { CLOSES } else { ROLES }
     }
 }
 
@@ -90,11 +102,11 @@ impl BarFiles {
         let parquet = paths.iter().filter(|path| is_parquet(path)).count();
         let source = match parquet {
             0 => {
-                let mut rows = Rows::new(paths, ROLES, &params.columns).local(local);
+                let mut rows = Rows::new(paths, params.roles(), &params.columns).local(local);
                 rows.begin()?;
                 Cells::Csv(rows)
             }
-            n if n == paths.len() => Cells::Parquet(Parquet::open(paths, &params.columns, local)?),
+            n if n == paths.len() => Cells::Parquet(Parquet::open(paths, params, local)?),
             _ => {
                 return Err(StageError::failed("some files of bars are Parquet and some are not")
                     .hint("make an input of each, or convert them"));
@@ -173,7 +185,7 @@ impl BarFiles {
             Cells::Csv(rows) => rows.number(role, zero, &mut self.tally),
             Cells::Parquet(rows) => {
                 let text = rows.text(role).unwrap_or_default();
-                positive(&text, ROLES[role].name, zero, rows.place, &mut self.tally)
+                positive(&text, rows.roles[role].name, zero, rows.place, &mut self.tally)
             }
         }
     }
@@ -187,12 +199,16 @@ impl BarFiles {
         let before = self.last;
         let Some(stamp) = self.time()? else { return Ok(false) };
         let mut values = [0.0; 5];
-        for (value, role) in values.iter_mut().zip(2..) {
+        let count = self.params.roles().len() - 2;
+        for (value, role) in values.iter_mut().zip(2..).take(count) {
             let Some(number) = self.number(role)? else {
                 self.last = before;
                 return Ok(false);
             };
             *value = number;
+        }
+        if self.params.closes_only {
+            values = [values[0], values[0], values[0], values[0], 0.0];
         }
         let [open, high, low, close, volume] = values;
         if high < low {
@@ -264,6 +280,7 @@ fn is_parquet(path: &Path) -> bool {
 /// The rows of Parquet files. A place's line is the row, from 1.
 struct Parquet {
     paths: Vec<PathBuf>,
+    roles: &'static [Role],
     columns: Columns,
     reader: Option<RowIter<'static>>,
     places: Vec<Option<usize>>,
@@ -274,10 +291,11 @@ struct Parquet {
 }
 
 impl Parquet {
-    fn open(paths: Vec<PathBuf>, columns: &Columns, local: Option<Local>) -> Result<Parquet> {
+    fn open(paths: Vec<PathBuf>, params: &Bars, local: Option<Local>) -> Result<Parquet> {
         let mut parquet = Parquet {
             paths,
-            columns: columns.clone(),
+            roles: params.roles(),
+            columns: params.columns.clone(),
             reader: None,
             places: Vec::new(),
             row: None,
@@ -310,7 +328,7 @@ impl Parquet {
             }
             Ok(found)
         };
-        self.places = ROLES.iter().map(find).collect::<Result<_>>()?;
+        self.places = self.roles.iter().map(find).collect::<Result<_>>()?;
         if reader.metadata().file_metadata().num_rows() == 0 {
             return Err(StageError::bad(path, "the file has no rows"));
         }

@@ -14,7 +14,8 @@ use crate::{Result, StageError};
 
 const CLOSE: Role =
     Role { name: "close", aliases: &["price", "adj close", "adj_close", "value"], required: true };
-const INDEX: &[Role] = &[Role { name: "time", aliases: DATED, ..TIME }, CLOSE];
+const INDEX: &[Role] =
+    &[Role { name: "time", aliases: DATED, ..TIME }, Role { required: false, ..CLOSE }];
 const PEERS: &[Role] = &[Role { name: "time", aliases: DATED, ..TIME }];
 const DATED: &[&str] = &["date", "timestamp", "datetime", "ts", "day"];
 
@@ -29,12 +30,22 @@ pub struct Closes {
 }
 
 impl Closes {
-    /// Reads an index: the columns date and close.
+    /// Reads an index: the columns date and close; in a file of two columns the close may have any name.
     ///
     /// # Errors
     /// The file cannot be read, is empty, lacks a column, or is not in order.
     pub fn index(path: &Path) -> Result<Closes> {
-        Closes::read(path, INDEX, |_| vec![])
+        let closes = Closes::read(path, INDEX, |rows| {
+            let (date, all) = (rows.column(0), rows.header().len());
+            let lone = all == 2 && rows.column(1).is_none();
+            (0..all).filter(|column| lone && Some(*column) != date).collect()
+        })?;
+        if closes.names.is_empty() {
+            return Err(StageError::bad(path, "missing column `close`")
+                .at(1)
+                .hint("an index has a date and a close"));
+        }
+        Ok(closes)
     }
 
     /// Reads peers: a column with dates, and one for each peer.

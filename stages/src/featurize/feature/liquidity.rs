@@ -59,7 +59,7 @@ pub const SPREAD: Entry = Entry {
               each at least 0, or Roll's 2 sqrt(max(0, -cov(dP_t, dP_(t-1)))) / P",
     unit: "bps",
     source: "Corwin and Schultz 2012; Roll 1984",
-    needs: &[Need::Bars],
+    needs: &[Need::Ranges],
     prefers: &[Need::Quotes],
     params: Shape::of::<Spread>(),
     make: |params, making| {
@@ -83,7 +83,7 @@ pub const CORWIN_SCHULTZ: Entry = Entry {
     formula: "1e4 times the mean over w pairs of bars of max(0, 2 (e^a - 1) / (1 + e^a))",
     unit: "bps",
     source: "Corwin and Schultz 2012",
-    needs: &[Need::Bars],
+    needs: &[Need::Ranges],
     prefers: &[],
     params: Shape::of::<Window<20>>(),
     make: |params, _| {

@@ -67,8 +67,10 @@ pub trait Learner: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Need {
-    /// Open, high, low and close of each interval. Every source has them.
+    /// The close of each interval. Every source has it.
     Bars,
+    /// Open, high and low of each interval.
+    Ranges,
     /// Volume of each interval: bars, or trades.
     Volume,
     /// Best quotes.
@@ -88,6 +90,7 @@ impl Need {
     pub fn name(self) -> &'static str {
         match self {
             Need::Bars => "bars",
+            Need::Ranges => "open, high and low",
             Need::Volume => "volume",
             Need::Quotes => "quotes",
             Need::Trades => "trades",
@@ -98,9 +101,11 @@ impl Need {
     }
 }
 
-/// What a source of samples has beside open, high, low and close.
+/// What a source of samples has beside a close.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
+    /// `Sample::open`, `high` and `low`: they are the close otherwise.
+    pub ranges: bool,
     /// `Sample::volume`.
     pub volume: bool,
     /// `Sample::quote`, `flow` and `touch`.
@@ -118,6 +123,7 @@ pub struct Source {
 impl Source {
     /// Bars with volume, no index and no peers.
     pub const BARS: Source = Source {
+        ranges: true,
         volume: true,
         quotes: false,
         trades: false,
@@ -132,6 +138,7 @@ impl Source {
     pub fn has(&self, need: Need) -> bool {
         match need {
             Need::Bars => true,
+            Need::Ranges => self.ranges,
             Need::Volume => self.volume || self.trades,
             Need::Quotes => self.quotes,
             Need::Trades => self.trades,

@@ -62,6 +62,7 @@ pub const ATR: Entry = Entry {
             |s, [h, l, c]| s.update(h, l, c),
         )
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -71,6 +72,7 @@ pub const NATR: Entry = Entry {
     formula: "100 ATR / P",
     unit: "percent of the price",
     make: |params, _| natr(params),
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -80,6 +82,7 @@ pub const ATR_PCT: Entry = Entry {
     formula: "100 ATR / P",
     unit: "percent of the price",
     make: |params, _| natr(params),
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -151,6 +154,7 @@ pub const ADX: Entry = Entry {
             |s, [h, l, c]| s.update(h, l, c),
         )
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -208,6 +212,7 @@ pub const CCI: Entry = Entry {
             |s, [h, l, c]| s.update(h, l, c),
         )
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -225,6 +230,7 @@ pub const WILLR: Entry = Entry {
             |s, [h, l, c]| s.update(h, l, c),
         )
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -336,6 +342,7 @@ pub const MACD_HIST_ATR: Entry = Entry {
         let atr = (ATR.make)(&serde_json::json!({ "bars": p.bars }), making)?;
         Ok(Box::new(Quotient(hist, atr)))
     },
+    needs: &[Need::Ranges],
     ..ANY_MACD
 };
 
@@ -427,6 +434,7 @@ pub const STOCH_K: Entry = Entry {
     source: "Lane 1984, as in TA-Lib",
     params: Shape::of::<Stochastic>(),
     make: |params, _| stochastic(read(params)?, |(k, _)| k),
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -437,6 +445,7 @@ pub const STOCH_D: Entry = Entry {
     source: "Lane 1984, as in TA-Lib",
     params: Shape::of::<Stochastic>(),
     make: |params, _| stochastic(read(params)?, |(_, d)| d),
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 

@@ -49,6 +49,13 @@ pub enum Estimator {
     YangZhang,
 }
 
+impl Estimator {
+    /// Whether it takes closes and nothing else.
+    fn of_closes(self) -> bool {
+        matches!(self, Estimator::Close | Estimator::Realised | Estimator::Bipower)
+    }
+}
+
 /// Parameters of `realised_vol`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -76,8 +83,8 @@ pub const REALISED: Entry = Entry {
     name: "realised_vol",
     aliases: &["realized_vol", "volatility"],
     suffix: None,
-    formula: "100 sqrt(v P), P samples a year; v on quotes sum r^2 / w, on bars Yang-Zhang, or \
-              what `estimator` says",
+    formula: "100 sqrt(v P), P samples a year; v on quotes and closes sum r^2 / w, on bars \
+              Yang-Zhang, or what `estimator` says",
     unit: "percent a year",
     source: "Yang and Zhang 2000; Andersen and Bollerslev 1998",
     needs: &[Need::Bars],
@@ -85,11 +92,17 @@ pub const REALISED: Entry = Entry {
     params: Shape::of::<Realised>(),
     make: |params, making| {
         let p: Realised = read(params)?;
-        let usual = match making.source.quotes {
+        let usual = match making.source.quotes || !making.source.ranges {
             true => Estimator::Realised,
             false => Estimator::YangZhang,
         };
-        Ok(annual(p.estimator.unwrap_or(usual), p.window, making))
+        let estimator = p.estimator.unwrap_or(usual);
+        if !making.source.ranges && !estimator.of_closes() {
+            let message = "needs open, high and low, and the source has none";
+            return Err(Invalid::new("estimator", message)
+                .help("of closes there are `realised`, `close` and `bipower`"));
+        }
+        Ok(annual(estimator, p.window, making))
     },
     fit: None,
 };
@@ -130,6 +143,7 @@ pub const PARKINSON: Entry = Entry {
         let p: Window<20> = read(params)?;
         Ok(annual(Estimator::Parkinson, p.window, making))
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -143,6 +157,7 @@ pub const GARMAN_KLASS: Entry = Entry {
         let p: Window<20> = read(params)?;
         Ok(annual(Estimator::GarmanKlass, p.window, making))
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -156,6 +171,7 @@ pub const ROGERS_SATCHELL: Entry = Entry {
         let p: Window<20> = read(params)?;
         Ok(annual(Estimator::RogersSatchell, p.window, making))
     },
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 
@@ -166,6 +182,7 @@ pub const YANG_ZHANG: Entry = Entry {
     formula: "100 sqrt((var(o) + k var(c) + (1 - k) rs) P) over w moves between bars, \
               k = 0.34 / (1.34 + (w + 1) / (w - 1))",
     source: "Yang and Zhang 2000",
+    needs: &[Need::Ranges],
     ..PLAIN
 };
 

@@ -9,6 +9,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
+use super::super::bars::Bars;
 use super::super::clock::Sampling;
 use super::super::quality::Quality;
 use super::super::time::Form;
@@ -230,4 +231,44 @@ fn real_minutes_are_read() {
     assert_eq!(ran.samples.len(), 45_031);
     assert_eq!(Form::Micros.write(ran.samples[0].time), "2021-12-31T23:01:00.000000Z");
     assert!(ran.counts.faults().iter().all(|(_, count)| *count == 0), "{:?}", ran.counts);
+}
+
+/// A table with a column for each instrument is a source of the closes of one.
+#[test]
+fn closes_alone_are_bars_without_a_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wide.csv");
+    fs_err::write(&path, "Date,AAA,BBB\n2020-01-01,1.5,10\n2020-01-02,1.25,11\n").unwrap();
+    let columns = [("close".to_owned(), "BBB".to_owned())].into();
+    let params = Bars { columns, closes_only: true, ..Bars::default() };
+    params.check().unwrap();
+    let source = Source::Bars(params.clone());
+    let files = vec![("wide.csv".to_owned(), path)];
+    let series = Series { files, ..Series::default() };
+    let mut feed = open(&source, &series, &Sampling::default(), &Quality::default()).unwrap();
+    let mut sample = Sample::default();
+    let mut found = Vec::new();
+    while feed.next(&mut sample).unwrap() {
+        let Sample { open, high, low, close, volume, .. } = sample;
+        found.push([open, high, low, close, volume]);
+    }
+    assert_eq!(found, [[10.0, 10.0, 10.0, 10.0, 0.0], [11.0, 11.0, 11.0, 11.0, 0.0]]);
+    // What is not read may not be named.
+    let columns = [("open".to_owned(), "AAA".to_owned())].into();
+    assert_eq!(Bars { columns, ..params }.check().unwrap_err().path, "columns");
+}
+
+/// An index of two columns needs no name for its close; one of three does.
+#[test]
+fn a_lone_column_is_the_close_of_an_index() {
+    let (samples, _) = joined(BARS, "Date,SP500\n2024-08-07,5\n2024-08-08,6\n", PEERS);
+    assert_eq!(
+        samples.iter().map(|s| s.index).collect::<Vec<_>>(),
+        [Some(5.0), Some(6.0), Some(6.0)]
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.csv");
+    fs_err::write(&path, "Date,SP500,NDX\n2024-08-07,5,7\n").unwrap();
+    let error = crate::market::join::Closes::index(&path).err().unwrap();
+    assert!(error.to_string().ends_with(":1: missing column `close`"), "{error}");
 }

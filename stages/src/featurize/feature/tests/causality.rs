@@ -107,6 +107,47 @@ fn every_feature_answers() {
     }
 }
 
+/// Of a source of closes, whatever is not refused reads closes alone, and what is refused for its lack
+/// of ranges does read them.
+#[test]
+fn of_closes_there_is_what_reads_closes_alone() {
+    // Who bought is not known of either.
+    let bars: Vec<Sample> =
+        market(400, 8).into_iter().map(|s| Sample { bought: None, ..s }).collect();
+    let alone = |s: &Sample| Sample {
+        open: s.close,
+        high: s.close,
+        low: s.close,
+        volume: 0.0,
+        turnover: 0.0,
+        ..s.clone()
+    };
+    let closes: Vec<Sample> = bars.iter().map(alone).collect();
+    let has = Source { ranges: false, volume: false, ..BARS };
+    let mut refused = 0;
+    for column in everything() {
+        // Its form on bars reads ranges; that on closes is another.
+        if column.name == "realised_vol" {
+            continue;
+        }
+        let ranges = column.entry.needs.contains(&Need::Ranges);
+        let wanted = if ranges { BARS } else { has };
+        if column.check(&wanted).is_err() {
+            continue;
+        }
+        let fits = fits(std::slice::from_ref(&column), &wanted, &bars, 250);
+        let Ok(mut one) = column.make(252.0, &wanted, &fits) else { continue };
+        let mut two = column.make(252.0, &wanted, &fits).unwrap();
+        let same = bars.iter().zip(&closes).all(|(a, b)| one.push(a) == two.push(b));
+        assert_eq!(same, !ranges, "{}", column.name);
+        refused += usize::from(column.check(&has).is_err());
+    }
+    assert_eq!(refused, 15);
+    let column = column(serde_json::json!({ "realised_vol": { "estimator": "parkinson" } }));
+    assert!(column.make(252.0, &has, &Fits::new()).is_err());
+    assert!(column.make(252.0, &BARS, &Fits::new()).is_ok());
+}
+
 /// A sample of which nothing is a number leaves no trace.
 #[test]
 fn nothing_that_is_no_number_enters() {

@@ -256,7 +256,7 @@ fn the_table_is_whole() {
     }
     let listed = serde_json::to_value(listing()).unwrap();
     assert_eq!(listed.as_array().unwrap().len(), FEATURES.len());
-    assert_eq!(listed[0]["needs"], json!(["bars"]));
+    assert_eq!(listed[0]["needs"], json!(["ranges"]));
     assert_eq!(listed[0]["params"], json!({ "method": "corwin_schultz", "window": 20 }));
 }
 

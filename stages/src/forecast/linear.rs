@@ -1,0 +1,356 @@
+//! Linear models: multinomial logistic regression, and ridge regression.
+//!
+//! Both minimise a mean over rows plus l2/2 times the squared coefficients, without the intercepts, so
+//! that `l2` means the same whatever the number of rows. Both are solved exactly: ridge by its normal
+//! equations, logit by Newton's method (Bishop 2006, 4.3.4) until the gradient vanishes.
+
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::expect::Expected;
+use super::fit::{Data, known, write};
+use super::series::{Forecast, Forecaster, Series, Target};
+use super::student;
+use crate::{Invalid, Result, StageError};
+
+/// Multinomial logistic regression.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logit {
+    /// Penalty on squared coefficients of scaled features, against the mean log loss. scikit-learn's C is
+    /// 1 / (rows l2).
+    pub l2: f64,
+}
+
+/// Ridge regression.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ridge {
+    /// Penalty on squared coefficients of scaled features, against the mean squared error.
+    /// scikit-learn's alpha is rows l2.
+    pub l2: f64,
+}
+
+impl Default for Logit {
+    fn default() -> Logit {
+        Logit { l2: 0.01 }
+    }
+}
+
+impl Default for Ridge {
+    fn default() -> Ridge {
+        Ridge { l2: 0.1 }
+    }
+}
+
+impl Logit {
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// A penalty that is none.
+    pub fn check(&self) -> Result<(), Invalid> {
+        penalty(self.l2)
+    }
+}
+
+impl Ridge {
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// A penalty that is none.
+    pub fn check(&self) -> Result<(), Invalid> {
+        penalty(self.l2)
+    }
+}
+
+fn penalty(l2: f64) -> Result<(), Invalid> {
+    match l2 > 0.0 && l2.is_finite() {
+        true => Ok(()),
+        false => Err(Invalid::new("l2", "must be above 0").help(
+            "a small one, such as 1e-6, hardly binds; without any, coefficients may not exist",
+        )),
+    }
+}
+
+/// The likely classes from features.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Logistic {
+    /// By horizon: `[classes, features + 1]`, the intercept last.
+    weights: Vec<Vec<f64>>,
+    expected: Vec<Expected>,
+}
+
+/// The expected value from features.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// By horizon: `[features + 1]`, the intercept last.
+    weights: Vec<Vec<f64>>,
+    /// By horizon: the scale of what is left.
+    scale: Vec<f64>,
+    /// Values within it are flat.
+    flat: f64,
+}
+
+/// Rows with a one after their features.
+struct Rows {
+    x: Vec<f64>,
+    width: usize,
+    targets: Vec<Target>,
+}
+
+impl Rows {
+    fn of(data: &Data, horizon: usize) -> Rows {
+        let (mut x, mut targets) = (Vec::new(), Vec::new());
+        for (cells, target) in known(data.train, horizon) {
+            x.extend(cells.iter().map(|x| f64::from(*x)));
+            x.push(1.0);
+            targets.push(target);
+        }
+        Rows { width: x.len() / targets.len().max(1), x, targets }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[f64], &Target)> {
+        self.x.chunks_exact(self.width.max(1)).zip(&self.targets)
+    }
+}
+
+/// Fits a multinomial logit, a horizon at a time.
+///
+/// # Errors
+/// Newton's method does not come to an end.
+pub fn logit(
+    params: &Logit,
+    data: &Data,
+    log: &mut dyn FnMut(Value) -> Result<()>,
+) -> Result<Logistic> {
+    let one = |(horizon, weights): (usize, &[f32; 3])| {
+        let rows = Rows::of(data, horizon);
+        let weights = weights.map(f64::from);
+        let (found, steps, loss) = newton(&rows, &weights, params.l2)?;
+        let p = |x: &[f64]| softmax(&found, x);
+        let expected = Expected::of(rows.iter().map(|(x, target)| (p(x), *target)), &weights);
+        Ok((found, expected, steps, loss))
+    };
+    let found: Vec<Result<_>> = data.class_weights.par_iter().enumerate().map(one).collect();
+    let mut fitted = Logistic { weights: Vec::new(), expected: Vec::new() };
+    for (horizon, found) in found.into_iter().enumerate() {
+        let (weights, expected, steps, loss) = found?;
+        log(json!({ "horizon": horizon, "steps": steps, "loss": loss }))?;
+        fitted.weights.push(weights);
+        fitted.expected.push(expected);
+    }
+    Ok(fitted)
+}
+
+fn softmax(weights: &[f64], x: &[f64]) -> [f64; 3] {
+    let width = x.len();
+    let scores: [f64; 3] =
+        std::array::from_fn(|class| dot(&weights[class * width..(class + 1) * width], x));
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let grown = scores.map(|score| (score - top).exp());
+    let sum: f64 = grown.iter().sum();
+    grown.map(|g| g / sum)
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// The penalty of each weight: intercepts have next to none, which makes them unique.
+fn penalties(width: usize, l2: f64) -> Vec<f64> {
+    (0..3 * width).map(|at| if at % width == width - 1 { 1e-9 } else { l2 }).collect()
+}
+
+fn objective(rows: &Rows, counts: &[f64; 3], weights: &[f64], penalties: &[f64]) -> f64 {
+    let (mut sum, mut all) = (0.0, 0.0);
+    for (x, target) in rows.iter() {
+        let class = usize::from(target.class);
+        sum -= counts[class] * softmax(weights, x)[class].max(f64::MIN_POSITIVE).ln();
+        all += counts[class];
+    }
+    sum / all + weights.iter().zip(penalties).map(|(w, l2)| 0.5 * l2 * w * w).sum::<f64>()
+}
+
+/// Weights, steps and the loss at the end.
+fn newton(rows: &Rows, counts: &[f64; 3], l2: f64) -> Result<(Vec<f64>, usize, f64)> {
+    let (width, size) = (rows.width, 3 * rows.width);
+    let penalties = penalties(width, l2);
+    let mut weights = vec![0.0; size];
+    let mut loss = objective(rows, counts, &weights, &penalties);
+    for step in 1..=100 {
+        let (gradient, mut hessian) = derivatives(rows, counts, &weights, &penalties);
+        if gradient.iter().all(|g| g.abs() < 1e-9) {
+            return Ok((weights, step - 1, loss));
+        }
+        let Some(direction) = solve(&mut hessian, &gradient) else { break };
+        // Halved until the loss falls: near the end a whole step always does.
+        let mut length = 1.0;
+        loop {
+            let tried: Vec<f64> =
+                weights.iter().zip(&direction).map(|(w, d)| w - length * d).collect();
+            let found = objective(rows, counts, &tried, &penalties);
+            if found <= loss + 1e-13 {
+                (weights, loss) = (tried, found);
+                break;
+            }
+            length /= 2.0;
+            if length < 1e-6 {
+                return Ok((weights, step, loss));
+            }
+        }
+    }
+    Err(StageError::failed("the logit does not converge")
+        .hint("raise `l2`, or leave out features that say the same"))
+}
+
+/// Gradient and Hessian of the objective; of the latter the lower half.
+fn derivatives(
+    rows: &Rows,
+    counts: &[f64; 3],
+    weights: &[f64],
+    penalties: &[f64],
+) -> (Vec<f64>, Vec<f64>) {
+    let (width, size) = (rows.width, 3 * rows.width);
+    let (mut gradient, mut hessian) = (vec![0.0; size], vec![0.0; size * size]);
+    let mut all = 0.0;
+    for (x, target) in rows.iter() {
+        let class = usize::from(target.class);
+        let (p, count) = (softmax(weights, x), counts[class]);
+        all += count;
+        for a in 0..3 {
+            let away = count * (p[a] - f64::from(u8::from(a == class)));
+            gradient[a * width..(a + 1) * width]
+                .iter_mut()
+                .zip(x)
+                .for_each(|(g, x)| *g += away * x);
+            for b in 0..=a {
+                let curve = count * p[a] * (f64::from(u8::from(a == b)) - p[b]);
+                for (i, xi) in x.iter().enumerate() {
+                    let (row, upto) = (a * width + i, if a == b { i + 1 } else { width });
+                    let cells = &mut hessian[row * size + b * width..][..upto];
+                    let pull = curve * xi;
+                    cells.iter_mut().zip(x).for_each(|(h, x)| *h += pull * x);
+                }
+            }
+        }
+    }
+    gradient.iter_mut().for_each(|g| *g /= all);
+    hessian.iter_mut().for_each(|h| *h /= all);
+    for (at, l2) in penalties.iter().enumerate() {
+        gradient[at] += l2 * weights[at];
+        hessian[at * size + at] += l2;
+    }
+    (gradient, hessian)
+}
+
+/// Solves a x = b by Cholesky's decomposition of the lower half of a, which is overwritten. `None` where
+/// a is not positive definite.
+fn solve(a: &mut [f64], b: &[f64]) -> Option<Vec<f64>> {
+    let n = b.len();
+    for i in 0..n {
+        for j in 0..=i {
+            let sum = a[i * n + j] - dot(&a[i * n..i * n + j], &a[j * n..j * n + j]);
+            a[i * n + j] = match i == j {
+                true if sum > 0.0 => sum.sqrt(),
+                true => return None,
+                false => sum / a[j * n + j],
+            };
+        }
+    }
+    let mut x = b.to_vec();
+    for i in 0..n {
+        x[i] = (x[i] - dot(&a[i * n..i * n + i], &x[..i])) / a[i * n + i];
+    }
+    for i in (0..n).rev() {
+        let sum: f64 = (i + 1..n).map(|k| a[k * n + i] * x[k]).sum();
+        x[i] = (x[i] - sum) / a[i * n + i];
+    }
+    Some(x)
+}
+
+/// Fits a ridge regression of the value, a horizon at a time.
+///
+/// # Errors
+/// The features are no numbers.
+pub fn ridge(
+    params: &Ridge,
+    data: &Data,
+    log: &mut dyn FnMut(Value) -> Result<()>,
+) -> Result<Line> {
+    let mut line = Line { weights: Vec::new(), scale: Vec::new(), flat: data.flat };
+    for horizon in 0..data.class_weights.len() {
+        let rows = Rows::of(data, horizon);
+        let size = rows.width;
+        let (mut normal, mut right) = (vec![0.0; size * size], vec![0.0; size]);
+        for (x, target) in rows.iter() {
+            let y = f64::from(target.value);
+            for (i, xi) in x.iter().enumerate() {
+                right[i] += xi * y;
+                let cells = &mut normal[i * size..][..=i];
+                cells.iter_mut().zip(x).for_each(|(cell, xj)| *cell += xi * xj);
+            }
+        }
+        let n = rows.targets.len() as f64;
+        for i in 0..size.saturating_sub(1) {
+            normal[i * size + i] += n * params.l2;
+        }
+        let weights = solve(&mut normal, &right)
+            .ok_or_else(|| StageError::failed("the ridge regression has no solution"))?;
+        let left: Vec<f64> =
+            rows.iter().map(|(x, target)| f64::from(target.value) - dot(&weights, x)).collect();
+        let squares = left.iter().map(|r| r * r).sum::<f64>() / n;
+        log(json!({ "horizon": horizon, "rows": rows.targets.len(), "squared_error": squares }))?;
+        line.scale.push(student::scale(&left).unwrap_or(1.0));
+        line.weights.push(weights);
+    }
+    Ok(line)
+}
+
+fn with_one(series: &Series, row: usize) -> Vec<f64> {
+    let cells = &series.x[row * series.features..(row + 1) * series.features];
+    cells.iter().map(|x| f64::from(*x)).chain([1.0]).collect()
+}
+
+impl Forecaster for Logistic {
+    fn predict(&self, series: &Series, rows: Range<usize>) -> Result<Vec<Forecast>> {
+        let of = |row: usize| {
+            let x = with_one(series, row);
+            let pairs = self.weights.iter().zip(&self.expected);
+            pairs.map(move |(weights, expected)| expected.forecast(softmax(weights, &x)))
+        };
+        Ok(rows.flat_map(of).collect())
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        write(folder, self)
+    }
+}
+
+impl Forecaster for Line {
+    fn predict(&self, series: &Series, rows: Range<usize>) -> Result<Vec<Forecast>> {
+        let of = |row: usize| {
+            let x = with_one(series, row);
+            self.weights.iter().zip(&self.scale).map(move |(weights, scale)| {
+                let mean = dot(weights, &x);
+                let down = student::cdf((-self.flat - mean) / scale);
+                let up = student::cdf((mean - self.flat) / scale);
+                let p = [down as f32, (1.0 - down - up).max(0.0) as f32, up as f32];
+                Forecast { p, mean: mean as f32, scale: Some(*scale as f32) }
+            })
+        };
+        Ok(rows.flat_map(of).collect())
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        write(folder, self)
+    }
+}
+
+#[cfg(test)]
+#[path = "linear_tests.rs"]
+mod tests;

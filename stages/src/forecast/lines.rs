@@ -1,0 +1,254 @@
+//! `forecasts.csv`: a line for each instrument, row and horizon, and what the lines amount to.
+//!
+//! Sorted by instrument, time and horizon. Numbers are the shortest that read back the same.
+
+use std::collections::BTreeMap;
+use std::io::BufWriter;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Context, Result, StageError};
+
+/// Whether a forecast is out of fold, or of which span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Span {
+    /// Of the training span, by a model that was fitted on other rows.
+    Fold,
+    /// Of the test span.
+    Test,
+    /// Of the sealed holdout.
+    Holdout,
+}
+
+impl Span {
+    /// As the file has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Span::Fold => "fold",
+            Span::Test => "test",
+            Span::Holdout => "holdout",
+        }
+    }
+}
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The instrument; empty where there is only one.
+    pub asset: String,
+    /// The date at whose close it is made.
+    pub t0: String,
+    /// The date at which the horizon ends; empty at the end of the table.
+    pub t1: Option<String>,
+    /// Its span.
+    pub span: Span,
+    /// The number of the fold.
+    pub fold: Option<usize>,
+    /// Bars ahead.
+    pub horizon: usize,
+    /// Probability of a fall.
+    pub p_down: f32,
+    /// Probability of neither.
+    pub p_flat: f32,
+    /// Probability of a rise.
+    pub p_up: f32,
+    /// The expected log return over the horizon.
+    pub mean: f32,
+    /// Its scale: that of a Student t with 5 degrees of freedom.
+    pub scale: Option<f32>,
+    /// What happened: -1, 0 or 1.
+    pub class: Option<i8>,
+    /// What happened: the log return.
+    #[serde(rename = "return")]
+    pub came: Option<f32>,
+}
+
+impl Line {
+    /// Probabilities of down, flat and up.
+    pub fn p(&self) -> [f64; 3] {
+        [self.p_down, self.p_flat, self.p_up].map(f64::from)
+    }
+
+    /// What happened: 0 down, 1 flat, 2 up.
+    pub fn index(&self) -> Option<usize> {
+        self.class.and_then(|class| usize::try_from(class + 1).ok())
+    }
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(lines: &[Line], path: &Path) -> Result<()> {
+    let out = BufWriter::with_capacity(1 << 18, fs_err::File::create(path)?);
+    let failed = |e: csv::Error| StageError::failed(format!("cannot write the forecasts: {e}"));
+    let mut writer = csv::Writer::from_writer(out);
+    for line in lines {
+        writer.serialize(line).map_err(failed)?;
+    }
+    Ok(writer.flush()?)
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// It cannot be read, or a line is no forecast.
+pub fn read(path: &Path) -> Result<Vec<Line>> {
+    let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
+    let mut lines = Vec::new();
+    for (at, line) in reader.deserialize().enumerate() {
+        let line: Line = line.map_err(|e| {
+            let line = e.position().map_or(at as u64 + 2, csv::Position::line);
+            StageError::bad(path, e.to_string())
+                .at(line)
+                .hint("feed the output `forecasts` of a `forecast` stage")
+        })?;
+        lines.push(line);
+    }
+    match lines.is_empty() {
+        true => Err(StageError::bad(path, "the file has no forecasts")),
+        false => Ok(lines),
+    }
+}
+
+/// What the lines of one span and horizon amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Score {
+    /// Lines whose class is known.
+    pub count: usize,
+    /// Share of them whose most probable class came.
+    pub accuracy: f64,
+    /// Matthews' correlation for several classes (Gorodkin 2004); 0 where it is not defined.
+    pub mcc: f64,
+    /// Mean of -ln p of what came.
+    pub log_loss: f64,
+    /// Correlation of the expected return with what came, pooled; `None` where one does not vary.
+    pub ic: Option<f64>,
+}
+
+/// Scores lines.
+pub fn score<'a>(lines: impl Iterator<Item = &'a Line>) -> Score {
+    let mut table = [[0.0f64; 3]; 3];
+    let (mut loss, mut pairs) = (0.0, Vec::new());
+    for line in lines {
+        let (Some(class), Some(came)) = (line.index(), line.came) else { continue };
+        let p = line.p();
+        // Of equal ones the first.
+        let guess = (0..3).fold(0, |best, class| if p[class] > p[best] { class } else { best });
+        table[class][guess] += 1.0;
+        loss -= p[class].max(1e-15).ln();
+        pairs.push((f64::from(line.mean), f64::from(came)));
+    }
+    let n = pairs.len() as f64;
+    if pairs.is_empty() {
+        return Score::default();
+    }
+    let right: f64 = (0..3).map(|c| table[c][c]).sum();
+    let real = table.map(|row| row.iter().sum::<f64>());
+    let guessed: [f64; 3] = std::array::from_fn(|c| table.iter().map(|row| row[c]).sum());
+    let dot = |a: &[f64; 3], b: &[f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let under = (n * n - dot(&guessed, &guessed)) * (n * n - dot(&real, &real));
+    let mcc = match under > 0.0 {
+        true => (right * n - dot(&real, &guessed)) / under.sqrt(),
+        false => 0.0,
+    };
+    Score {
+        count: pairs.len(),
+        accuracy: right / n,
+        mcc,
+        log_loss: loss / n,
+        ic: correlation(&pairs),
+    }
+}
+
+fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let n = pairs.len() as f64;
+    let (mx, my) =
+        (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
+    let sum = |f: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>();
+    let (xx, yy) = (sum(&|p| (p.0 - mx).powi(2)), sum(&|p| (p.1 - my).powi(2)));
+    let xy = sum(&|p| (p.0 - mx) * (p.1 - my));
+    // Rounding leaves a constant with a sum of squares of some 1e-32 of its size.
+    let varies = xx > 1e-24 * n * mx * mx && yy > 1e-24 * n * my * my;
+    (varies && xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
+}
+
+/// Keeps the scores of each span and horizon with the run: `test_mcc_5` and so on.
+pub fn tell(lines: &[Line], ctx: &Context) {
+    let mut parts: BTreeMap<(Span, usize), Vec<&Line>> = BTreeMap::new();
+    for line in lines {
+        parts.entry((line.span, line.horizon)).or_default().push(line);
+    }
+    for ((span, horizon), lines) in parts {
+        let score = score(lines.into_iter());
+        let name = |what: &str| format!("{}_{what}_{horizon}", span.name());
+        ctx.metric(&name("rows"), score.count as f64);
+        if score.count > 0 {
+            ctx.metric(&name("accuracy"), score.accuracy);
+            ctx.metric(&name("mcc"), score.mcc);
+            ctx.metric(&name("log_loss"), score.log_loss);
+        }
+        if let Some(ic) = score.ic {
+            ctx.metric(&name("ic"), ic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(p: [f32; 3], mean: f32, class: i8) -> Line {
+        Line {
+            asset: String::new(),
+            t0: "2020-01-01".into(),
+            t1: None,
+            span: Span::Test,
+            fold: None,
+            horizon: 1,
+            p_down: p[0],
+            p_flat: p[1],
+            p_up: p[2],
+            mean,
+            scale: None,
+            class: Some(class),
+            came: Some(f32::from(class) * 0.01),
+        }
+    }
+
+    /// scikit-learn 1.9: `matthews_corrcoef` and `log_loss`; numpy's `corrcoef`.
+    #[test]
+    fn scores_agree_with_the_libraries() {
+        let lines = [
+            line([0.6, 0.3, 0.1], -0.2, -1),
+            line([0.2, 0.5, 0.3], 0.1, 1),
+            line([0.1, 0.2, 0.7], 0.4, 1),
+            line([0.5, 0.25, 0.25], -0.1, 0),
+            line([0.1, 0.8, 0.1], 0.0, 0),
+            line([0.3, 0.3, 0.4], 0.2, -1),
+        ];
+        let score = score(lines.iter());
+        assert_eq!((score.count, score.accuracy), (6, 0.5));
+        assert!((score.mcc - 0.25).abs() < 1e-12, "{}", score.mcc);
+        assert!((score.log_loss - 0.814_147_348).abs() < 1e-7, "{}", score.log_loss);
+        assert!((score.ic.unwrap() - 0.517_549_169).abs() < 1e-6, "{:?}", score.ic);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.csv");
+        let lines = [line([0.6, 0.3, 0.1], 0.1, -1), line([0.1, 0.2, 0.7], -1e-9, 1)];
+        write(&lines, &path).unwrap();
+        assert_eq!(read(&path).unwrap(), lines);
+        let text = fs_err::read_to_string(&path).unwrap();
+        assert!(text.starts_with(
+            "asset,t0,t1,span,fold,horizon,p_down,p_flat,p_up,mean,scale,class,return\n"
+        ));
+        assert!(text.contains("\n,2020-01-01,,test,,1,0.6,0.3,0.1,0.1,,-1,-0.01\n"), "{text}");
+        fs_err::write(&path, text.replace("test", "tset")).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("f.csv:2"));
+    }
+}
