@@ -14,8 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::found::{Quality, Versus};
-use super::params::Align;
-use crate::evaluate::assess::HOLD;
+use super::params::{Align, HOLD};
 use crate::evaluate::metrics::sharpe;
 use crate::{Context, Result, StageError};
 

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Invalid;
 
+/// Name of buy and hold among the strategies of a `metrics.json`.
+pub const HOLD: &str = "buy and hold";
+
 /// What is done where the runs do not have the same dates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -49,7 +52,7 @@ impl Default for Params {
         Params {
             groups: BTreeMap::new(),
             reference: None,
-            baselines: vec!["buy and hold".into()],
+            baselines: vec![HOLD.into()],
             align: Align::Exact,
             draws: 5000,
             blocks: 10,
