@@ -60,11 +60,8 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let (params, table) = (given.params, given.table);
     let first = given.prompts.first().map_or(0, |p| p.row);
     let last = last_row(&given);
-    let whole = Panel {
-        assets: vec![String::new()],
-        dates: table.dates.clone(),
-        bars: table.bars.clone(),
-    };
+    let whole =
+        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() };
     let panel = span(&whole, first, last)?;
     let per_year = per_year(params, table.per_year())?;
     let read = |raws: &Vec<String>| -> Vec<Answer> {
@@ -78,8 +75,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let mine = plans[0].moves.clone();
     let storm: Vec<Option<f64>> =
         (first..=last).map(|row| table.feature("p_high_vol", row)).collect();
-    let case =
-        Case { params, seed: given.seed, panel: &panel, plans, per_year, storm: &storm };
+    let case = Case { params, seed: given.seed, panel: &panel, plans, per_year, storm: &storm };
     let found = contest(case);
     let rules = params.rules();
     let ahead = params.horizon.max(1);
@@ -87,9 +83,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
     answers.extend(base.as_deref().map(|base| tally("base", base, table, ahead)));
     let paths = |name: &str| found.strategies.iter().find(|s| s.name == name).map(|s| &s.path);
     let mut decisions = Vec::new();
-    for (answers, source, name) in
-        [(Some(&model), "model", MODEL), (base.as_ref(), "base", BASE)]
-    {
+    for (answers, source, name) in [(Some(&model), "model", MODEL), (base.as_ref(), "base", BASE)] {
         if let Some((answers, path)) = answers.zip(paths(name)) {
             decisions.extend(rows(answers, source, path, first, rules.latency, &panel.dates));
         }
@@ -147,7 +141,11 @@ pub fn assess(given: Given) -> Result<Assessment> {
 fn prompts_check(prompts: &[Prompt], table: &Table) -> Check {
     const NAME: &str = "prompts that know the future";
     match leaks::prompts(prompts, table) {
-        None => Check::new(NAME, Outcome::Clean, "no prompt names a date after its own, and hardly any a price of the bars that follow and of none before"),
+        None => Check::new(
+            NAME,
+            Outcome::Clean,
+            "no prompt names a date after its own, and hardly any a price of the bars that follow and of none before",
+        ),
         Some(leak) => Check::new(NAME, Outcome::Caught, leak.said),
     }
 }

@@ -129,8 +129,7 @@ fn a_horizon_closes_what_nobody_confirms() {
     assert_eq!(once.position, [0, 1, 1, 0, 0, 0, 0]);
     let twice = run(&bars, &[BUY, BUY, None, None, None, None, None], &rules);
     assert_eq!(twice.position, [0, 1, 1, 1, 0, 0, 0]);
-    let stale =
-        run(&bars, &[BUY, None, limit(Side::Sell, 500), None, None, None, None], &rules);
+    let stale = run(&bars, &[BUY, None, limit(Side::Sell, 500), None, None, None, None], &rules);
     assert_eq!(stale.position, [0, 1, 1, 0, 0, 0, 0]);
 }
 

@@ -53,6 +53,19 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
+/// Names of strategies that are there without any other model.
+pub const NAMES: [&str; 9] = [
+    "model",
+    "base model",
+    "buy and hold",
+    "always majority",
+    "vol-targeted",
+    "cash",
+    "momentum 12-1",
+    "mean reversion",
+    "template rule",
+];
+
 fn momentum(table: &Table, row: usize) -> Action {
     towards(change(table, row, 252, 21))
 }
@@ -187,12 +200,7 @@ pub fn random_weights(
 }
 
 /// Where `model` stands among `count` portfolios.
-fn among(
-    model: &Path,
-    one: impl Fn(u64) -> Path + Sync,
-    per_year: f64,
-    count: usize,
-) -> Random {
+fn among(model: &Path, one: impl Fn(u64) -> Path + Sync, per_year: f64, count: usize) -> Random {
     let marks = marks(model.equity.len());
     let stat = |path: &Path| {
         let end = path.equity.last().map_or(0.0, |e| e - 1.0);

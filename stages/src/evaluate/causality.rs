@@ -82,7 +82,10 @@ pub fn truncated(panel: &Panel, rules: &Rules, decide: &(dyn Fn(usize) -> Moves 
         Some(cut) => Check::new(
             NAME,
             Outcome::Caught,
-            format!("positions before {} change when what comes after is cut off", panel.dates[*cut]),
+            format!(
+                "positions before {} change when what comes after is cut off",
+                panel.dates[*cut]
+            ),
         ),
     }
 }
@@ -132,16 +135,16 @@ pub fn shuffled(found: Option<Shuffled>, block: usize, what: &str) -> Check {
         ratio(s.interval.low),
         ratio(s.interval.high)
     );
-    let place = format!(
-        "{} of them are at least as good as the model",
-        super::numbers::percent(s.p)
-    );
+    let place =
+        format!("{} of them are at least as good as the model", super::numbers::percent(s.p));
     match s.interval.covers(0.0) {
         true => Check::new(&name, Outcome::Clean, format!("{numbers}, which covers 0; {place}")),
         false => Check::new(
             &name,
             Outcome::Look,
-            format!("{numbers}, which does not cover 0: what the order of decisions does not explain is exposure to the market, or costs; {place}"),
+            format!(
+                "{numbers}, which does not cover 0: what the order of decisions does not explain is exposure to the market, or costs; {place}"
+            ),
         ),
     }
 }
@@ -226,8 +229,7 @@ pub fn forecasts(forecasts: &[Forecast], panel: &Panel, horizon: usize) -> [Chec
         let own = &rows[f.asset];
         let end = own.binary_search(&f.at).ok().and_then(|at| own.get(at + horizon));
         if let (Some(end), Some(came)) = (end, f.came) {
-            let real =
-                (panel.row(*end)[f.asset].close / panel.row(f.at)[f.asset].close).ln();
+            let real = (panel.row(*end)[f.asset].close / panel.row(f.at)[f.asset].close).ln();
             judged += 1;
             wrong += usize::from((real - came).abs() > 1e-4 * (1.0 + came.abs()));
         }
@@ -235,8 +237,20 @@ pub fn forecasts(forecasts: &[Forecast], panel: &Panel, horizon: usize) -> [Chec
     const SAME: &str = "returns in the forecasts are those of the prices";
     let same = match (judged, wrong) {
         (0, _) => Check::new(SAME, Outcome::NotDone, "the file says of no row what came"),
-        (n, 0) => Check::new(SAME, Outcome::Clean, format!("recomputed from closes {horizon} bars apart for {}", many(n, "row"))),
-        (n, wrong) => Check::new(SAME, Outcome::Caught, format!("{} of {} differ from the return over {horizon} bars: the horizon is not what it says, or the prices are others", count(wrong), count(n))),
+        (n, 0) => Check::new(
+            SAME,
+            Outcome::Clean,
+            format!("recomputed from closes {horizon} bars apart for {}", many(n, "row")),
+        ),
+        (n, wrong) => Check::new(
+            SAME,
+            Outcome::Caught,
+            format!(
+                "{} of {} differ from the return over {horizon} bars: the horizon is not what it says, or the prices are others",
+                count(wrong),
+                count(n)
+            ),
+        ),
     };
     const KNOWS: &str = "forecasts that know the future";
     let (said, came): (Vec<Option<f64>>, Vec<Option<f64>>) =
@@ -244,8 +258,21 @@ pub fn forecasts(forecasts: &[Forecast], panel: &Panel, horizon: usize) -> [Chec
     let lean: Vec<Option<f64>> = forecasts.iter().map(|f| Some(f.p[2] - f.p[0])).collect();
     let of = |values: &[Option<f64>]| leaks::foreknows(values, &came);
     let knows = match of(&said).or_else(|| of(&lean)) {
-        Some(said) => Check::new(KNOWS, Outcome::Caught, format!("{said}: no forecast of returns is that good; look for a label, or a row after t, among its inputs")),
-        None => Check::new(KNOWS, Outcome::Clean, format!("neither the mean nor p_up - p_down has a rank correlation of {} with what came", leaks::IMPLAUSIBLE)),
+        Some(said) => Check::new(
+            KNOWS,
+            Outcome::Caught,
+            format!(
+                "{said}: no forecast of returns is that good; look for a label, or a row after t, among its inputs"
+            ),
+        ),
+        None => Check::new(
+            KNOWS,
+            Outcome::Clean,
+            format!(
+                "neither the mean nor p_up - p_down has a rank correlation of {} with what came",
+                leaks::IMPLAUSIBLE
+            ),
+        ),
     };
     [same, knows]
 }
@@ -257,13 +284,14 @@ pub fn delayed(delays: &[super::assessment::Delay]) -> Check {
     let Some((now, late)) = of(0).zip(of(1)) else {
         return Check::new(NAME, Outcome::NotDone, "returns do not vary");
     };
-    let early = of(-1).map_or_else(String::new, |s| {
-        format!("; a bar early, which nobody can, {}", ratio(s))
-    });
+    let early = of(-1)
+        .map_or_else(String::new, |s| format!("; a bar early, which nobody can, {}", ratio(s)));
     let numbers = format!("Sharpe ratio {}; a bar later {}{early}", ratio(now), ratio(late));
     // A real edge decays over its horizon; what falls off at once was in the bar itself.
     if now > 2.0 && late < now / 4.0 {
-        let said = format!("{numbers}: nearly all of it is gone with one bar, as with a look at the bar that is traded");
+        let said = format!(
+            "{numbers}: nearly all of it is gone with one bar, as with a look at the bar that is traded"
+        );
         return Check::new(NAME, Outcome::Look, said);
     }
     Check::new(NAME, Outcome::Clean, numbers)

@@ -97,8 +97,11 @@ pub(super) fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let last = points.last().copied();
     let ends = |part: &[(f64, f64)]| -> Vec<(f64, f64)> {
         let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let mut two: Vec<(f64, f64)> =
-            [part.iter().min_by(by), part.iter().max_by(by)].into_iter().flatten().copied().collect();
+        let mut two: Vec<(f64, f64)> = [part.iter().min_by(by), part.iter().max_by(by)]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         two.sort_by(|a, b| a.0.total_cmp(&b.0));
         two
     };
@@ -112,10 +115,7 @@ pub(super) struct Curve<'a> {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-pub(super) fn curves<'a>(
-    a: &'a Assessment,
-    values: impl Fn(&[f64]) -> Vec<f64>,
-) -> Vec<Curve<'a>> {
+pub(super) fn curves<'a>(a: &'a Assessment, values: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Curve<'a>> {
     let curve = |(strategy, pen): (Option<&'a Strategy>, Pen)| {
         let strategy = strategy?;
         let values = values(&strategy.path.equity).into_iter();
@@ -283,7 +283,10 @@ pub(super) fn legend<'a>(
                 root.draw(&Rectangle::new([(x + 4, y - 7), (x + 20, y + 7)], color.filled()))?
             }
             Mark::Band(color) => {
-                root.draw(&Rectangle::new([(x, y - 7), (x + 22, y + 7)], color.mix(0.18).filled()))?;
+                root.draw(&Rectangle::new(
+                    [(x, y - 7), (x + 22, y + 7)],
+                    color.mix(0.18).filled(),
+                ))?;
             }
             Mark::Dot => root.draw(&Circle::new((x + 11, y), 3, GREY.mix(0.6).filled()))?,
         }
@@ -320,7 +323,9 @@ pub(super) fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-pub(super) fn draw(figure: impl FnOnce(&Area) -> Drawn) -> Result<String, Box<dyn std::error::Error>> {
+pub(super) fn draw(
+    figure: impl FnOnce(&Area) -> Drawn,
+) -> Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

@@ -7,7 +7,7 @@ use super::assessment::{BASE, Delay, HOLD, Index, MODEL, Strategy};
 use super::backtest::{Path, Rules};
 use super::baselines::{Random, random, random_weights};
 use super::inference::{Interval, block_length, bootstrap, fan};
-use super::metrics::{LAGS, measure, mean, regress, sharpe};
+use super::metrics::{LAGS, mean, measure, regress, sharpe};
 use super::panel::Panel;
 use super::params::Params;
 use super::plan::{Moves, Plan};
@@ -152,10 +152,7 @@ fn on_index(mine: &[f64], index: &[f64], per_year: f64) -> Index {
     let interval = whole.and_then(|l| {
         let error = (l.alpha / l.alpha_t.filter(|t| *t != 0.0)?).abs();
         let reach = 1.959_963_984_540_054 * error;
-        Some(Interval {
-            low: (l.alpha - reach) * per_year,
-            high: (l.alpha + reach) * per_year,
-        })
+        Some(Interval { low: (l.alpha - reach) * per_year, high: (l.alpha + reach) * per_year })
     });
     Index {
         down_days: down.len(),

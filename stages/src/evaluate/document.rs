@@ -67,7 +67,10 @@ pub struct Row {
 
 impl Row {
     /// A row without a note.
-    pub fn new<C: Into<String>>(name: impl Into<String>, cells: impl IntoIterator<Item = C>) -> Row {
+    pub fn new<C: Into<String>>(
+        name: impl Into<String>,
+        cells: impl IntoIterator<Item = C>,
+    ) -> Row {
         let cells = cells.into_iter().map(Into::into).collect();
         Row { name: name.into(), note: String::new(), cells }
     }

@@ -81,7 +81,8 @@ pub fn splits(
         let of = |t: &Table| t.split.iter().filter(|s| *s == name).count();
         tables.iter().map(|(_, t)| of(t)).sum()
     };
-    let rows = ["warmup", "train", "gap", "test", "holdout"].map(|name| (name.into(), number(name)));
+    let rows =
+        ["warmup", "train", "gap", "test", "holdout"].map(|name| (name.into(), number(name)));
     let found: Vec<(usize, &str)> =
         tables.iter().map(|(_, t)| leaks::overlap(t, judged, horizon)).collect();
     let starts: Vec<Option<&String>> = tables
@@ -108,11 +109,18 @@ pub fn overlap_check(splits: &Splits) -> Check {
     let trained = splits.rows.iter().any(|(name, n)| name == "train" && *n > 0);
     match splits.overlap {
         _ if !trained => Check::new(NAME, Outcome::NotDone, "the tables have no training rows"),
-        0 => Check::new(NAME, Outcome::Clean, format!("none of a training row, by {}", splits.from)),
+        0 => {
+            Check::new(NAME, Outcome::Clean, format!("none of a training row, by {}", splits.from))
+        }
         n => Check::new(
             NAME,
             Outcome::Caught,
-            format!("{} of training have labels that end in the judged span, by {}: leave a longer gap ({} now)", many(n, "row"), splits.from, count(splits.purged)),
+            format!(
+                "{} of training have labels that end in the judged span, by {}: leave a longer gap ({} now)",
+                many(n, "row"),
+                splits.from,
+                count(splits.purged)
+            ),
         ),
     }
 }

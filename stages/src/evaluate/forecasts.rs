@@ -252,8 +252,7 @@ mod tests {
     use super::super::backtest::Bar;
     use super::*;
 
-    const HEAD: &str =
-        "asset,t0,t1,span,fold,horizon,p_down,p_flat,p_up,mean,scale,class,return\n";
+    const HEAD: &str = "asset,t0,t1,span,fold,horizon,p_down,p_flat,p_up,mean,scale,class,return\n";
 
     fn panel(assets: &[&str]) -> Panel {
         let bar = Bar { open: 1.0, high: 1.0, low: 1.0, close: 1.0 };

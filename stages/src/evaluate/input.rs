@@ -89,7 +89,8 @@ fn add(table: &mut Table, path: &Path) -> Result<()> {
     let (date, split) = (place("date")?, place("split")?);
     let prices = [place("open")?, place("high")?, place("low")?, place("close")?];
     let until = names.iter().position(|n| n == "t1");
-    let is_other = |c: &usize| *c != date && *c != split && Some(*c) != until && !prices.contains(c);
+    let is_other =
+        |c: &usize| *c != date && *c != split && Some(*c) != until && !prices.contains(c);
     let others: Vec<usize> = (0..names.len()).filter(is_other).collect();
     let mut columns = vec![Vec::new(); others.len()];
     let mut record = csv::StringRecord::new();

@@ -66,11 +66,8 @@ pub fn foreknows(values: &[Option<f64>], returns: &[Option<f64>]) -> Option<Stri
 /// was scaled with the future in hand.
 pub fn scaled_on_all(values: &[Option<f64>], split: &[String]) -> Option<String> {
     let all: Vec<f64> = values.iter().copied().flatten().collect();
-    let trained: Vec<f64> = values
-        .iter()
-        .zip(split)
-        .filter_map(|(v, s)| v.filter(|_| s == "train"))
-        .collect();
+    let trained: Vec<f64> =
+        values.iter().zip(split).filter_map(|(v, s)| v.filter(|_| s == "train")).collect();
     // Written with few digits a scaled column is only nearly so.
     let standard = |x: &[f64]| {
         let root = (x.len() as f64 / (x.len() as f64 - 1.0)).sqrt();
@@ -94,7 +91,8 @@ pub fn scaled_on_all(values: &[Option<f64>], split: &[String]) -> Option<String>
 /// explain is correlated with the size of the next return.
 pub fn smoothed(values: &[Option<f64>], table: &Table) -> Option<String> {
     let known: Vec<f64> = values.iter().copied().flatten().collect();
-    let probability = known.iter().all(|p| (0.0..=1.0).contains(p));
+    // Rounding may leave a little beyond the ends.
+    let probability = known.iter().all(|p| (-1e-9..=1.0 + 1e-9).contains(p));
     if known.len() < 4 * FEWEST || !probability {
         return None;
     }
@@ -110,7 +108,7 @@ pub fn smoothed(values: &[Option<f64>], table: &Table) -> Option<String> {
             Some((before, now, r(row)?, r(row + 1)?))
         };
         if let Some((before, now, own, after)) = at() {
-            x.push(vec![1.0, before, before.tanh(), before * before, own, own * own]);
+            x.push(vec![1.0, before, before.tanh(), before * before, own.abs(), own * own]);
             y.push(now);
             next.push(after.abs());
         }
@@ -118,7 +116,8 @@ pub fn smoothed(values: &[Option<f64>], table: &Table) -> Option<String> {
     let left = residuals(&x, &y)?;
     let own = residuals(&x, &next)?;
     let found = pearson(&left, &own)?;
-    let strong = found > 0.15 && found * (own.len() as f64).sqrt() > 4.0;
+    // Of a filtered one it stays below an eighth, of a smoothed one it is about a third.
+    let strong = found > 0.2 && found * (own.len() as f64).sqrt() > 4.0;
     strong.then(|| {
         format!("what the past does not explain of it has a correlation of {found:.2} with the size of the next return: smoothed, not filtered")
     })
@@ -333,9 +332,8 @@ mod tests {
     fn regimes(returns: &[f64]) -> (Vec<Option<f64>>, Vec<Option<f64>>) {
         let (stay, sd) = (0.98, [0.005f64, 0.02]);
         let seen = |r: f64| sd.map(|s| (-0.5 * (r / s).powi(2)).exp() / s);
-        let step = |p: [f64; 2]| {
-            [stay * p[0] + (1.0 - stay) * p[1], stay * p[1] + (1.0 - stay) * p[0]]
-        };
+        let step =
+            |p: [f64; 2]| [stay * p[0] + (1.0 - stay) * p[1], stay * p[1] + (1.0 - stay) * p[0]];
         let (mut filtered, mut p) = (Vec::new(), [0.5, 0.5]);
         for r in returns {
             let (prior, like) = (step(p), seen(*r));
@@ -392,9 +390,8 @@ mod tests {
             prompts(&rows.collect::<Vec<_>>(), &table)
         };
         let price = |row: usize| format!("{:.2}", table.bars[row].close);
-        let fair = |row: usize| {
-            format!("Date: {}. Close {}. RSI 51.27", table.dates[row], price(row))
-        };
+        let fair =
+            |row: usize| format!("Date: {}. Close {}. RSI 51.27", table.dates[row], price(row));
         assert_eq!(of(&fair), None);
         let told = |row: usize| format!("Close {}. Target {}", price(row), price(row + 1));
         let found = of(&told).unwrap();

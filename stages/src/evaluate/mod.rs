@@ -33,6 +33,9 @@ pub mod input;
 pub mod leaks;
 pub mod metrics;
 pub mod numbers;
+pub mod numerical;
+#[cfg(test)]
+mod numerical_tests;
 pub mod overfit;
 pub mod panel;
 pub mod params;
@@ -40,6 +43,8 @@ pub mod plan;
 mod plots;
 pub mod policy;
 pub mod portfolio;
+#[cfg(test)]
+mod portfolio_tests;
 pub mod positions;
 pub mod quality;
 pub mod report;

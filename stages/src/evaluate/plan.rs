@@ -77,8 +77,7 @@ impl Moves {
         let (all, block) = (self.len(), block.max(1));
         let mut starts: Vec<usize> = (0..all).step_by(block).collect();
         starts.shuffle(rng);
-        let order: Vec<usize> =
-            starts.into_iter().flat_map(|s| s..(s + block).min(all)).collect();
+        let order: Vec<usize> = starts.into_iter().flat_map(|s| s..(s + block).min(all)).collect();
         self.rearranged(|t| order.get(t).copied())
     }
 

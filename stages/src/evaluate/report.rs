@@ -56,8 +56,11 @@ pub fn render(a: &Assessment) -> Result<Report> {
         sections: &sections,
     };
     let html = fill(TEMPLATE, &page)?;
-    let tiles: Vec<String> =
-        page.tiles.iter().map(|(label, value, note)| format!("{label}: {value} ({note}).")).collect();
+    let tiles: Vec<String> = page
+        .tiles
+        .iter()
+        .map(|(label, value, note)| format!("{label}: {value} ({note})."))
+        .collect();
     let lead = [about, a.verdict.join(" "), tiles.join(" ")];
     Ok(Report { html, markdown: markdown(&page.title, &lead, &sections) })
 }

@@ -76,9 +76,11 @@ pub fn trial(path: &Path) -> Result<Trial> {
         let row = row.map_err(bad)?;
         let line = row.position().map_or(0, csv::Position::line);
         let number = row.get(1).and_then(|x| x.parse::<f64>().ok()).filter(|x| x.is_finite());
-        trial.returns.push(number.ok_or_else(|| {
-            StageError::bad(path, "the second column is not a number").at(line)
-        })?);
+        trial.returns.push(
+            number.ok_or_else(|| {
+                StageError::bad(path, "the second column is not a number").at(line)
+            })?,
+        );
         trial.dates.push(row.get(0).unwrap_or_default().into());
     }
     Ok(trial)

@@ -247,7 +247,10 @@ fn suspicion(a: &Assessment) -> Option<String> {
         .map(|c| c.name.as_str())
         .collect();
     (!caught.is_empty()).then(|| {
-        format!("Look-ahead was found ({}): no number below is worth anything until that is mended.", caught.join("; "))
+        format!(
+            "Look-ahead was found ({}): no number below is worth anything until that is mended.",
+            caught.join("; ")
+        )
     })
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use quantmill_stages::evaluate::assess::{Given, assess};
-use quantmill_stages::evaluate::{Assessment, Params, input, write};
+use quantmill_stages::evaluate::{Assessment, Params, Places, input, write};
 
 const ATTACK: &str = "<script>alert(1)</script><img src=x onerror=alert(1)>\u{202e}";
 
@@ -109,13 +109,17 @@ fn found(
         base,
         log: log(steps),
         about: vec!["a fixed rule in the place of a model".into()],
+        inputs: Vec::new(),
+        trials: Vec::new(),
     })
     .unwrap()
 }
 
 fn page(case: &Case, found: &Assessment) -> String {
     let at = |name: &str| case.dir.join(name);
-    write(found, &at("report.html"), &at("metrics.json"), &at("decisions.csv")).unwrap();
+    let names = ["report.html", "report.md", "metrics.json", "decisions.csv", "returns.csv"];
+    let [report, markdown, metrics, decisions, returns] = &names.map(at);
+    write(found, &Places { report, markdown, metrics, decisions, returns }).unwrap();
     std::fs::read_to_string(at("report.html")).unwrap()
 }
 
@@ -129,30 +133,41 @@ fn a_report_is_whole_offline_and_safe() {
     let n = case.prompts.len();
     let found = found(&case, &quick(), answers(n, 1), Some(answers(n, 5)), 120);
     let html = page(&case, &found);
-    for figure in ["equity", "drawdown", "actions", "reward", "failures"] {
+    let figures =
+        ["equity", "drawdown", "rolling", "regimes", "costs", "actions", "reward", "failures"];
+    for figure in figures {
         assert_eq!(html.matches(&format!("<figure id=\"{figure}\">")).count(), 1, "{figure}");
     }
-    assert_eq!(html.matches("<svg").count(), 5);
+    assert_eq!(html.matches("<svg").count(), figures.len());
     let tags = html.replace("&lt;img src=x", "");
+    let tags = tags.replace("href=\"#s", "");
     for outside in ["src=", "href=", "@import", "url(", "<script", "<link", "<img", "<iframe"] {
         assert!(!tags.contains(outside), "{outside}");
     }
     // The model's attack is there as text, its direction override too.
     assert!(html.contains("&lt;script&gt;alert(1)&lt;&#x2f;script&gt;&lt;img src"));
     assert!(!html.contains('\u{202e}') && html.contains("\\u{202e}"));
-    for heading in [
-        "Claims",
+    let sections = [
         "Provenance",
-        "Equity",
-        "Against baselines",
-        "Costs and fills",
-        "By year and regime",
-        "What the language model answered",
-        "Training",
-        "What this does not show",
-    ] {
-        assert_eq!(html.matches(&format!("<h2>{heading}</h2>")).count(), 1, "{heading}");
+        "Contamination",
+        "Causality",
+        "Splits",
+        "Baselines",
+        "Costs",
+        "Uncertainty",
+        "Selection",
+        "Forecast is not P&amp;L",
+        "The index",
+        "Verdict on each target",
+    ];
+    let markdown = std::fs::read_to_string(case.dir.join("report.md")).unwrap();
+    for (n, title) in (1..).zip(sections) {
+        let heading = format!("<h2 id=\"s{n}\"><span class=\"number\">{n}</span> {title}</h2>");
+        assert_eq!(html.matches(&heading).count(), 1, "{heading}");
+        let heading = format!("\n## {n}. {}\n", title.replace("&amp;", "\\&"));
+        assert_eq!(markdown.matches(&heading).count(), 1, "{heading}");
     }
+    assert!(!markdown.contains("<script"));
     assert!(!html.contains("NaN") && !html.contains("inf<"));
     assert!(html.contains("NOT PROVEN") || html.contains("FAIL"));
 }
@@ -164,7 +179,7 @@ fn decisions_keep_every_character() {
     let said = answers(n, 1);
     let found = found(&case, &quick(), said.clone(), None, 0);
     let html = page(&case, &found);
-    assert!(!html.contains("<h2>Training</h2>") && !html.contains("base model</th>"));
+    assert!(!html.contains("<h3>Training</h3>") && !html.contains("base model</th>"));
     let mut reader = csv::Reader::from_path(case.dir.join("decisions.csv")).unwrap();
     assert_eq!(
         reader.headers().unwrap(),
@@ -270,6 +285,8 @@ fn leaving_prompts_out_ends_the_backtest_with_them() {
         base: None,
         log: Vec::new(),
         about: Vec::new(),
+        inputs: Vec::new(),
+        trials: Vec::new(),
     })
     .unwrap();
     assert_eq!(found.dates.len(), 61);

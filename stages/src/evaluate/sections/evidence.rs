@@ -21,7 +21,8 @@ pub fn causality(a: &Assessment) -> Vec<Block> {
     let mut blocks = Vec::new();
     if a.causality.iter().any(|c| c.outcome == Outcome::Caught) {
         blocks.push(Block::Alarm(
-            "Look-ahead was found. No number on this page is worth anything until it is mended.".into(),
+            "Look-ahead was found. No number on this page is worth anything until it is mended."
+                .into(),
         ));
     }
     blocks.push(Block::Table(Table::new(&["Test", "Found", "In words"], rows).with_words()));
@@ -47,11 +48,18 @@ fn sentence(text: &str) -> String {
 /// Rows of each split and what they share.
 pub fn splits(a: &Assessment) -> Vec<Block> {
     let s = &a.splits;
-    let rows: Vec<String> =
-        s.rows.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {}", count(*n))).collect();
+    let rows: Vec<String> = s
+        .rows
+        .iter()
+        .filter(|(_, n)| *n > 0)
+        .map(|(name, n)| format!("{name} {}", count(*n)))
+        .collect();
     let mut facts = vec![
         ("Rows", rows.join(", ")),
-        ("Purged or embargoed", format!("{} between training and the test span, in neither", many(s.purged, "row"))),
+        (
+            "Purged or embargoed",
+            format!("{} between training and the test span, in neither", many(s.purged, "row")),
+        ),
         (
             "Overlap",
             format!(

@@ -4,7 +4,9 @@ use super::{shown, words};
 use crate::evaluate::assessment::{Assessment, BASE, HOLD, MODEL, Strategy};
 use crate::evaluate::charts::Figure;
 use crate::evaluate::document::{Block, Row, Table};
-use crate::evaluate::numbers::{NONE, count, many, or_none, ordinal, percent, ratio, signed_percent};
+use crate::evaluate::numbers::{
+    NONE, count, many, or_none, ordinal, percent, ratio, signed_percent,
+};
 use crate::evaluate::sensitivity::Slice;
 use crate::evaluate::verdict::show;
 
@@ -111,8 +113,12 @@ fn random(a: &Assessment) -> String {
     let place =
         |p: Option<f64>| p.map_or_else(|| NONE.into(), |p| ordinal((p * 100.0).round() as usize));
     let how = match a.of_language() {
-        true => "hold what the model held for as long as it held it, at other times, with its costs for market orders",
-        false => "hold the model’s weights in their order, begun at another date, forwards or backwards, with the instruments exchanged for one another, at its costs",
+        true => {
+            "hold what the model held for as long as it held it, at other times, with its costs for market orders"
+        }
+        false => {
+            "hold the model’s weights in their order, begun at another date, forwards or backwards, with the instruments exchanged for one another, at its costs"
+        }
     };
     format!(
         "{} random portfolios {how}: the turnover stays, the timing goes. The 5th, 50th and 95th percentile of their Sharpe ratios are {}, of their returns {}. The model stands at the {} percentile by Sharpe ratio and the {} by return.",
@@ -141,11 +147,15 @@ pub fn costs(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
     let table = Table::new(&head, a.scenarios.iter().map(row).collect());
     let even = match a.break_even_bps {
         Some(bps) => format!("The model breaks even at {} bps of the notional a side.", ratio(bps)),
-        None => "There is no break-even cost: the model does not gain before costs, or never pays any.".into(),
+        None => {
+            "There is no break-even cost: the model does not gain before costs, or never pays any."
+                .into()
+        }
     };
     let limits = a.strategy(MODEL).map_or((0, 0), |m| m.metrics.limits);
     let fills = match limits {
-        (0, _) => "Touch, penetrate and queue fills are the same here: no limit order was sent.".to_string(),
+        (0, _) => "Touch, penetrate and queue fills are the same here: no limit order was sent."
+            .to_string(),
         (sent, filled) => format!(
             "{} of {} filled. Queue fills take a book, which bars do not have: the touch is their upper end, the penetration the cautious one.",
             count(filled),
@@ -163,7 +173,9 @@ pub fn uncertainty(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
     if let Some(model) = a.strategy(MODEL) {
         let said = match model.sampled.sharpe {
             None => "its returns do not vary, so that there is no Sharpe ratio".to_string(),
-            Some(i) if i.covers(0.0) => format!("{} to {}, which covers 0: no skill is proven", ratio(i.low), ratio(i.high)),
+            Some(i) if i.covers(0.0) => {
+                format!("{} to {}, which covers 0: no skill is proven", ratio(i.low), ratio(i.high))
+            }
             Some(i) => format!("{} to {}, without 0", ratio(i.low), ratio(i.high)),
         };
         blocks.push(words(format!("95% interval of the Sharpe ratio: {said}.")));
@@ -229,7 +241,9 @@ pub fn index(a: &Assessment) -> Vec<Block> {
         _ => "The index is the mean return of all instruments, without costs.",
     };
     let Some(line) = model.metrics.index else {
-        return vec![words(format!("{what} Beta and alpha are not defined: the index, or the model, does not vary."))];
+        return vec![words(format!(
+            "{what} Beta and alpha are not defined: the index, or the model, does not vary."
+        ))];
     };
     let i = &a.index;
     let down = format!("on the {} when it fell", many(i.down_days, "day"));

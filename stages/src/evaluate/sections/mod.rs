@@ -44,8 +44,7 @@ pub fn all(a: &Assessment, figures: &[Figure]) -> Result<Vec<Section>> {
 
 /// The figures of these names, as a block where there is one.
 fn shown(figures: &[Figure], names: &[&str]) -> Option<Block> {
-    let found: Vec<Figure> =
-        figures.iter().filter(|f| names.contains(&f.name)).cloned().collect();
+    let found: Vec<Figure> = figures.iter().filter(|f| names.contains(&f.name)).cloned().collect();
     (!found.is_empty()).then_some(Block::Figures(found))
 }
 

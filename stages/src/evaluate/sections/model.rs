@@ -36,17 +36,27 @@ fn forecasts(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
     let rows = vec![
         row("Forecasts", "with what came known", &|q| count(q.known)),
         row("Matthews correlation", "0 is chance", &|q| or_none(class(q, |c| c.mcc), ratio)),
-        row("Accuracy", "of the likeliest class", &|q| or_none(class(q, |c| Some(c.accuracy)), percent)),
-        row("Always the commonest", "what that gets right", &|q| or_none(class(q, |c| Some(c.majority)), percent)),
-        row("Balanced accuracy", "a third is chance", &|q| or_none(class(q, |c| c.balanced_accuracy), percent)),
+        row("Accuracy", "of the likeliest class", &|q| {
+            or_none(class(q, |c| Some(c.accuracy)), percent)
+        }),
+        row("Always the commonest", "what that gets right", &|q| {
+            or_none(class(q, |c| Some(c.majority)), percent)
+        }),
+        row("Balanced accuracy", "a third is chance", &|q| {
+            or_none(class(q, |c| c.balanced_accuracy), percent)
+        }),
         row("Macro F1", "", &|q| or_none(class(q, |c| Some(c.macro_f1)), ratio)),
         row("Brier score", "three classes; lower is better", &|q| or_none(q.brier, score)),
-        row("Brier of the shares", "that came; nobody knew them", &|q| or_none(q.brier_shares, score)),
+        row("Brier of the shares", "that came; nobody knew them", &|q| {
+            or_none(q.brier_shares, score)
+        }),
         row("Log loss", "lower is better", &|q| or_none(q.log_loss, score)),
         row("Log loss of the shares", "", &|q| or_none(q.log_loss_shares, score)),
         row("ECE", "ten bins, of a rise", &|q| or_none(q.ece10, percent)),
         row("CRPS", "of the whole distribution, in log return", &|q| or_none(q.crps, score)),
-        row("Rank correlation (IC)", "of the mean with what came, all rows", &|q| or_none(q.information.whole, ratio)),
+        row("Rank correlation (IC)", "of the mean with what came, all rows", &|q| {
+            or_none(q.information.whole, ratio)
+        }),
         row("IC by date", "mean across instruments", &|q| or_none(q.information.mean, ratio)),
         row("ICIR", "that over its deviation", &|q| or_none(q.information.ratio, ratio)),
         row("t of IC", "horizons that overlap count once", &|q| or_none(q.information.t, ratio)),
@@ -55,10 +65,15 @@ fn forecasts(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         std::iter::once("Span judged").chain(a.quality.iter().map(|q| q.name.as_str())).collect();
     let mut table = Table::new(&head, rows);
     (table.look, table.model) = ("metrics", true);
-    let mut blocks = vec![words("A forecast can be right and lose to costs, or wrong and earn with the market."), Block::Table(table)];
+    let mut blocks = vec![
+        words("A forecast can be right and lose to costs, or wrong and earn with the market."),
+        Block::Table(table),
+    ];
     let dates = a.quality.first().map_or(0, |q| q.information.dates);
     if dates == 0 {
-        blocks.push(words(format!("IC by date and ICIR take at least {ACROSS} instruments at a date; there are fewer.")));
+        blocks.push(words(format!(
+            "IC by date and ICIR take at least {ACROSS} instruments at a date; there are fewer."
+        )));
     }
     if a.quality.first().is_some_and(|q| q.crps.is_none()) {
         blocks.push(words("There is no CRPS: the forecasts have no scale."));
@@ -99,11 +114,12 @@ fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
             _ => format!("Alarm: the {} gives one answer, “{action}”, to {} of the prompts. Its results say nothing about reading them.", who(t.source), percent(*share)),
         }));
     }
-    let row = |name: &str, note: &str, cell: &dyn Fn(&crate::evaluate::answers::Tally) -> String| Row {
-        name: name.into(),
-        note: note.into(),
-        cells: a.answers.iter().map(cell).collect(),
-    };
+    let row =
+        |name: &str, note: &str, cell: &dyn Fn(&crate::evaluate::answers::Tally) -> String| Row {
+            name: name.into(),
+            note: note.into(),
+            cells: a.answers.iter().map(cell).collect(),
+        };
     let ahead = match a.answers.first().map_or(1, |t| t.direction.ahead) {
         1 => "of buys and sells, next bar".to_string(),
         n => format!("of buys and sells, {n} bars on"),
@@ -113,10 +129,14 @@ fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         row("Parse failures", "count as flat", &|t| percent(t.failure_rate)),
         row("Different answers", "", &|t| count(t.distinct)),
         row("Most frequent", "", &|t| {
-            t.top.as_ref().map_or_else(|| NONE.into(), |(a, share)| format!("{a}, {}", percent(*share)))
+            t.top
+                .as_ref()
+                .map_or_else(|| NONE.into(), |(a, share)| format!("{a}, {}", percent(*share)))
         }),
         row("Direction right", &ahead, &|t| or_none(t.direction.accuracy, percent)),
-        row("Bars that rose", "what always saying buy reaches", &|t| or_none(t.direction.up, percent)),
+        row("Bars that rose", "what always saying buy reaches", &|t| {
+            or_none(t.direction.up, percent)
+        }),
         row("Correlation", "Matthews; 0 is a coin", &|t| or_none(t.direction.mcc, ratio)),
     ];
     let head: Vec<&str> =
@@ -129,7 +149,10 @@ fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         counts.map(|(name, [up, not])| Row::new(*name, [count(*up), count(*not)])).collect()
     };
     if let Some(tally) = a.answers.first() {
-        blocks.push(Block::Table(Table::new(&["The model", "rose", "did not rise"], confusion(tally))));
+        blocks.push(Block::Table(Table::new(
+            &["The model", "rose", "did not rise"],
+            confusion(tally),
+        )));
     }
     blocks.push(words("Decoded answers have no probabilities, so that Brier score, log loss, calibration, CRPS and the test of Diebold and Mariano do not exist for them."));
     if !a.samples.is_empty() {
@@ -161,6 +184,8 @@ pub fn verdict(a: &Assessment) -> Vec<Block> {
     let table = Table::new(&head, a.targets.iter().map(row).collect()).with_words();
     vec![
         Block::Table(table),
-        words("A claim passes only where the cautious end of its interval clears it, and fails only where the generous end does not. A Sharpe ratio passes only with a deflated Sharpe ratio above 95% and a probability of overfitting below 20%; a drawdown only where 95 of 100 resampled histories stay within it; a hit rate only with a mean trade above zero."),
+        words(
+            "A claim passes only where the cautious end of its interval clears it, and fails only where the generous end does not. A Sharpe ratio passes only with a deflated Sharpe ratio above 95% and a probability of overfitting below 20%; a drawdown only where 95 of 100 resampled histories stay within it; a hit rate only with a mean trade above zero.",
+        ),
     ]
 }

@@ -44,7 +44,10 @@ fn facts(a: &Assessment) -> Vec<(&'static str, String)> {
         let first: Vec<&str> = p.assets.iter().take(12).map(String::as_str).collect();
         let more = p.assets.len().saturating_sub(12);
         let rest = if more > 0 { format!(" and {} more", count(more)) } else { String::new() };
-        facts.push(("Instruments", format!("{}: {}{rest}", count(p.assets.len()), first.join(", "))));
+        facts.push((
+            "Instruments",
+            format!("{}: {}{rest}", count(p.assets.len()), first.join(", ")),
+        ));
     }
     if let Some((from, to)) = &p.trained {
         facts.push(("Training span", format!("{from} to {to}")));
@@ -94,7 +97,8 @@ fn facts(a: &Assessment) -> Vec<(&'static str, String)> {
     ));
     facts.push(("Seed", p.seed.to_string()));
     for source in &p.inputs {
-        let files = if source.files > 1 { many(source.files, "file") + ", " } else { String::new() };
+        let files =
+            if source.files > 1 { many(source.files, "file") + ", " } else { String::new() };
         facts.push(("Data", format!("{}: {files}BLAKE3 {}", source.port, source.digest)));
     }
     facts
@@ -134,8 +138,11 @@ pub fn contamination(a: &Assessment) -> Vec<Block> {
 pub fn limits(a: &Assessment) -> Vec<String> {
     let p = &a.provenance;
     let seeds = match &a.seeds {
-        Some(seeds) => format!("One market and one test span, with {} seeds.", count(seeds.each.len())),
-        None => "One run: one seed, one market, one test span. Another seed may answer otherwise.".into(),
+        Some(seeds) => {
+            format!("One market and one test span, with {} seeds.", count(seeds.each.len()))
+        }
+        None => "One run: one seed, one market, one test span. Another seed may answer otherwise."
+            .into(),
     };
     let mut limits = vec![
         seeds,
