@@ -12,10 +12,13 @@ use super::backtest::Path;
 use super::baselines::{RULES, majority, vol_targeted};
 use super::causality::{self, Check, Outcome};
 use super::contest::{Case, Contest, contest};
+use super::forecasts::Run;
 use super::input::{Prompt, Step, Table};
+use super::numbers::many;
 use super::panel::Panel;
 use super::params::Params;
 use super::plan::{Moves, Plan};
+use super::policy::Policy;
 use super::quality::Quality;
 use super::selection::{self, Trial};
 use super::{facts, leaks, verdict};
@@ -43,6 +46,8 @@ pub struct Given<'a> {
     pub log: Vec<Step>,
     /// What the models are, in a line each.
     pub about: Vec<String>,
+    /// Numerical models on the same bars, by name: they trade by weights.
+    pub baselines: Vec<Run>,
     /// Digests of the inputs.
     pub inputs: Vec<Source>,
     /// Returns of other configurations on the same bars.
@@ -71,6 +76,19 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let model = read(&given.model);
     let base = given.base.as_ref().map(read);
     let mut plans = plans(&given, first, panel.len(), &model, base.as_deref());
+    let policy = Policy { max_weight: params.unit, gross: params.unit, ..Policy::default() };
+    for run in &given.baselines {
+        let every = policy.every(run.horizon);
+        let weights = policy.weights(&run.judged, first, panel.len(), 1, every);
+        plans.push(Plan {
+            name: run.name.clone(),
+            about: format!(
+                "a numerical model’s forecasts: the whole position in the direction of p_up - p_down, set anew every {}",
+                many(every, "bar")
+            ),
+            moves: Moves::Weights(weights),
+        });
+    }
     plans.push(vol_targeted(&whole.slice(0..last + 1), first, (1, per_year, params.unit)));
     let mine = plans[0].moves.clone();
     let storm: Vec<Option<f64>> =

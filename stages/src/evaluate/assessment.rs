@@ -263,7 +263,17 @@ pub struct Decision {
     pub action: String,
     /// The position at the close of the bar in which its order could fill, in units; of weights the
     /// target, as a share of equity.
+    #[serde(serialize_with = "shortest")]
     pub position: f64,
+}
+
+/// Whole numbers without a point.
+fn shortest<S: serde::Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+    if x.fract() == 0.0 && x.abs() < 1e9 {
+        to.serialize_i64(*x as i64)
+    } else {
+        to.serialize_f64(*x)
+    }
 }
 
 /// A prompt and what was answered.

@@ -37,6 +37,8 @@ pub enum Block {
     Samples(Vec<Sample>),
     /// Text to the character.
     Code(String),
+    /// A page beside this one: its file, and what it is called.
+    Link(String, String),
 }
 
 /// A table, the first column of which names its rows.
@@ -95,6 +97,25 @@ impl Table {
     }
 }
 
+/// Text as it is, with what cannot be seen made visible.
+pub fn visible(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("⏎\n"),
+            '\t' => out.push('⇥'),
+            c if hidden(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 /// The document as Markdown (CommonMark, with the tables of GitHub): every word and number of the
 /// page; of a figure its title and caption.
 pub fn markdown(title: &str, lead: &[String], sections: &[Section]) -> String {
@@ -124,6 +145,7 @@ fn add(out: &mut String, block: &Block) {
             points.iter().for_each(|point| *out += &format!("- {}\n", escaped(point)));
         }
         Block::Code(text) => indented(out, text),
+        Block::Link(file, name) => *out += &format!("[{}]({file})\n", escaped(name)),
         Block::Figures(figures) => {
             for figure in figures {
                 *out += &format!("*{}.* {}\n\n", escaped(&figure.title), escaped(&figure.caption));
@@ -160,9 +182,10 @@ fn add(out: &mut String, block: &Block) {
     }
 }
 
+/// As code, so that it means nothing; what cannot be seen is made visible.
 fn indented(out: &mut String, text: &str) {
     for line in text.lines() {
-        *out += &format!("    {line}\n");
+        *out += &format!("    {}\n", visible(line));
     }
 }
 
@@ -185,6 +208,13 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hides_is_shown() {
+        assert_eq!(visible(" flat\n"), " flat⏎\n");
+        assert_eq!(visible("a\u{202e}b\u{0}"), "a\\u{202e}b\\u{0}");
+        assert_eq!(visible("é 中 😀"), "é 中 😀");
+    }
 
     #[test]
     fn markdown_means_what_it_says() {

@@ -45,23 +45,13 @@ pub fn run(params: &Params, policy: &Policy, ctx: &Context) -> Result<Assessment
     names.dedup();
     let tables = tables(ctx, &names)?;
     let whole = Panel::of(&tables);
-    let read = |files: &[(String, PathBuf)]| -> Result<Vec<Run>> {
-        let one = |(name, path): &(String, PathBuf)| {
-            forecasts::read(path, name, &whole, params.split.name(), policy.horizon)
-        };
-        files.iter().map(one).collect()
+    let judged = params.split.name();
+    let one = |(name, path): &(String, PathBuf)| {
+        forecasts::read(path, name, &whole, judged, policy.horizon)
     };
-    let runs = forecasts::seeds(read(&files)?)?;
+    let runs = forecasts::seeds(files.iter().map(one).collect::<Result<_>>()?)?;
     let horizon = runs.first().map_or(0, |run| run.horizon);
-    let mut baselines = read(&tables_of(ctx, "baselines", "/forecasts.csv"))?;
-    if let Some(other) = baselines.iter().find(|run| run.horizon != horizon) {
-        let message = format!(
-            "forecasts of `{}` look {} bars ahead, those of the model {horizon}",
-            other.name, other.horizon
-        );
-        return Err(StageError::failed(message).hint("name the horizon in `forecasts.horizon`"));
-    }
-    named_apart(&mut baselines);
+    let baselines = baselines(ctx, &whole, judged, horizon)?;
     let trials = trials(ctx)?;
     ctx.progress(1, 4, "steps", "backtest")?;
     assess(Given {
@@ -75,6 +65,19 @@ pub fn run(params: &Params, policy: &Policy, ctx: &Context) -> Result<Assessment
         inputs: facts::sources(ctx)?,
         trials,
     })
+}
+
+/// Other models of the port `baselines`, over `horizon` bars; 0 is the shortest of each.
+///
+/// # Errors
+/// A file is no output `forecasts`, or has no forecasts over the horizon.
+pub fn baselines(ctx: &Context, whole: &Panel, judged: &str, horizon: usize) -> Result<Vec<Run>> {
+    let files = tables_of(ctx, "baselines", "/forecasts.csv");
+    let one =
+        |(name, path): &(String, PathBuf)| forecasts::read(path, name, whole, judged, horizon);
+    let mut baselines: Vec<Run> = files.iter().map(one).collect::<Result<_>>()?;
+    named_apart(&mut baselines);
+    Ok(baselines)
 }
 
 /// Returns of other configurations, from the port `trials`.

@@ -47,6 +47,11 @@ impl Panel {
         }
     }
 
+    /// Of one instrument without a name.
+    pub fn single(table: &Table) -> Panel {
+        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() }
+    }
+
     /// The part between two dates.
     pub fn slice(&self, part: Range<usize>) -> Panel {
         let width = self.width();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::assessment::{Assessment, HOLD, MODEL};
 use super::charts::{self, Figure};
-use super::document::{Section, markdown};
+use super::document::{Section, markdown, visible};
 use super::numbers::{count, many, or_none, percent, ratio, signed_percent};
 use super::sections;
 use super::verdict::show;
@@ -105,24 +105,6 @@ fn embed(figure: Figure) -> Figure {
     Figure { svg, ..figure }
 }
 
-/// Text as it is, with what cannot be seen made visible.
-fn visible(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("⏎\n"),
-            '\t' => out.push('⇥'),
-            c if hidden(c) => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// The numbers that people look for first: label, value, note.
 fn tiles(a: &Assessment) -> Vec<(&'static str, String, String)> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
@@ -161,16 +143,4 @@ fn tiles(a: &Assessment) -> Vec<(&'static str, String, String)> {
         ("Trades", count(m.trades), hits),
         last,
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_hides_is_shown() {
-        assert_eq!(visible(" flat\n"), " flat⏎\n");
-        assert_eq!(visible("a\u{202e}b\u{0}"), "a\\u{202e}b\\u{0}");
-        assert_eq!(visible("é 中 😀"), "é 中 😀");
-    }
 }

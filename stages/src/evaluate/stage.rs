@@ -5,6 +5,7 @@ use super::assess::{Given, assess};
 use super::causality::Outcome;
 use super::decide::{Count, decide};
 use super::inference::Moments;
+use super::panel::Panel;
 use super::params::Judging;
 use super::{Assessment, Params, Places, facts, input, numerical, selection, write};
 use crate::featurize::table;
@@ -33,6 +34,7 @@ impl Stage for Evaluate {
             Port::input("features", Format::Features),
             Port::optional("base", Format::Model),
             Port::optional("log", Format::Log),
+            Port::optional("baselines", Format::Any),
             Port::optional("trials", Format::Any),
         ]
     }
@@ -82,6 +84,7 @@ impl Stage for Evaluate {
             base,
             log,
             about,
+            baselines: numerical::baselines(ctx, &Panel::single(&table), params.split.name(), 0)?,
             inputs: facts::sources(ctx)?,
             trials: numerical::trials(ctx)?,
         })?;

@@ -108,8 +108,12 @@ pub fn selection(a: &Assessment) -> Vec<Block> {
             ];
             blocks.push(Block::Table(Table::facts(facts)));
         }
-        None => blocks.push(words("No returns of other tries were given (port `trials`), so that this page knows neither the deflated Sharpe ratio nor the probability of overfitting (PBO). The runner's ledger counts every configuration that was tried on the same data, and openings of the sealed holdout; the page report.trials.html beside this one has the deflated Sharpe ratio, made anew by each run, and “quantmill runs ledger” prints them. Tries that no ledger has seen are in neither.")),
+        None => blocks.push(words("No returns of other tries were given (port `trials`), so that this page knows neither the deflated Sharpe ratio nor the probability of overfitting (PBO). The runner's ledger counts every configuration that was tried on the same data, and openings of the sealed holdout; the page of trials beside this one has the deflated Sharpe ratio, made anew by each run, and “quantmill runs ledger” prints them. Tries that no ledger has seen are in neither.")),
     }
+    blocks.push(Block::Link(
+        "report.trials.html".into(),
+        "Trials on the same data, as the ledger has them".into(),
+    ));
     if let Some([ten, hundred]) = a.random.best_of.filter(|_| !a.random.degenerate) {
         blocks.push(words(format!(
             "The best of many tries looks good by chance: of 10 random portfolios like the model’s the best would have a Sharpe ratio of {}, of 100 one of {}.",

@@ -2,6 +2,7 @@
 
 use super::{shown, words};
 use crate::evaluate::assessment::{Assessment, BASE, HOLD, MODEL, Strategy};
+use crate::evaluate::baselines::NAMES;
 use crate::evaluate::charts::Figure;
 use crate::evaluate::document::{Block, Row, Table};
 use crate::evaluate::numbers::{
@@ -21,20 +22,16 @@ pub fn baselines(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
     blocks.push(words(random(a)));
     let about = |s: &Strategy| format!("{}: {}", s.name, s.about);
     let mut list: Vec<String> = a.strategies.iter().map(about).collect();
-    let fed = match a.of_language() {
-        true => a.strategy(BASE).is_some(),
-        false => a.quality.len() > 1,
-    };
-    if !fed && a.of_language() {
+    let language = a.of_language();
+    if language && a.strategy(BASE).is_none() {
         list.push("the untuned base model is missing: feed it to the port `base`".into());
     }
-    if a.of_language() {
-        list.push("a logit and gradient boosting on the same features are missing: they trade by weights and stand in the report of their own `evaluate` with the port `forecasts`, on the same rows; `compare` sets the two side by side".into());
-    } else if !fed {
-        list.push("a logit and gradient boosting are missing: feed their forecasts to the port `baselines`".into());
-    }
-    if !a.of_language() {
+    if !language {
         list.push("an untuned language model is none of a numerical model’s baselines".into());
+    }
+    let models = a.strategies.iter().filter(|s| !NAMES.contains(&s.name.as_str())).count();
+    if models == 0 {
+        list.push("a logit and gradient boosting are missing: feed their forecasts to the port `baselines`".into());
     }
     blocks.push(Block::List(list));
     blocks
