@@ -267,9 +267,14 @@ pub(super) fn legend<'a>(
     root: &Area<'a>,
     entries: &[(&str, Mark)],
 ) -> Result<Area<'a>, Box<dyn std::error::Error>> {
-    let mut x = 14;
-    let y = LEGEND / 2;
+    let (mut x, mut y) = (14, LEGEND / 2);
     for (name, mark) in entries {
+        // A long name is cut, and what does not fit goes to the next line.
+        let name: String = name.chars().take(28).collect();
+        let wide = 28 + name.chars().count() as i32 * 9;
+        if x > 14 && x + wide > SIZE.0 as i32 {
+            (x, y) = (14, y + LEGEND - 4);
+        }
         match mark {
             Mark::Line(pen) => {
                 let style = pen.color.stroke_width(pen.width.max(2));
@@ -290,10 +295,10 @@ pub(super) fn legend<'a>(
             }
             Mark::Dot => root.draw(&Circle::new((x + 11, y), 3, GREY.mix(0.6).filled()))?,
         }
-        plot_text(root, name.to_string(), (x + 28, y), HPos::Left)?;
-        x += 28 + name.chars().count() as i32 * 9 + 22;
+        plot_text(root, name, (x + 28, y), HPos::Left)?;
+        x += wide + 22;
     }
-    Ok(root.split_vertically(LEGEND).1)
+    Ok(root.split_vertically(y + LEGEND / 2).1)
 }
 
 pub(super) fn plot_text(root: &Area, words: String, at: (i32, i32), side: HPos) -> Drawn {

@@ -193,11 +193,15 @@ fn cell(text: &str) -> String {
     escaped(text).replace('|', "\\|").replace('\n', " ")
 }
 
-/// Text whose characters mean themselves.
+/// Text whose characters mean themselves, but for backticks in pairs, between which it is code.
 fn escaped(text: &str) -> String {
+    let paired = text.matches('`').count() % 2 == 0;
+    let mut code = false;
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if matches!(c, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '&' | '#') {
+        code ^= c == '`';
+        let special = matches!(c, '\\' | '*' | '_' | '[' | ']' | '<' | '&' | '#');
+        if (special && !(code && paired)) || (c == '`' && !paired) {
             out.push('\\');
         }
         out.push(c);
@@ -223,7 +227,7 @@ mod tests {
             number: Some(3),
             title: "Causality".into(),
             blocks: vec![
-                Block::Words("a * b".into()),
+                Block::Words("a * b, `c_d` [e]".into()),
                 Block::Table(table),
                 Block::List(vec!["one".into()]),
                 Block::Code("x\n# y".into()),
@@ -232,7 +236,7 @@ mod tests {
         let text = markdown("T", &["lead".into()], &sections);
         assert_eq!(
             text,
-            "# T\n\nlead\n\n## 3. Causality\n\na \\* b\n\n| What | a\\|b |  |\n| --- | --- | --- |\n| x\\_y | 1\\|2 | \\<b> |\n\n- one\n\n    x\n    # y\n"
+            "# T\n\nlead\n\n## 3. Causality\n\na \\* b, `c_d` \\[e\\]\n\n| What | a\\|b |  |\n| --- | --- | --- |\n| x\\_y | 1\\|2 | \\<b> |\n\n- one\n\n    x\n    # y\n"
         );
     }
 }

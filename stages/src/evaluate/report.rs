@@ -5,7 +5,7 @@
 //! it. Answers of a model are untrusted text; the template escapes everything but the figures
 //! drawn here. Nothing is computed here that `metrics.json` does not hold.
 
-use minijinja::value::Serde;
+use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 
@@ -90,11 +90,26 @@ pub fn fill(template: &str, page: &impl Serialize) -> Result<String> {
         env.add_filter("ratio", |x: Option<f64>| or_none(x, ratio));
         env.add_filter("count", |n: usize| count(n));
         env.add_filter("visible", |text: &str| visible(text));
+        env.add_filter("marked", |text: &str| Value::from_safe_string(marked(text)));
         env.add_template("style", STYLE)?;
         env.add_template("page", template)?;
         env.get_template("page")?.render(Serde(page))
     };
     filled().map_err(|e| StageError::failed(format!("cannot write the page: {e:#}")))
+}
+
+/// Text as HTML, with what stands between backticks as code.
+fn marked(text: &str) -> String {
+    let pieces: Vec<&str> = text.split('`').collect();
+    let escaped = |text: &str| html_escape::encode_safe(&visible(text)).into_owned();
+    if pieces.len() % 2 == 0 {
+        return escaped(text);
+    }
+    let piece = |(at, text): (usize, &&str)| match at % 2 {
+        0 => escaped(text),
+        _ => format!("<code>{}</code>", escaped(text)),
+    };
+    pieces.iter().enumerate().map(piece).collect()
 }
 
 /// A figure for a page: it scales, and says what it shows.
@@ -143,4 +158,15 @@ fn tiles(a: &Assessment) -> Vec<(&'static str, String, String)> {
         ("Trades", count(m.trades), hits),
         last,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_marked_and_nothing_else_means_anything() {
+        assert_eq!(marked("set `a<b` & go"), "set <code>a&lt;b</code> &amp; go");
+        assert_eq!(marked("one ` alone<"), "one ` alone&lt;");
+    }
 }
