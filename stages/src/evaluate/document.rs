@@ -195,7 +195,7 @@ fn cell(text: &str) -> String {
 
 /// Text whose characters mean themselves, but for backticks in pairs, between which it is code.
 fn escaped(text: &str) -> String {
-    let paired = text.matches('`').count() % 2 == 0;
+    let paired = text.matches('`').count().is_multiple_of(2);
     let mut code = false;
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -144,14 +144,10 @@ fn residuals(x: &[Vec<f64>], y: &[f64]) -> Option<Vec<f64>> {
         if a[i][i].abs() < 1e-10 {
             return None;
         }
-        for row in 0..k {
-            if row != i {
-                let by = a[row][i] / a[i][i];
-                for col in i..=k {
-                    let from = a[i][col];
-                    a[row][col] -= by * from;
-                }
-            }
+        let pivot = a[i].clone();
+        for (_, row) in a.iter_mut().enumerate().filter(|(at, _)| *at != i) {
+            let by = row[i] / pivot[i];
+            row.iter_mut().zip(&pivot).for_each(|(x, p)| *x -= by * p);
         }
     }
     let b: Vec<f64> = (0..k).map(|i| a[i][k] / a[i][i] / size[i]).collect();

@@ -27,7 +27,7 @@ pub struct Overfit {
 pub fn overfit(trials: &[Vec<f64>], blocks: usize) -> Option<Overfit> {
     let bars = trials.first()?.len();
     let uneven = trials.iter().any(|t| t.len() != bars);
-    if trials.len() < 2 || uneven || bars < 2 * blocks || blocks < 2 || blocks > 24 {
+    if trials.len() < 2 || uneven || bars < 2 * blocks || !(2..=24).contains(&blocks) {
         return None;
     }
     // Counts, sums and sums of squares of every block, so that a split costs additions alone.

@@ -102,7 +102,7 @@ pub fn fill(template: &str, page: &impl Serialize) -> Result<String> {
 fn marked(text: &str) -> String {
     let pieces: Vec<&str> = text.split('`').collect();
     let escaped = |text: &str| html_escape::encode_safe(&visible(text)).into_owned();
-    if pieces.len() % 2 == 0 {
+    if pieces.len().is_multiple_of(2) {
         return escaped(text);
     }
     let piece = |(at, text): (usize, &&str)| match at % 2 {
