@@ -1,16 +1,20 @@
-//! `evaluate`: what a language model decides on the test span, and whether that was worth anything.
+//! `evaluate`: what a model decides on the test span, and whether that was worth anything.
 //!
 //! ```text
-//! prompts -> decide -> answers -> assess -> report.html, metrics.json, decisions.csv
+//! prompts -> decide -> answers -> assess ------.
+//! forecasts -> policy -> weights -> positions -+-> contest -> Assessment -> report, metrics, returns
 //! ```
 //!
-//! Each test prompt is decoded by the model, and by the base model where there is one; the answer
-//! is kept to the character and read by the one grammar of [`crate::pairs::action`]. What is no
-//! action counts as flat. The replay, its metrics, the baselines and the report need no model and
-//! no tensor library: only `decide` is behind the feature `models`.
+//! There are two ways in. A language model decodes each test prompt, and so does the base model where
+//! there is one; the answer is kept to the character and read by the one grammar of
+//! [`crate::pairs::action`]; what is no action counts as flat. A numerical model's forecasts become
+//! target weights of one instrument or many. From there all is one: strategies are replayed on the
+//! same bars under the same rules, resampled by the same draws, tested for look-ahead, and judged. The
+//! replay, its metrics, the baselines and the report need no model and no tensor library: only
+//! `decide` is behind the feature `models`.
 //!
 //! It tunes nothing, picks nothing, and reads no row of the training span but to look back over
-//! the bars before a decision.
+//! the bars before a decision and to test features for what they cannot know.
 
 mod answer_charts;
 pub mod answers;
