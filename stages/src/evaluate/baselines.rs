@@ -326,7 +326,8 @@ mod tests {
 
     fn table(closes: &[f64]) -> Table {
         let bar = |c: &f64| Bar { open: *c, high: *c, low: *c, close: *c };
-        Table { bars: closes.iter().map(bar).collect(), ..Table::default() }
+        let dates = (0..closes.len()).map(|t| format!("{t:04}")).collect();
+        Table { bars: closes.iter().map(bar).collect(), dates, ..Table::default() }
     }
 
     #[test]
@@ -348,6 +349,28 @@ mod tests {
         table.features.insert("momentum_30".into(), vec![Some(-1.0), Some(1.0), Some(1.0)]);
         let got: Vec<Action> = (0..3).map(|row| template(&table, row)).collect();
         assert_eq!(got, [SELL, Action::Flat, Action::Flat]);
+    }
+
+    #[test]
+    fn volatility_is_aimed_at_with_what_is_known() {
+        let mut closes: Vec<f64> = vec![100.0];
+        for i in 1..60 {
+            let size = if i < 40 { 0.01 } else { 0.04 };
+            closes.push(closes[i - 1] * f64::exp(if i % 2 == 0 { size } else { -size }));
+        }
+        let panel = Panel::single(&table(&closes));
+        let plan = vol_targeted(&panel, 30, (1, 252.0, 1.0));
+        let Moves::Weights(weights) = &plan.moves else { panic!("no weights") };
+        let at = |t: usize| weights.get(t).unwrap()[0];
+        let deviation = 0.01 * (20.0f64 / 19.0).sqrt();
+        assert!((at(0) - AIM / (deviation * 252f64.sqrt())).abs() < 1e-9, "{}", at(0));
+        // The first large move is at date 40, ten after the first.
+        assert!((at(9) - at(0)).abs() < 1e-9);
+        assert!(at(10) < at(9) && at(29) < 0.3 * at(9));
+        // Cut, it is the same.
+        let cut = vol_targeted(&panel.slice(0..45), 30, (1, 252.0, 1.0));
+        let Moves::Weights(part) = &cut.moves else { panic!("no weights") };
+        assert!((0..15).all(|t| part.get(t) == weights.get(t)));
     }
 
     #[test]

@@ -124,3 +124,33 @@ pub fn overlap_check(splits: &Splits) -> Check {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unknown_is_not_claimable() {
+        let of = |cutoff: Option<&str>, language| {
+            let params = Params { knowledge_cutoff: cutoff.map(String::from), ..Params::default() };
+            contamination(&params, "2020-06-01", language)
+        };
+        assert!(!of(None, true).claimable && of(None, true).said.starts_with("Not claimable"));
+        assert!(!of(Some("2020-06-01"), true).claimable);
+        assert!(of(Some("2020-05-31"), true).claimable);
+        // A numerical model has read nothing, unless somebody says so.
+        assert!(of(None, false).claimable && !of(Some("2021-01-01"), false).claimable);
+    }
+
+    #[test]
+    fn inputs_are_named_by_their_bytes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("f.csv");
+        fs_err::write(&path, "abc").expect("written");
+        let found = crate::testing::with(&[("features", &path)], sources).expect("digests");
+        // b3sum of `abc`.
+        let digest = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+        assert_eq!((found[0].port.as_str(), found[0].files), ("features", 1));
+        assert_eq!(found[0].digest, digest);
+    }
+}

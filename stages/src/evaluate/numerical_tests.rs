@@ -119,8 +119,8 @@ impl Market {
 
     fn assess(&self, forecasts: &Path, more: &[(&str, &Path)], policy: Policy) -> Assessment {
         let params = Params {
-            draws: 400,
-            random_portfolios: 200,
+            draws: 200,
+            random_portfolios: 100,
             forecasts: Some(policy.clone()),
             ..Params::default()
         };
@@ -162,7 +162,7 @@ fn noise_shuffles_and_shifts_have_no_skill_and_the_report_says_so() {
         let params = Params {
             taker_fee_bps: 0.0,
             half_spread_bps: 0.0,
-            draws: 400,
+            draws: 200,
             random_portfolios: 50,
             forecasts: Some(free()),
             ..Params::default()

@@ -126,3 +126,73 @@ pub fn turned(weights: &Weights, seed: u64, number: u64) -> Weights {
     }
     other
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::backtest::{Bar, Fill};
+    use super::*;
+
+    const RULES: Rules = Rules {
+        latency: 1,
+        fill: Fill::Penetrate,
+        horizon: 0,
+        taker_bps: 0.0,
+        maker_bps: 0.0,
+        half_spread_bps: 0.0,
+        unit: 1.0,
+        max_size: 1,
+        rest: 1,
+        slippage_bps: 0.0,
+    };
+
+    fn weights(dates: usize) -> Weights {
+        let mut weights = Weights::none(dates, 2);
+        (0..dates).step_by(3).for_each(|t| weights.set(t, &[(t as f64 * 0.7).sin(), 0.1]));
+        weights
+    }
+
+    #[test]
+    fn shifts_and_blocks_keep_what_they_hold() {
+        let weights = weights(9);
+        let at = |moves: &Moves, t: usize| match moves {
+            Moves::Weights(weights) => weights.get(t).map(<[f64]>::to_vec),
+            Moves::Orders(_) => None,
+        };
+        let moves = Moves::Weights(weights.clone());
+        let late = moves.shifted(2);
+        assert_eq!((at(&late, 0), at(&late, 2)), (None, at(&moves, 0)));
+        assert_eq!(at(&moves.shifted(-3), 0), at(&moves, 3));
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let other = moves.shuffled(3, &mut rng);
+        // Blocks are whole: each begins with a decision of the original.
+        let mut firsts: Vec<String> = [0, 3, 6].map(|t| format!("{:?}", at(&other, t))).into();
+        let mut want: Vec<String> = [0, 3, 6].map(|t| format!("{:?}", at(&moves, t))).into();
+        firsts.sort();
+        want.sort();
+        assert_eq!(firsts, want);
+    }
+
+    #[test]
+    fn turned_weights_trade_as_much_at_other_times() {
+        let bar = Bar { open: 1.0, high: 1.0, low: 1.0, close: 1.0 };
+        let panel = Panel {
+            assets: vec!["a".into(), "b".into()],
+            dates: (0..301).map(|t| format!("{t:04}")).collect(),
+            bars: vec![bar; 602],
+        };
+        let weights = weights(301);
+        let traded = |weights: &Weights| -> f64 {
+            replay(&panel, |t| weights.get(t), &RULES).traded.iter().sum()
+        };
+        let mine = traded(&weights);
+        let mut different = 0;
+        for number in 0..50 {
+            let other = turned(&weights, 7, number);
+            assert_eq!(other.dates().count(), weights.dates().count());
+            // Where the end meets the beginning, and at the first trade, it may differ a little.
+            assert!((traded(&other) - mine).abs() < 4.0, "{} {mine}", traded(&other));
+            different += usize::from(other.get(0) != weights.get(0));
+        }
+        assert!(mine > 40.0 && different > 40, "{mine} {different}");
+    }
+}
