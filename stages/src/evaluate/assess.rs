@@ -1,18 +1,27 @@
-//! From answers to everything that the report says: replays, baselines, intervals, scenarios.
+//! From a language model's answers to everything that the report says.
 //!
-//! [`Assessment`] is what `metrics.json` holds; the report is a view of it and computes nothing.
-
-use serde::Serialize;
+//! [`Assessment`] is what `metrics.json` holds; the report is a view of it and computes nothing. A
+//! numerical model's forecasts come in by `positions`, and end in the same.
 
 use super::answers::{Answer, Tally, tally};
-use super::backtest::{Bar, Path, Rules, run};
-use super::baselines::{RULES, Random, majority, random};
-use super::inference::{Sampled, block_length, bootstrap};
+use super::assessment::{
+    Assessment, BASE, Contamination, Decision, HOLD, MODEL, Provenance, Rival, Sample, Seeds,
+    Selection, Source, Splits,
+};
+use super::backtest::Path;
+use super::baselines::{RULES, majority, vol_targeted};
+use super::causality::{self, Check, Outcome};
+use super::contest::{Case, Contest, contest};
+use super::forecasts::Run;
 use super::input::{Prompt, Step, Table};
-use super::metrics::{Metrics, measure};
+use super::numbers::many;
+use super::panel::Panel;
 use super::params::Params;
-use super::sensitivity::{Scenario, Slice, break_even, scenarios, slices};
-use super::verdict::{self, Target};
+use super::plan::{Moves, Plan};
+use super::policy::Policy;
+use super::quality::Quality;
+use super::selection::{self, Trial};
+use super::{facts, leaks, verdict};
 use crate::pairs::action::{Action, Side};
 use crate::pairs::decision::Decision as Said;
 use crate::{Result, StageError};
@@ -37,134 +46,16 @@ pub struct Given<'a> {
     pub log: Vec<Step>,
     /// What the models are, in a line each.
     pub about: Vec<String>,
+    /// Numerical models on the same bars, by name: they trade by weights.
+    pub baselines: Vec<Run>,
+    /// Digests of the inputs.
+    pub inputs: Vec<Source>,
+    /// Returns of other configurations on the same bars.
+    pub trials: Vec<Trial>,
 }
-
-/// Everything that was found.
-#[derive(Clone, Debug, Serialize)]
-pub struct Assessment {
-    /// Where the numbers come from.
-    pub provenance: Provenance,
-    /// The model, the base model and the baselines, in the order of the table.
-    pub strategies: Vec<Strategy>,
-    /// The model among random portfolios.
-    pub random: Random,
-    /// The model under other costs and fills.
-    pub scenarios: Vec<Scenario>,
-    /// Cost of each side, in basis points, at which the model's whole return is zero.
-    pub break_even_bps: Option<f64>,
-    /// By calendar year.
-    pub years: Vec<Slice>,
-    /// By regime of the bar before.
-    pub regimes: Vec<Slice>,
-    /// Answers of the model, then of the base model.
-    pub answers: Vec<Tally>,
-    /// Claims and what is to be said of them.
-    pub targets: Vec<Target>,
-    /// The verdict, sentence by sentence.
-    pub verdict: Vec<String>,
-    /// Date of each bar of the backtest.
-    #[serde(skip)]
-    pub dates: Vec<String>,
-    /// The training log.
-    #[serde(skip)]
-    pub log: Vec<Step>,
-    /// Decisions as rows of `decisions.csv`.
-    #[serde(skip)]
-    pub decisions: Vec<Decision>,
-    /// Prompts shown with their answers.
-    #[serde(skip)]
-    pub samples: Vec<Sample>,
-}
-
-/// Where the numbers come from. No clock, no machine: the run's record has these.
-#[derive(Clone, Debug, Serialize)]
-pub struct Provenance {
-    /// The seed.
-    pub seed: u64,
-    /// First date of the backtest: the first decision's.
-    pub first: String,
-    /// Last date of the backtest.
-    pub last: String,
-    /// Bars of the backtest.
-    pub bars: usize,
-    /// Bars a year.
-    pub per_year: f64,
-    /// Rows of each split of the features.
-    pub splits: Vec<(String, usize)>,
-    /// First and last date of the training span.
-    pub trained: Option<(String, String)>,
-    /// Prompts answered.
-    pub prompts: usize,
-    /// Test prompts there were.
-    pub available: usize,
-    /// Mean block of the bootstrap, in bars.
-    pub block: f64,
-    /// What the models are.
-    pub models: Vec<String>,
-    /// Parameters.
-    pub params: Params,
-}
-
-/// A way to trade, replayed.
-#[derive(Clone, Debug, Serialize)]
-pub struct Strategy {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub about: String,
-    /// What it earned after costs.
-    pub metrics: Metrics,
-    /// How sure that is.
-    pub sampled: Sampled,
-    /// The replay.
-    #[serde(skip)]
-    pub path: Path,
-}
-
-/// A row of `decisions.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Decision {
-    /// Date of the close at which it was taken.
-    pub date: String,
-    /// `model` or `base`.
-    pub source: String,
-    /// Every character of the answer.
-    pub answer: String,
-    /// The decision in words, or `parse failure`.
-    pub action: String,
-    /// The position at the close of the bar in which its order could fill, in units.
-    pub position: i32,
-}
-
-/// A prompt and what was answered.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sample {
-    /// Date of the decision.
-    pub date: String,
-    /// The prompt.
-    pub prompt: String,
-    /// Source, raw answer and reading.
-    pub answers: Vec<(String, String, String)>,
-    /// Return from this close to the next.
-    pub next: Option<f64>,
-}
-
-/// Name of the model's strategy.
-pub const MODEL: &str = "model";
-/// Name of the untuned model's strategy.
-pub const BASE: &str = "base model";
-/// Name of buy and hold.
-pub const HOLD: &str = "buy and hold";
 
 /// A decision for each bar, where one was taken.
 type Decided = Vec<Option<Said>>;
-
-/// A strategy before its replay.
-struct Plan {
-    name: String,
-    about: String,
-    decided: Decided,
-}
 
 /// Replays, compares and judges.
 ///
@@ -172,94 +63,205 @@ struct Plan {
 /// Fewer than two bars follow the first decision.
 pub fn assess(given: Given) -> Result<Assessment> {
     let (params, table) = (given.params, given.table);
-    let rules = params.rules();
     let first = given.prompts.first().map_or(0, |p| p.row);
     let last = last_row(&given);
-    let bars: Vec<Bar> = table.bars.get(first..=last).unwrap_or_default().to_vec();
-    let dates: Vec<String> = table.dates.get(first..=last).unwrap_or_default().to_vec();
-    if bars.len() < 3 {
-        return Err(StageError::failed(format!(
-            "the test span has {} bars from the first prompt on",
-            bars.len()
-        ))
-        .hint("a backtest needs at least 3; leave a longer test span in `featurize`"));
-    }
-    let per_year = params.periods_per_year.or_else(|| table.per_year()).ok_or_else(|| {
-        StageError::failed("the dates do not say how many bars a year has")
-            .hint("set `periods_per_year`")
-    })?;
+    let whole =
+        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() };
+    let panel = span(&whole, first, last)?;
+    let per_year = per_year(params, table.per_year())?;
     let read = |raws: &Vec<String>| -> Vec<Answer> {
         let each = given.prompts.iter().zip(raws);
         each.map(|(p, raw)| Answer::new(p.row, raw.clone())).collect()
     };
     let model = read(&given.model);
     let base = given.base.as_ref().map(read);
-    let plans = plans(&given, first, bars.len(), &model, base.as_deref());
-    // Buy and hold is the index: unlike a model it is never closed by the horizon.
-    let rules_of = |name: &str| if name == HOLD { Rules { horizon: 0, ..rules } } else { rules };
-    let index: Vec<f64> = bars.windows(2).map(|w| w[1].close / w[0].close - 1.0).collect();
-    let paths: Vec<Path> =
-        plans.iter().map(|p| run(&bars, &p.decided, &rules_of(&p.name))).collect();
-    let returns: Vec<Vec<f64>> = paths.iter().map(Path::returns).collect();
-    let series: Vec<&[f64]> = returns.iter().map(Vec::as_slice).collect();
-    // The longer memory of the two: too short a block makes an interval too narrow.
-    let block = block_length(&index).max(block_length(&returns[0]));
-    let sampled = bootstrap(&series, per_year, block, params.draws, given.seed);
-    let (other, even) = {
-        let mine = &plans[0].decided;
-        (scenarios(&bars, mine, &rules, per_year), break_even(&bars, mine, &rules))
-    };
-    let strategies: Vec<Strategy> = plans
-        .into_iter()
-        .zip(paths)
-        .zip(sampled)
-        .map(|((plan, path), sampled)| Strategy {
-            metrics: measure(&path, &index, per_year),
-            name: plan.name,
-            about: plan.about,
-            sampled,
-            path,
-        })
-        .collect();
-    let random =
-        random(&bars, &strategies[0].path, &rules, per_year, params.random_portfolios, given.seed);
-    let shown: Vec<&Strategy> = [MODEL, HOLD, BASE]
-        .iter()
-        .filter_map(|name| strategies.iter().find(|s| s.name == *name))
-        .collect();
-    let shown: Vec<Vec<f64>> = shown.iter().map(|s| s.path.returns()).collect();
-    let year = |i: usize| dates.get(i + 1).and_then(|d| d.get(..4)).map(String::from);
-    let regime = |i: usize| {
-        let p = table.feature("p_high_vol", first + i)?;
-        Some(if p > 0.5 { "high volatility" } else { "low volatility" }.to_string())
-    };
+    let mut plans = plans(&given, first, panel.len(), &model, base.as_deref());
+    let policy = Policy { max_weight: params.unit, gross: params.unit, ..Policy::default() };
+    for run in &given.baselines {
+        let every = policy.every(run.horizon);
+        let weights = policy.weights(&run.judged, first, panel.len(), 1, every);
+        plans.push(Plan {
+            name: run.name.clone(),
+            about: format!(
+                "a numerical model’s forecasts: the whole position in the direction of p_up - p_down, set anew every {}",
+                many(every, "bar")
+            ),
+            moves: Moves::Weights(weights),
+        });
+    }
+    plans.push(vol_targeted(&whole.slice(0..last + 1), first, (1, per_year, params.unit)));
+    let mine = plans[0].moves.clone();
+    let storm: Vec<Option<f64>> =
+        (first..=last).map(|row| table.feature("p_high_vol", row)).collect();
+    let case = Case { params, seed: given.seed, panel: &panel, plans, per_year, storm: &storm };
+    let found = contest(case);
+    let rules = params.rules();
     let ahead = params.horizon.max(1);
     let mut answers = vec![tally("model", &model, table, ahead)];
     answers.extend(base.as_deref().map(|base| tally("base", base, table, ahead)));
-    let mut decisions = rows(&model, "model", &strategies[0].path, first, rules.latency, &dates);
-    if let (Some(base), Some(strategy)) = (&base, strategies.iter().find(|s| s.name == BASE)) {
-        decisions.extend(rows(base, "base", &strategy.path, first, rules.latency, &dates));
+    let paths = |name: &str| found.strategies.iter().find(|s| s.name == name).map(|s| &s.path);
+    let mut decisions = Vec::new();
+    for (answers, source, name) in [(Some(&model), "model", MODEL), (base.as_ref(), "base", BASE)] {
+        if let Some((answers, path)) = answers.zip(paths(name)) {
+            decisions.extend(rows(answers, source, path, first, rules.latency, &panel.dates));
+        }
     }
-    let provenance = provenance(&given, &dates, per_year, block);
-    let mut assessment = Assessment {
-        scenarios: other,
-        break_even_bps: even,
-        years: slices(&shown, per_year, year),
-        regimes: slices(&shown, per_year, regime),
+    let block = (found.block.ceil() as usize).max(params.horizon).max(1);
+    let tables = [(String::new(), table.clone())];
+    let mut causality = vec![
+        causality::truncated(&panel, &rules, &|dates| mine.until(dates)),
+        causality::delayed(&found.delays),
+        causality::shuffled(
+            causality::shuffle(&mine, &panel, &rules, (block, per_year, given.seed)),
+            block,
+            "decisions",
+        ),
+        causality::tables(&tables),
+        causality::planted(table, given.seed),
+        prompts_check(given.prompts, table),
+    ];
+    let splits = facts::splits(&tables, params.split.name(), params.horizon.max(1), &[]);
+    causality.push(facts::overlap_check(&splits));
+    let provenance = Provenance {
+        seed: given.seed,
+        first: panel.dates.first().cloned().unwrap_or_default(),
+        last: panel.dates.last().cloned().unwrap_or_default(),
+        bars: panel.len(),
+        per_year,
+        assets: Vec::new(),
+        trained: facts::trained(&tables),
+        decisions: given.prompts.len(),
+        available: given.available,
+        horizon: 0,
+        block: found.block,
+        models: given.about.clone(),
+        inputs: given.inputs,
+        params: params.clone(),
+    };
+    let selection = selection::known(&found.strategies, &panel.dates, &given.trials, per_year);
+    let parts = Parts {
+        contamination: facts::contamination(params, &provenance.first, true),
         samples: samples(params.samples, given.prompts, &model, base.as_deref(), table),
         provenance,
-        strategies,
-        random,
+        causality,
+        splits,
+        selection,
         answers,
-        targets: Vec::new(),
-        verdict: Vec::new(),
-        dates,
-        log: given.log,
         decisions,
+        log: given.log,
+        dates: panel.dates.clone(),
+        storm,
+        ..Parts::default()
     };
-    assessment.targets = verdict::targets(&assessment);
-    assessment.verdict = verdict::sentences(&assessment);
-    Ok(assessment)
+    Ok(parts.judged(found))
+}
+
+fn prompts_check(prompts: &[Prompt], table: &Table) -> Check {
+    const NAME: &str = "prompts that know the future";
+    match leaks::prompts(prompts, table) {
+        None => Check::new(
+            NAME,
+            Outcome::Clean,
+            "no prompt names a date after its own, and hardly any a price of the bars that follow and of none before",
+        ),
+        Some(leak) => Check::new(NAME, Outcome::Caught, leak.said),
+    }
+}
+
+/// The part of a panel that is judged.
+///
+/// # Errors
+/// It has fewer than three dates.
+pub fn span(whole: &Panel, first: usize, last: usize) -> Result<Panel> {
+    let bars = (last + 1).saturating_sub(first);
+    if bars < 3 {
+        return Err(StageError::failed(format!(
+            "the test span has {bars} bars from the first decision on"
+        ))
+        .hint("a backtest needs at least 3; leave a longer test span in `featurize`"));
+    }
+    Ok(whole.slice(first..last + 1))
+}
+
+/// Bars a year: the parameter's, else those read off the dates.
+///
+/// # Errors
+/// Neither is there.
+pub fn per_year(params: &Params, read: Option<f64>) -> Result<f64> {
+    params.periods_per_year.or(read).ok_or_else(|| {
+        StageError::failed("the dates do not say how many bars a year has")
+            .hint("set `periods_per_year`")
+    })
+}
+
+/// What stands beside a contest in an assessment.
+#[derive(Default)]
+pub struct Parts {
+    /// As the field of [`Assessment`]; so are the others.
+    pub provenance: Provenance,
+    /// See there.
+    pub contamination: Contamination,
+    /// See there.
+    pub causality: Vec<Check>,
+    /// See there.
+    pub splits: Splits,
+    /// See there.
+    pub selection: Selection,
+    /// See there.
+    pub seeds: Option<Seeds>,
+    /// See there.
+    pub answers: Vec<Tally>,
+    /// See there.
+    pub quality: Vec<Quality>,
+    /// See there.
+    pub rivals: Vec<Rival>,
+    /// See there.
+    pub decisions: Vec<Decision>,
+    /// See there.
+    pub samples: Vec<Sample>,
+    /// See there.
+    pub log: Vec<Step>,
+    /// See there.
+    pub dates: Vec<String>,
+    /// See there.
+    pub storm: Vec<Option<f64>>,
+}
+
+impl Parts {
+    /// The whole, with its verdict.
+    pub fn judged(self, found: Contest) -> Assessment {
+        let mut assessment = Assessment {
+            provenance: self.provenance,
+            contamination: self.contamination,
+            causality: self.causality,
+            splits: self.splits,
+            strategies: found.strategies,
+            random: found.random,
+            scenarios: found.scenarios,
+            break_even_bps: found.break_even_bps,
+            delays: found.delays,
+            years: found.years,
+            regimes: found.regimes,
+            seeds: self.seeds,
+            selection: self.selection,
+            answers: self.answers,
+            quality: self.quality,
+            rivals: self.rivals,
+            index: found.index,
+            targets: Vec::new(),
+            verdict: Vec::new(),
+            dates: self.dates,
+            market: found.market,
+            storm: self.storm,
+            fan: found.fan,
+            log: self.log,
+            decisions: self.decisions,
+            samples: self.samples,
+        };
+        assessment.targets = verdict::targets(&assessment);
+        assessment.verdict = verdict::sentences(&assessment);
+        assessment
+    }
 }
 
 /// What each strategy decides on the bars of the backtest; the model first.
@@ -291,7 +293,7 @@ fn plans(
     let plan = |name: &str, about: &str, decided: Decided| Plan {
         name: name.into(),
         about: about.into(),
-        decided,
+        moves: Moves::Orders(decided),
     };
     let mine = said(model);
     let actions: Vec<Action> = mine.iter().flatten().map(|said| said.action()).collect();
@@ -311,37 +313,6 @@ fn plans(
         }),
     );
     plans
-}
-
-fn provenance(given: &Given, dates: &[String], per_year: f64, block: f64) -> Provenance {
-    let table = given.table;
-    let splits = ["warmup", "train", "gap", "test", "holdout"]
-        .map(|name| (name.to_string(), table.split.iter().filter(|s| *s == name).count()));
-    let is_train = |s: &String| s == "train";
-    let date = |row: Option<usize>| table.dates.get(row?).cloned();
-    let from = date(table.split.iter().position(is_train));
-    let to = date(table.split.iter().rposition(is_train));
-    Provenance {
-        seed: given.seed,
-        first: dates.first().cloned().unwrap_or_default(),
-        last: dates.last().cloned().unwrap_or_default(),
-        bars: dates.len(),
-        per_year,
-        splits: splits.into(),
-        trained: from.zip(to),
-        prompts: given.prompts.len(),
-        available: given.available,
-        block,
-        models: given.about.clone(),
-        params: given.params.clone(),
-    }
-}
-
-impl Assessment {
-    /// A strategy by name.
-    pub fn strategy(&self, name: &str) -> Option<&Strategy> {
-        self.strategies.iter().find(|s| s.name == name)
-    }
 }
 
 /// The last bar of the backtest: that by which the last decision has had as long as the others,
@@ -370,8 +341,7 @@ fn rows(
             .position
             .get(a.row - first + latency)
             .or(path.position.last())
-            .copied()
-            .unwrap_or(0),
+            .map_or(0.0, |units| f64::from(*units)),
     };
     answers.iter().map(row).collect()
 }

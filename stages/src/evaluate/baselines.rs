@@ -14,9 +14,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::backtest::{Bar, Path, Rules, run};
-use super::inference::quantile;
+use super::inference::{band, marks, quantile};
 use super::input::Table;
-use super::metrics::sharpe;
+use super::metrics::{deviation, sharpe};
+use super::panel::Panel;
+use super::plan::{Moves, Plan, turned};
+use super::portfolio::{Weights, replay};
 use crate::pairs::action::{Action, Side};
 use crate::pairs::decision::Decision;
 
@@ -50,6 +53,19 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
+/// Names of strategies that are there without any other model.
+pub const NAMES: [&str; 9] = [
+    "model",
+    "base model",
+    "buy and hold",
+    "always majority",
+    "vol-targeted",
+    "cash",
+    "momentum 12-1",
+    "mean reversion",
+    "template rule",
+];
+
 fn momentum(table: &Table, row: usize) -> Action {
     towards(change(table, row, 252, 21))
 }
@@ -73,6 +89,39 @@ fn towards(signal: Option<f64>) -> Action {
         Some(x) if x > 0.0 => Action::Market(Side::Buy),
         Some(x) if x < 0.0 => Action::Market(Side::Sell),
         _ => Action::Flat,
+    }
+}
+
+/// Volatility a year that `vol-targeted` aims at.
+const AIM: f64 = 0.10;
+/// Bars behind its estimate.
+const BEHIND: usize = 20;
+
+/// Long each instrument by as much as would have a volatility of [`AIM`] a year, were it that of the
+/// last [`BEHIND`] bars, divided by the instruments there are: `panel` from its first date on, decided
+/// from date `first` on at every `every`-th. No position is larger than `most`.
+pub fn vol_targeted(
+    panel: &Panel,
+    first: usize,
+    (every, per_year, most): (usize, f64, f64),
+) -> Plan {
+    let (dates, width) = (panel.len() - first, panel.width());
+    let mut weights = Weights::none(dates, width);
+    for t in (0..dates).step_by(every.max(1)) {
+        let weight = |asset: usize| {
+            let closes: Vec<f64> = panel.back(asset, first + t).take(BEHIND + 1).collect();
+            let returns: Vec<f64> = closes.windows(2).map(|w| (w[0] / w[1]).ln()).collect();
+            let vol = deviation(&returns).filter(|d| returns.len() == BEHIND && *d > 0.0);
+            vol.map_or(0.0, |d| (AIM / (d * per_year.sqrt()) / width as f64).min(most))
+        };
+        let row: Vec<f64> = (0..width).map(weight).collect();
+        weights.set(t, &row);
+    }
+    let about = "long, sized to a volatility of 10% a year by that of the last 20 bars";
+    Plan {
+        name: "vol-targeted".into(),
+        about: about.into(),
+        moves: Moves::Weights(weights.limited(most, 1.0f64.max(most))),
     }
 }
 
@@ -104,7 +153,10 @@ pub struct Random {
     /// All of them are the same portfolio: the model's position hardly ever changes, so that there
     /// is no timing to compare.
     pub degenerate: bool,
-    /// 5th and 95th percentile of their equity at each close.
+    /// Bars at which curves of many portfolios are kept.
+    #[serde(skip)]
+    pub marks: Vec<usize>,
+    /// 5th and 95th percentile of their equity at these.
     #[serde(skip)]
     pub band: Vec<(f64, f64)>,
 }
@@ -122,33 +174,54 @@ pub fn random(
     let rules = Rules { horizon: 0, ..*rules };
     let lead = rules.latency.min(model.position.len());
     let spells = spells(&model.position[lead..]);
-    let one = |number: usize| {
+    let one = |number: u64| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(number as u64);
-        run(bars, &decisions(&shuffled(&spells, &mut rng), bars.len()), &rules).equity
+        rng.set_stream(number);
+        run(bars, &decisions(&shuffled(&spells, &mut rng), bars.len()), &rules)
     };
-    let curves: Vec<Vec<f64>> = (0..count).into_par_iter().map(one).collect();
-    let Some(first) = curves.first() else { return Random::default() };
-    let stat = |equity: &Vec<f64>| {
-        let path = Path { equity: equity.clone(), ..Path::default() };
-        let end = equity.last().map_or(0.0, |e| e - 1.0);
+    among(model, one, per_year, count)
+}
+
+/// Replays `count` portfolios with the weights of the model at other times and on other instruments
+/// ([`turned`]); `given` is the panel, the weights and their replay.
+pub fn random_weights(
+    given: (&Panel, &Weights, &Path),
+    rules: &Rules,
+    per_year: f64,
+    count: usize,
+    seed: u64,
+) -> Random {
+    let (panel, weights, model) = given;
+    let one = |number: u64| {
+        let other = turned(weights, seed, number);
+        replay(panel, |t| other.get(t), rules)
+    };
+    among(model, one, per_year, count)
+}
+
+/// Where `model` stands among `count` portfolios.
+fn among(model: &Path, one: impl Fn(u64) -> Path + Sync, per_year: f64, count: usize) -> Random {
+    let marks = marks(model.equity.len());
+    let stat = |path: &Path| {
+        let end = path.equity.last().map_or(0.0, |e| e - 1.0);
         (sharpe(&path.returns(), per_year).unwrap_or(0.0), end)
     };
-    let all: Vec<(f64, f64)> = curves.iter().map(stat).collect();
-    let mine = stat(&model.equity);
+    // Of long curves only so much is kept as is drawn.
+    let kept = |number: u64| {
+        let path = one(number);
+        let curve: Vec<f64> = marks.iter().filter_map(|m| path.equity.get(*m).copied()).collect();
+        (stat(&path), curve)
+    };
+    let (all, curves): (Vec<(f64, f64)>, Vec<Vec<f64>>) =
+        (0..count as u64).into_par_iter().map(kept).unzip();
+    let Some((first, curve)) = all.first().zip(curves.first()) else { return Random::default() };
+    let mine = stat(model);
     let column = |pick: fn(&(f64, f64)) -> f64| {
         let mut values: Vec<f64> = all.iter().map(pick).collect();
         values.sort_by(f64::total_cmp);
         values
     };
     let (sharpes, ends) = (column(|s| s.0), column(|s| s.1));
-    let band = (0..bars.len())
-        .map(|i| {
-            let mut at: Vec<f64> = curves.iter().filter_map(|c| c.get(i).copied()).collect();
-            at.sort_by(f64::total_cmp);
-            (quantile(&at, 0.05).unwrap_or(1.0), quantile(&at, 0.95).unwrap_or(1.0))
-        })
-        .collect();
     Random {
         count,
         percentile_sharpe: percentile(&sharpes, mine.0),
@@ -156,8 +229,9 @@ pub fn random(
         sharpe: three(&sharpes),
         total_return: three(&ends),
         best_of: best_of(&sharpes, 10).zip(best_of(&sharpes, 100)).map(|(a, b)| [a, b]),
-        degenerate: curves.iter().all(|c| c == first),
-        band,
+        degenerate: all.iter().all(|s| s == first) && curves.iter().all(|c| c == curve),
+        band: band(&curves, marks.len(), 0.05),
+        marks,
     }
 }
 
@@ -232,6 +306,7 @@ mod tests {
         unit: 1.0,
         max_size: 1,
         rest: 1,
+        slippage_bps: 0.0,
     };
     const BUY: Action = Action::Market(Side::Buy);
     const SELL: Action = Action::Market(Side::Sell);
@@ -251,7 +326,8 @@ mod tests {
 
     fn table(closes: &[f64]) -> Table {
         let bar = |c: &f64| Bar { open: *c, high: *c, low: *c, close: *c };
-        Table { bars: closes.iter().map(bar).collect(), ..Table::default() }
+        let dates = (0..closes.len()).map(|t| format!("{t:04}")).collect();
+        Table { bars: closes.iter().map(bar).collect(), dates, ..Table::default() }
     }
 
     #[test]
@@ -273,6 +349,28 @@ mod tests {
         table.features.insert("momentum_30".into(), vec![Some(-1.0), Some(1.0), Some(1.0)]);
         let got: Vec<Action> = (0..3).map(|row| template(&table, row)).collect();
         assert_eq!(got, [SELL, Action::Flat, Action::Flat]);
+    }
+
+    #[test]
+    fn volatility_is_aimed_at_with_what_is_known() {
+        let mut closes: Vec<f64> = vec![100.0];
+        for i in 1..60 {
+            let size = if i < 40 { 0.01 } else { 0.04 };
+            closes.push(closes[i - 1] * f64::exp(if i % 2 == 0 { size } else { -size }));
+        }
+        let panel = Panel::single(&table(&closes));
+        let plan = vol_targeted(&panel, 30, (1, 252.0, 1.0));
+        let Moves::Weights(weights) = &plan.moves else { panic!("no weights") };
+        let at = |t: usize| weights.get(t).unwrap()[0];
+        let deviation = 0.01 * (20.0f64 / 19.0).sqrt();
+        assert!((at(0) - AIM / (deviation * 252f64.sqrt())).abs() < 1e-9, "{}", at(0));
+        // The first large move is at date 40, ten after the first.
+        assert!((at(9) - at(0)).abs() < 1e-9);
+        assert!(at(10) < at(9) && at(29) < 0.3 * at(9));
+        // Cut, it is the same.
+        let cut = vol_targeted(&panel.slice(0..45), 30, (1, 252.0, 1.0));
+        let Moves::Weights(part) = &cut.moves else { panic!("no weights") };
+        assert!((0..15).all(|t| part.get(t) == weights.get(t)));
     }
 
     #[test]

@@ -9,11 +9,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::answers::Tally;
-use super::assess::{Assessment, BASE, HOLD, MODEL};
-use super::input::Step;
+use super::answer_charts::{by_step, histogram};
+use super::assessment::{Assessment, BASE, HOLD, MODEL, Strategy};
 use super::metrics::drawdowns;
-use super::numbers;
+use super::{numbers, plots};
 
 /// Text.
 pub const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -31,8 +30,8 @@ const SIZE: (u32, u32) = (640, 380);
 const FONT: i32 = 21;
 const LEGEND: i32 = 30;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// A figure: its name, what it shows in words, and the SVG.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -52,39 +51,78 @@ pub struct Figure {
 /// # Errors
 /// The drawing library reports a failure.
 pub fn figures(a: &Assessment) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
-    let mut all = vec![equity(a)?, drawdown(a)?, histogram(&a.answers)?];
+    let mut all = vec![equity(a)?, drawdown(a)?];
+    all.extend(plots::rolling(a)?);
+    all.extend(plots::regimes(a)?);
+    all.push(plots::costs(a)?);
+    if let Some(quality) = a.quality.first() {
+        all.extend(plots::calibration(quality)?);
+        all.extend(plots::confusion(quality)?);
+    }
+    if a.of_language() {
+        all.push(histogram(&a.answers)?);
+    }
     all.extend(by_step(&a.log)?);
     Ok(all)
 }
 
 /// How a line is drawn.
 #[derive(Clone, Copy)]
-struct Pen {
-    color: RGBColor,
-    width: u32,
-    dash: Option<(i32, i32)>,
+pub(super) struct Pen {
+    pub(super) color: RGBColor,
+    pub(super) width: u32,
+    pub(super) dash: Option<(i32, i32)>,
 }
 
-const PENS: [(&str, Pen); 3] = [
-    (HOLD, Pen { color: GREY, width: 2, dash: None }),
-    (BASE, Pen { color: ORANGE, width: 2, dash: Some((7, 4)) }),
-    (MODEL, Pen { color: BLUE, width: 3, dash: None }),
+/// Pens of buy and hold, of what stands beside the model, and of the model.
+pub(super) const PENS: [Pen; 3] = [
+    Pen { color: GREY, width: 2, dash: None },
+    Pen { color: ORANGE, width: 2, dash: Some((7, 4)) },
+    Pen { color: BLUE, width: 3, dash: None },
 ];
 
-/// One line of a figure.
-struct Curve<'a> {
-    name: &'a str,
-    pen: Pen,
-    points: Vec<(f64, f64)>,
+/// The strategies that are drawn: buy and hold, the base model or the first other model, the model.
+pub(super) fn drawn(a: &Assessment) -> [Option<&Strategy>; 3] {
+    let other = a.strategies.get(1).filter(|s| s.name != HOLD);
+    [a.strategy(HOLD), a.strategy(BASE).or(other), a.strategy(MODEL)]
 }
 
-fn curves(a: &Assessment, values: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Curve<'static>> {
-    let curve = |(name, pen): (&'static str, Pen)| {
-        let values = values(&a.strategy(name)?.path.equity);
-        let points = values.into_iter().enumerate().map(|(i, v)| (i as f64, v)).collect();
-        Some(Curve { name, pen, points })
+/// The points of a long series that a line needs: of each of some 500 stretches the lowest and the
+/// highest.
+pub(super) fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    const STRETCHES: usize = 500;
+    if points.len() <= 3 * STRETCHES {
+        return points;
+    }
+    let last = points.last().copied();
+    let ends = |part: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        let mut two: Vec<(f64, f64)> = [part.iter().min_by(by), part.iter().max_by(by)]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        two.sort_by(|a, b| a.0.total_cmp(&b.0));
+        two
     };
-    PENS.into_iter().filter_map(curve).collect()
+    points.chunks(points.len() / STRETCHES).flat_map(ends).chain(last).collect()
+}
+
+/// One line of a figure.
+pub(super) struct Curve<'a> {
+    pub(super) name: &'a str,
+    pub(super) pen: Pen,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+pub(super) fn curves<'a>(a: &'a Assessment, values: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Curve<'a>> {
+    let curve = |(strategy, pen): (Option<&'a Strategy>, Pen)| {
+        let strategy = strategy?;
+        let values = values(&strategy.path.equity).into_iter();
+        let points = values.enumerate().map(|(i, v)| (i as f64, v)).filter(|p| p.1.is_finite());
+        Some(Curve { name: &strategy.name, pen, points: thinned(points.collect()) })
+    };
+    drawn(a).into_iter().zip(PENS).filter_map(curve).collect()
 }
 
 fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
@@ -92,10 +130,14 @@ fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
     let svg = draw(|root| {
         let band = &a.random.band;
         let values = curves.iter().flat_map(|c| c.points.iter().map(|p| p.1));
-        let range = padded(values.chain(band.iter().flat_map(|b| [b.0, b.1])));
+        let bands = band.iter().chain(&a.fan).flat_map(|b| [b.0, b.1]);
+        let range = padded(values.chain(bands));
         let mut entries = legend_of(&curves);
         if !band.is_empty() {
-            entries.push(("random 90%", Mark::Band));
+            entries.push(("random 90%", Mark::Band(GREY)));
+        }
+        if !a.fan.is_empty() {
+            entries.push(("resampled 95%", Mark::Band(BLUE)));
         }
         let plot = legend(root, &entries)?;
         let mut chart = ChartBuilder::on(&plot)
@@ -115,12 +157,14 @@ fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
             .x_label_formatter(&|x| date(a, *x))
             .y_label_formatter(&|y| numbers::ratio(*y))
             .draw()?;
-        let at = |i: usize, v: f64| (i as f64, v);
-        let upper = band.iter().enumerate().map(|(i, b)| at(i, b.1));
-        let lower = band.iter().enumerate().rev().map(|(i, b)| at(i, b.0));
-        if !band.is_empty() {
-            let outline: Vec<(f64, f64)> = upper.chain(lower).collect();
-            chart.draw_series([Polygon::new(outline, GREY.mix(0.18))])?;
+        let marks = &a.random.marks;
+        for (band, color) in [(&a.fan, BLUE.mix(0.10)), (band, GREY.mix(0.18))] {
+            let upper = marks.iter().zip(band).map(|(i, b)| (*i as f64, b.1));
+            let lower = marks.iter().zip(band).rev().map(|(i, b)| (*i as f64, b.0));
+            if !band.is_empty() {
+                let outline: Vec<(f64, f64)> = upper.chain(lower).collect();
+                chart.draw_series([Polygon::new(outline, color)])?;
+            }
         }
         for curve in &curves {
             line(&mut chart, curve)?;
@@ -136,7 +180,7 @@ fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
         name: "equity",
         title: "Equity after costs".into(),
         caption: format!(
-            "Value of 1 invested at the first decision. At the end: {}. The band holds the middle 90% of {} random portfolios with the model's holding periods.",
+            "Value of 1 invested at the first decision. At the end: {}. The grey band holds the middle 90% of {} random portfolios with the model's turnover, the blue one the middle 95% of the model's returns resampled.",
             ends.join(", "),
             numbers::count(a.random.count)
         ),
@@ -189,162 +233,13 @@ fn drawdown(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
     })
 }
 
-fn histogram(tallies: &[Tally]) -> Result<Figure, Box<dyn std::error::Error>> {
-    let pens = [PENS[2], PENS[1]];
-    let names = ["model", "base model"];
-    let svg = draw(|root| {
-        let entries: Vec<(&str, Mark)> = names
-            .into_iter()
-            .zip(pens)
-            .take(tallies.len())
-            .map(|(n, p)| (n, Mark::Box(p.1.color)))
-            .collect();
-        let plot = legend(root, &entries)?;
-        let rows = tallies.first().map_or(0, |t| t.counts.len());
-        let mut chart = ChartBuilder::on(&plot)
-            .margin_right(70)
-            .margin_bottom(6)
-            .y_label_area_size(134)
-            .build_cartesian_2d(0.0..1.0, (rows as f64)..0.0)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .disable_axes()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .x_labels(5)
-            .draw()?;
-        let thick = 0.76 / tallies.len().max(1) as f64;
-        for (t, (tally, (_, pen))) in tallies.iter().zip(pens).enumerate() {
-            for (i, count) in tally.counts.iter().enumerate() {
-                let top = i as f64 + 0.12 + t as f64 * thick;
-                let bar = [(0.0, top), (count.share, top + thick)];
-                chart.draw_series([Rectangle::new(bar, pen.color.filled())])?;
-                let at = chart.plotting_area().map_coordinate(&(count.share, top + thick / 2.0));
-                let label =
-                    if count.count == 0 { "0".into() } else { numbers::percent(count.share) };
-                plot_text(root, label, (at.0 + 6, at.1), HPos::Left)?;
-            }
-        }
-        for (i, count) in tallies.iter().flat_map(|t| t.counts.iter().enumerate()).take(rows) {
-            let at = chart.plotting_area().map_coordinate(&(0.0, i as f64 + 0.5));
-            plot_text(root, count.name.into(), (at.0 - 8, at.1), HPos::Right)?;
-        }
-        Ok(())
-    })?;
-    let of = |t: &Tally| {
-        let most = t.counts.iter().rev().max_by_key(|c| c.count);
-        most.map(|c| format!("{}: mostly {} ({})", t.source, c.name, numbers::percent(c.share)))
-    };
-    let words: Vec<String> = tallies.iter().filter_map(of).collect();
-    Ok(Figure {
-        name: "actions",
-        title: "What was answered".into(),
-        caption: format!("Share of the test prompts by kind of answer. {}.", words.join("; ")),
-        svg,
-    })
-}
-
-/// Series of the training log that are drawn: key, name, title and caption.
-const LOGGED: [(&str, &str, &str, &str); 4] = [
-    (
-        "reward_mean",
-        "reward",
-        "Reward by training step",
-        "Mean reward of the completions sampled at each step, between 0 and 1; one half is the reward of doing nothing.",
-    ),
-    (
-        "parse_failures",
-        "failures",
-        "Parse failures by training step",
-        "Share of the completions sampled at each step that are no action.",
-    ),
-    (
-        "accuracy",
-        "accuracy",
-        "Preferences by training step",
-        "Share of the pairs at each step of which the model prefers the chosen completion.",
-    ),
-    ("loss", "loss", "Loss by training step", "Training loss at each step."),
-];
-
-fn by_step(log: &[Step]) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
-    let mut figures = Vec::new();
-    // The loss of a policy gradient is no measure of progress.
-    let rewarded = log.iter().any(|s| s.contains_key("reward_mean"));
-    for (key, name, title, caption) in LOGGED {
-        if rewarded && key == "loss" {
-            continue;
-        }
-        let value = |s: &Step| match key {
-            // A count of what was sampled; steps may sample more or less.
-            "parse_failures" => Some(s.get(key)? / s.get("samples").filter(|n| **n > 0.0)?),
-            _ => s.get(key).copied(),
-        };
-        let at = |i: usize, s: &Step| s.get("step").copied().unwrap_or(i as f64);
-        let points: Vec<(f64, f64)> =
-            log.iter().enumerate().filter_map(|(i, s)| Some((at(i, s), value(s)?))).collect();
-        if points.len() < 2 {
-            continue;
-        }
-        let window = (points.len() / 12).clamp(3, 50).min(points.len());
-        let svg = draw(|root| steps(root, &points, window))?;
-        let mean = |part: &[(f64, f64)]| part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64;
-        figures.push(Figure {
-            name,
-            title: title.into(),
-            caption: format!(
-                "{caption} The line is the mean of the last {window} logged steps: {} at first, {} at the end.",
-                numbers::ratio(mean(&points[..window])),
-                numbers::ratio(mean(&points[points.len() - window..]))
-            ),
-            svg,
-        });
-    }
-    Ok(figures)
-}
-
-fn steps(root: &Area, points: &[(f64, f64)], window: usize) -> Drawn {
-    let plot = legend(root, &[("moving mean", Mark::Line(PENS[2].1)), ("step", Mark::Dot)])?;
-    let range = padded(points.iter().map(|p| p.1));
-    let ends = (points[0].0, points[points.len() - 1].0);
-    let mut chart = ChartBuilder::on(&plot)
-        .margin_right(20)
-        .x_label_area_size(32)
-        .y_label_area_size(64)
-        .build_cartesian_2d(ends.0..ends.1, range.0..range.1)?;
-    let digits = if range.1 - range.0 < 0.08 { 3 } else { 2 };
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text())
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&|x| numbers::whole(*x))
-        .y_label_formatter(&|y| {
-            if range.1 > 20.0 { numbers::whole(*y) } else { numbers::fixed(*y, digits) }
-        })
-        .draw()?;
-    chart.draw_series(points.iter().map(|p| Circle::new(*p, 2, GREY.mix(0.45).filled())))?;
-    let mean = |w: &[(f64, f64)]| {
-        let last = w[w.len() - 1].0;
-        (last, w.iter().map(|p| p.1).sum::<f64>() / w.len() as f64)
-    };
-    let moving = points.windows(window).map(mean).collect();
-    line(&mut chart, &Curve { name: MODEL, pen: PENS[2].1, points: moving })
-}
-
-type Chart<'a, 'b> = ChartContext<
+pub(super) type Chart<'a, 'b> = ChartContext<
     'a,
     SVGBackend<'b>,
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn line(chart: &mut Chart, curve: &Curve) -> Drawn {
+pub(super) fn line(chart: &mut Chart, curve: &Curve) -> Drawn {
     let style = curve.pen.color.stroke_width(curve.pen.width);
     let points = curve.points.iter().copied();
     match curve.pen.dash {
@@ -356,25 +251,30 @@ fn line(chart: &mut Chart, curve: &Curve) -> Drawn {
 
 /// A mark of the legend.
 #[derive(Clone, Copy)]
-enum Mark {
+pub(super) enum Mark {
     Line(Pen),
     Box(RGBColor),
-    Band,
+    Band(RGBColor),
     Dot,
 }
 
-fn legend_of<'a>(curves: &[Curve<'a>]) -> Vec<(&'a str, Mark)> {
+pub(super) fn legend_of<'a>(curves: &[Curve<'a>]) -> Vec<(&'a str, Mark)> {
     curves.iter().rev().map(|c| (c.name, Mark::Line(c.pen))).collect()
 }
 
 /// Draws the legend along the top and returns what is left.
-fn legend<'a>(
+pub(super) fn legend<'a>(
     root: &Area<'a>,
     entries: &[(&str, Mark)],
 ) -> Result<Area<'a>, Box<dyn std::error::Error>> {
-    let mut x = 14;
-    let y = LEGEND / 2;
+    let (mut x, mut y) = (14, LEGEND / 2);
     for (name, mark) in entries {
+        // A long name is cut, and what does not fit goes to the next line.
+        let name: String = name.chars().take(28).collect();
+        let wide = 28 + name.chars().count() as i32 * 9;
+        if x > 14 && x + wide > SIZE.0 as i32 {
+            (x, y) = (14, y + LEGEND - 4);
+        }
         match mark {
             Mark::Line(pen) => {
                 let style = pen.color.stroke_width(pen.width.max(2));
@@ -387,34 +287,37 @@ fn legend<'a>(
             Mark::Box(color) => {
                 root.draw(&Rectangle::new([(x + 4, y - 7), (x + 20, y + 7)], color.filled()))?
             }
-            Mark::Band => {
-                root.draw(&Rectangle::new([(x, y - 7), (x + 22, y + 7)], GREY.mix(0.18).filled()))?;
+            Mark::Band(color) => {
+                root.draw(&Rectangle::new(
+                    [(x, y - 7), (x + 22, y + 7)],
+                    color.mix(0.18).filled(),
+                ))?;
             }
             Mark::Dot => root.draw(&Circle::new((x + 11, y), 3, GREY.mix(0.6).filled()))?,
         }
-        plot_text(root, name.to_string(), (x + 28, y), HPos::Left)?;
-        x += 28 + name.chars().count() as i32 * 9 + 22;
+        plot_text(root, name, (x + 28, y), HPos::Left)?;
+        x += wide + 22;
     }
-    Ok(root.split_vertically(LEGEND).1)
+    Ok(root.split_vertically(y + LEGEND / 2).1)
 }
 
-fn plot_text(root: &Area, words: String, at: (i32, i32), side: HPos) -> Drawn {
+pub(super) fn plot_text(root: &Area, words: String, at: (i32, i32), side: HPos) -> Drawn {
     let style = text().pos(Pos::new(side, VPos::Center));
     root.draw(&Text::new(words, at, style))?;
     Ok(())
 }
 
-fn text() -> TextStyle<'static> {
+pub(super) fn text() -> TextStyle<'static> {
     ("sans-serif", FONT).into_font().color(&INK)
 }
 
-fn date(a: &Assessment, x: f64) -> String {
+pub(super) fn date(a: &Assessment, x: f64) -> String {
     let at = x.round().max(0.0) as usize;
     a.dates.get(at).and_then(|d| d.get(..7)).unwrap_or("").to_string()
 }
 
 /// The range of values and a little more.
-fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(super) fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|v| v.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
@@ -425,7 +328,9 @@ fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-fn draw(figure: impl FnOnce(&Area) -> Drawn) -> Result<String, Box<dyn std::error::Error>> {
+pub(super) fn draw(
+    figure: impl FnOnce(&Area) -> Drawn,
+) -> Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

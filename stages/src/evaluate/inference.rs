@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::metrics::{max_drawdown, mean, sharpe, sharpe_per_bar};
+use super::metrics::{mean, sharpe_per_bar};
 
 /// The standard normal distribution function.
 pub fn phi(z: f64) -> f64 {
@@ -160,20 +160,43 @@ pub fn bootstrap(
     draws: usize,
     seed: u64,
 ) -> Vec<Sampled> {
-    let n = series.first().map_or(0, |s| s.len());
+    let (n, width) = (series.first().map_or(0, |s| s.len()), series.len());
     if n == 0 || series.iter().any(|s| s.len() != n) {
-        return vec![Sampled::default(); series.len()];
+        return vec![Sampled::default(); width];
     }
+    // Row by row, so that a drawn row is in one place; about the mean, so that squares lose nothing.
+    let means: Vec<f64> = series.iter().map(|s| mean(s).unwrap_or(0.0)).collect();
+    let size = |s: &&[f64]| s.iter().fold(0.0f64, |a, r| a.max(r.abs()));
+    let sizes: Vec<f64> = series.iter().map(size).collect();
+    let rows: Vec<f64> = (0..n).flat_map(|i| series.iter().map(move |s| s[i])).collect();
     let one = |number: usize| -> Vec<(Option<f64>, f64)> {
-        let rows = draw(n, block, seed, number as u64);
-        let stat = |x: &&[f64]| {
-            let x: Vec<f64> = rows.iter().map(|r| x[*r]).collect();
-            (sharpe(&x, per_year), max_drawdown(&x))
+        let mut sums = vec![[0.0, 0.0, 1.0, 1.0, 0.0]; width];
+        for row in draw(n, block, seed, number as u64) {
+            let row = &rows[row * width..(row + 1) * width];
+            for ((x, mean), sum) in row.iter().zip(&means).zip(&mut sums) {
+                let away = x - mean;
+                sum[0] += away;
+                sum[1] += away * away;
+                sum[2] *= 1.0 + x;
+                sum[3] = sum[3].max(sum[2]);
+                // The depth of a fall is looked at only where it is the deepest so far.
+                if sum[2] < sum[3] * (1.0 + sum[4]) {
+                    sum[4] = sum[2] / sum[3] - 1.0;
+                }
+            }
+        }
+        let nf = n as f64;
+        let stat = |(s, sum): (usize, &[f64; 5])| {
+            let deviation = ((sum[1] - sum[0] * sum[0] / nf) / (nf - 1.0)).max(0.0).sqrt();
+            // Rounding leaves a constant series with a deviation of some 1e-17 of its size.
+            let varies = deviation > 1e-12 * sizes[s] && n > 1;
+            let sharpe = (means[s] + sum[0] / nf) / deviation * per_year.sqrt();
+            (varies.then_some(sharpe), sum[4])
         };
-        series.iter().map(stat).collect()
+        sums.iter().enumerate().map(stat).collect()
     };
     let all: Vec<Vec<(Option<f64>, f64)>> = (0..draws).into_par_iter().map(one).collect();
-    (0..series.len())
+    (0..width)
         .map(|s| {
             let behind = |d: &Vec<(Option<f64>, f64)>| Some(d[0].0? - d[s].0?);
             let mut falls: Vec<f64> = all.iter().map(|d| d[s].1).collect();
@@ -185,6 +208,56 @@ pub fn bootstrap(
             }
         })
         .collect()
+}
+
+/// Middle 95 % of the value of 1 at the bars of `marks`, of resampled returns: the draws of
+/// [`bootstrap`].
+pub fn fan(
+    returns: &[f64],
+    block: f64,
+    draws: usize,
+    seed: u64,
+    marks: &[usize],
+) -> Vec<(f64, f64)> {
+    if returns.is_empty() {
+        return Vec::new();
+    }
+    let one = |number: usize| -> Vec<f64> {
+        let (mut value, mut values) = (1.0, Vec::with_capacity(marks.len()));
+        if marks.first() == Some(&0) {
+            values.push(value);
+        }
+        for (row, at) in draw(returns.len(), block, seed, number as u64).into_iter().zip(1..) {
+            value *= 1.0 + returns[row];
+            if marks.get(values.len()) == Some(&at) {
+                values.push(value);
+            }
+        }
+        values
+    };
+    let curves: Vec<Vec<f64>> = (0..draws).into_par_iter().map(one).collect();
+    band(&curves, marks.len(), 0.025)
+}
+
+/// Bars at which many curves are kept: all, or 400 at even distances with the last.
+pub fn marks(bars: usize) -> Vec<usize> {
+    const MOST: usize = 400;
+    let last = bars.saturating_sub(1);
+    match bars {
+        0..=MOST => (0..bars).collect(),
+        _ => (0..MOST).map(|i| i * last / (MOST - 1)).collect(),
+    }
+}
+
+/// The middle of curves at each mark, all but a share `tail` at either end.
+pub fn band(curves: &[Vec<f64>], marks: usize, tail: f64) -> Vec<(f64, f64)> {
+    let at = |mark: usize| {
+        let mut values: Vec<f64> = curves.iter().filter_map(|c| c.get(mark).copied()).collect();
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (quantile(&values, tail), quantile(&values, 1.0 - tail));
+        (low.unwrap_or(1.0), high.unwrap_or(1.0))
+    };
+    (0..marks).map(at).collect()
 }
 
 #[cfg(test)]

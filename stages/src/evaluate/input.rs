@@ -22,6 +22,8 @@ pub struct Table {
     pub bars: Vec<Bar>,
     /// Split of each row: `warmup`, `train`, `gap` or `test`.
     pub split: Vec<String>,
+    /// Date at which the label of a row is known, where there are labels.
+    pub t1: Vec<Option<String>>,
     /// Every further column by name; `None` where a cell is empty.
     pub features: BTreeMap<String, Vec<Option<f64>>>,
 }
@@ -86,8 +88,10 @@ fn add(table: &mut Table, path: &Path) -> Result<()> {
     };
     let (date, split) = (place("date")?, place("split")?);
     let prices = [place("open")?, place("high")?, place("low")?, place("close")?];
-    let others: Vec<usize> =
-        (0..names.len()).filter(|c| *c != date && *c != split && !prices.contains(c)).collect();
+    let until = names.iter().position(|n| n == "t1");
+    let is_other =
+        |c: &usize| *c != date && *c != split && Some(*c) != until && !prices.contains(c);
+    let others: Vec<usize> = (0..names.len()).filter(is_other).collect();
     let mut columns = vec![Vec::new(); others.len()];
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|e| unreadable(path, &e))? {
@@ -125,6 +129,7 @@ fn add(table: &mut Table, path: &Path) -> Result<()> {
         table.dates.push(cell(date).into());
         table.bars.push(bar);
         table.split.push(cell(split).into());
+        table.t1.push(until.map(cell).filter(|t| !t.is_empty()).map(String::from));
         for (column, c) in columns.iter_mut().zip(&others) {
             column.push(number(*c)?);
         }

@@ -235,7 +235,16 @@ pub fn measure(path: &Path, index: &[f64], per_year: f64) -> Metrics {
     let returns = path.returns();
     let nets: Vec<f64> = path.trades.iter().map(|t| t.net).collect();
     let years = returns.len() as f64 / per_year;
-    let positions = path.position.len().max(1) as f64;
+    let exposed = |gross: &dyn Fn(usize) -> f64, net: &dyn Fn(usize) -> f64, closes: usize| {
+        let all = closes.max(1) as f64;
+        let held = (0..closes).filter(|t| gross(*t) != 0.0).count() as f64 / all;
+        (held, (0..closes).map(net).sum::<f64>() / all)
+    };
+    let units = |t: usize| f64::from(path.position[t]);
+    let (exposure, net_exposure) = match path.weights.len() {
+        0 => exposed(&units, &units, path.position.len()),
+        n => exposed(&|t| path.weights[t][0], &|t| path.weights[t][1], n),
+    };
     let line = regress(&returns, index, LAGS);
     let (cagr, deepest) = (cagr(&returns, per_year), max_drawdown(&returns));
     Metrics {
@@ -251,8 +260,8 @@ pub fn measure(path: &Path, index: &[f64], per_year: f64) -> Metrics {
         trades: nets.len(),
         hits: hits(&nets),
         turnover: if years > 0.0 { path.traded.iter().sum::<f64>() / years } else { 0.0 },
-        exposure: path.position.iter().filter(|p| **p != 0).count() as f64 / positions,
-        net_exposure: path.position.iter().map(|p| f64::from(*p)).sum::<f64>() / positions,
+        exposure,
+        net_exposure,
         costs: path.costs,
         psr: psr(&returns, 0.0),
         alpha: line.map(|l| l.alpha * per_year),

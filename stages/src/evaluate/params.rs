@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backtest::{Fill, Rules};
+use super::policy::Policy;
 use crate::Invalid;
 use crate::pairs::decision::{Allowed, Form, MAX_SIZE};
 
@@ -69,6 +70,10 @@ pub struct Params {
     /// from an `encode` with `split: holdout`.
     #[serde(skip_serializing_if = "Judging::usual")]
     pub split: Judging,
+    /// Judge a numerical model: from the port `forecasts` to target positions. Left out, a language
+    /// model's answers to prompts are judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecasts: Option<Policy>,
     /// How the model answers: free text, under the grammar of decisions in one of its forms, or by a
     /// classification head. Take the form that it was taught (`answers` of `pairs`).
     pub form: Asking,
@@ -102,6 +107,8 @@ pub struct Params {
     pub maker_fee_bps: f64,
     /// What a market order pays beyond the mid in basis points, each side.
     pub half_spread_bps: f64,
+    /// What a market order pays beyond the half spread in basis points, each side: slippage.
+    pub slippage_bps: f64,
     /// Bars a year; left out, it is read off the dates.
     pub periods_per_year: Option<f64>,
     /// Bootstrap draws behind each interval.
@@ -141,6 +148,7 @@ impl Default for Params {
             form: Asking::Free,
             offsets_bps: vec![10, 25, 50, 100],
             head_l2: 1.0,
+            forecasts: None,
             max_new_tokens: 16,
             temperature: 0.0,
             max_prompts: None,
@@ -153,6 +161,7 @@ impl Default for Params {
             taker_fee_bps: 1.0,
             maker_fee_bps: 0.0,
             half_spread_bps: 1.0,
+            slippage_bps: 0.0,
             periods_per_year: None,
             draws: 5000,
             random_portfolios: 1000,
@@ -186,6 +195,7 @@ impl Params {
             unit: self.unit,
             max_size: self.max_size,
             rest: self.rest_bars,
+            slippage_bps: self.slippage_bps,
         }
     }
 
@@ -196,6 +206,9 @@ impl Params {
             let why = format!("must be at least {least}, and is {value}");
             if fine { Ok(()) } else { Err(Invalid::new(path, why)) }
         };
+        if let Some(policy) = &self.forecasts {
+            policy.check()?;
+        }
         at_least("max_new_tokens", self.max_new_tokens as f64, 1.0)?;
         at_least("temperature", self.temperature, 0.0)?;
         at_least("max_prompts", self.max_prompts.map_or(2.0, |n| n as f64), 2.0)?;
@@ -214,6 +227,7 @@ impl Params {
         if !(self.head_l2 > 0.0 && self.head_l2.is_finite()) {
             return Err(Invalid::new("head_l2", "must be above 0"));
         }
+        at_least("slippage_bps", self.slippage_bps, 0.0)?;
         at_least("draws", self.draws as f64, 100.0)?;
         at_least("random_portfolios", self.random_portfolios as f64, 20.0)?;
         if !self.maker_fee_bps.is_finite() {

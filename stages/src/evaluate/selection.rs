@@ -8,14 +8,18 @@
 //!
 //! Not here: the probability of overfitting (PBO), which needs the returns of every trial.
 
+use std::path::Path;
+
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::assessment::{Selection, Strategy};
 use super::inference::Moments;
-use super::metrics::deviation;
+use super::metrics::{deviation, sharpe_per_bar};
 use super::numbers::{count, many, or_none, ordinal, percent, ratio};
+use super::overfit::{BLOCKS, overfit};
 use super::report::fill;
-use crate::{Judged, Result, Tried};
+use crate::{Judged, Result, StageError, Tried};
 
 /// Metric: Sharpe ratio of a bar.
 pub const SHARPE: &str = "sharpe_per_bar";
@@ -44,6 +48,73 @@ pub fn best_by_chance(deviation: f64, trials: usize) -> f64 {
     let (n, normal) = (trials as f64, Normal::standard());
     let beyond = |share: f64| normal.inverse_cdf(1.0 - share);
     deviation * ((1.0 - EULER) * beyond(1.0 / n) + EULER * beyond(1.0 / (n * std::f64::consts::E)))
+}
+
+/// Another configuration whose returns are known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trial {
+    /// Dates of its returns.
+    pub dates: Vec<String>,
+    /// Net returns of what it judged.
+    pub returns: Vec<f64>,
+}
+
+/// Reads `returns.csv` of another `evaluate`: its first strategy.
+///
+/// # Errors
+/// It is not such a file.
+pub fn trial(path: &Path) -> Result<Trial> {
+    let bad = |e: csv::Error| StageError::bad(path, e.to_string());
+    let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
+    if reader.headers().map_err(bad)?.get(0) != Some("date") {
+        return Err(StageError::bad(path, "missing column `date`")
+            .at(1)
+            .hint("feed outputs `returns` of `evaluate` stages"));
+    }
+    let mut trial = Trial::default();
+    for row in reader.records() {
+        let row = row.map_err(bad)?;
+        let line = row.position().map_or(0, csv::Position::line);
+        let number = row.get(1).and_then(|x| x.parse::<f64>().ok()).filter(|x| x.is_finite());
+        trial.returns.push(
+            number.ok_or_else(|| {
+                StageError::bad(path, "the second column is not a number").at(line)
+            })?,
+        );
+        trial.dates.push(row.get(0).unwrap_or_default().into());
+    }
+    Ok(trial)
+}
+
+/// What the number of tries does to the first strategy, as far as the returns of other tries on the
+/// same dates are known. A trial with the very returns of another is the same one.
+pub fn known(
+    strategies: &[Strategy],
+    dates: &[String],
+    trials: &[Trial],
+    per_year: f64,
+) -> Selection {
+    let Some(mine) = strategies.first().map(|s| s.path.returns()) else {
+        return Selection::default();
+    };
+    let mut all = vec![mine];
+    for trial in trials.iter().filter(|t| dates.get(1..) == Some(t.dates.as_slice())) {
+        if !all.contains(&trial.returns) {
+            all.push(trial.returns.clone());
+        }
+    }
+    if all.len() < 2 {
+        return Selection::default();
+    }
+    let ratios: Vec<f64> = all.iter().filter_map(|r| sharpe_per_bar(r)).collect();
+    let chance = deviation(&ratios).map(|d| best_by_chance(d, all.len()));
+    let deflated = chance.and_then(|c| Moments::of(&all[0]).map(|m| m.psr(c)));
+    Selection {
+        trials: Some(all.len()),
+        sharpe_by_chance: chance.map(|c| c * per_year.sqrt()),
+        deflated_sharpe: deflated.filter(|p| p.is_finite()),
+        overfit: overfit(&all, BLOCKS),
+    }
 }
 
 /// A trial as the page lists it.

@@ -1,11 +1,11 @@
 //! How much of a result hangs on assumptions and on stretches of time: other costs, one bar more
 //! of latency, other fills; years and regimes.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
-use super::backtest::{Bar, Fill, Rules, run};
+use super::backtest::{Fill, Path, Rules};
 use super::metrics::{measure, sharpe};
-use crate::pairs::decision::Decision;
 
 /// Returns below which a slice has no Sharpe ratio: of a handful it is noise.
 const FEWEST: usize = 20;
@@ -36,12 +36,12 @@ pub struct Slice {
     pub rows: Vec<(f64, Option<f64>)>,
 }
 
-/// Replays the model's decisions under other costs, latency and fills.
+/// Replays the model under other costs, latency and, where `limits` has it send limit orders, fills.
 pub fn scenarios(
-    bars: &[Bar],
-    decided: &[Option<Decision>],
+    replay: &(dyn Fn(&Rules) -> Path + Sync),
     rules: &Rules,
     per_year: f64,
+    limits: bool,
 ) -> Vec<Scenario> {
     let other = match rules.fill {
         Fill::Penetrate => ("limits fill when touched", Fill::Touch),
@@ -55,13 +55,13 @@ pub fn scenarios(
         ("5x costs", rules.scaled(5.0)),
         ("one more bar of latency", Rules { latency: rules.latency + 1, ..*rules }),
     ];
-    if decided.iter().flatten().any(|a| matches!(a, Decision::Limit(..))) {
+    if limits {
         cases.push((other.0, Rules { fill: other.1, ..*rules }));
     }
     cases
-        .into_iter()
+        .into_par_iter()
         .map(|(name, rules)| {
-            let metrics = measure(&run(bars, decided, &rules), &[], per_year);
+            let metrics = measure(&replay(&rules), &[], per_year);
             Scenario {
                 name: name.into(),
                 cagr: metrics.cagr,
@@ -75,10 +75,10 @@ pub fn scenarios(
 
 /// The cost of each side, in basis points, at which nothing is left, by bisection. `None` where the model does not
 /// trade, loses without costs, or gains at 1,000 bps.
-pub fn break_even(bars: &[Bar], decided: &[Option<Decision>], rules: &Rules) -> Option<f64> {
+pub fn break_even(replay: &dyn Fn(&Rules) -> Path, rules: &Rules) -> Option<f64> {
     let left = |bps: f64| {
-        let rules = Rules { taker_bps: bps, maker_bps: bps, half_spread_bps: 0.0, ..*rules };
-        run(bars, decided, &rules).equity.last().map_or(0.0, |e| e - 1.0)
+        let costs = Rules { taker_bps: bps, maker_bps: bps, ..rules.scaled(0.0) };
+        replay(&costs).equity.last().map_or(0.0, |e| e - 1.0)
     };
     let (mut low, mut high) = (0.0, 1000.0);
     if left(low) <= 0.0 || left(high) > 0.0 {
@@ -93,12 +93,12 @@ pub fn break_even(bars: &[Bar], decided: &[Option<Decision>], rules: &Rules) -> 
 
 /// Groups returns (return i leads to bar i + 1) by a name, in the order in which names appear.
 pub fn slices(
-    series: &[Vec<f64>],
+    series: &[&[f64]],
     per_year: f64,
     name: impl Fn(usize) -> Option<String>,
 ) -> Vec<Slice> {
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    for i in 0..series.first().map_or(0, Vec::len) {
+    for i in 0..series.first().map_or(0, |s| s.len()) {
         let Some(name) = name(i) else { continue };
         match groups.iter_mut().find(|g| g.0 == name) {
             Some(group) => group.1.push(i),
@@ -106,7 +106,7 @@ pub fn slices(
         }
     }
     let slice = |(name, at): (String, Vec<usize>)| {
-        let row = |s: &Vec<f64>| {
+        let row = |s: &&[f64]| {
             let part: Vec<f64> = at.iter().filter_map(|i| s.get(*i).copied()).collect();
             let ratio = sharpe(&part, per_year).filter(|_| part.len() >= FEWEST);
             (part.iter().map(|r| 1.0 + r).product::<f64>() - 1.0, ratio)

@@ -2,10 +2,12 @@
 
 use super::answers::FAILURE;
 use super::assess::{Given, assess};
+use super::causality::Outcome;
 use super::decide::{Count, decide};
 use super::inference::Moments;
+use super::panel::Panel;
 use super::params::{Asking, Judging};
-use super::{Params, input, selection, write};
+use super::{Assessment, Params, Places, facts, input, numerical, selection, write};
 use crate::featurize::table;
 use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
 
@@ -23,12 +25,17 @@ impl Stage for Evaluate {
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
+        if params.forecasts.is_some() {
+            return numerical::ports();
+        }
         let mut ports = vec![
             Port::input("model", Format::Model),
             Port::input("prompts", Format::Prompts),
             Port::input("features", Format::Features),
             Port::optional("base", Format::Model),
             Port::optional("log", Format::Log),
+            Port::optional("baselines", Format::Any),
+            Port::optional("trials", Format::Any),
         ];
         // Only a head learns from them; a matrix of forms feeds them to all.
         ports.push(match params.form {
@@ -43,6 +50,8 @@ impl Stage for Evaluate {
             Port::file("report", Format::Report, "report.html"),
             Port::file("metrics", Format::Metrics, "metrics.json"),
             Port::file("decisions", Format::Any, "decisions.csv"),
+            Port::file("returns", Format::Any, "returns.csv"),
+            Port::file("markdown", Format::Text, "report.md"),
         ]
     }
 
@@ -51,6 +60,9 @@ impl Stage for Evaluate {
     }
 
     fn run(params: &Params, ctx: &Context) -> Result<()> {
+        if let Some(policy) = &params.forecasts {
+            return finish(&numerical::run(params, policy, ctx)?, params, ctx);
+        }
         let table = input::features(&table::files(ctx)?)?;
         let mut prompts = input::prompts(ctx.file("prompts")?, &table, params.split.name())?;
         let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
@@ -81,13 +93,11 @@ impl Stage for Evaluate {
             base,
             log,
             about,
+            baselines: numerical::baselines(ctx, &Panel::single(&table), params.split.name(), 0)?,
+            inputs: facts::sources(ctx)?,
+            trials: numerical::trials(ctx)?,
         })?;
-        if params.split == Judging::Holdout {
-            // The mark by which the ledger of trials counts openings.
-            ctx.metric(selection::HOLDOUT, prompts.len() as f64);
-        }
-        say(&found, ctx);
-        write(&found, ctx.output("report")?, ctx.output("metrics")?, ctx.output("decisions")?)
+        finish(&found, params, ctx)
     }
 
     fn judge(tried: &[Tried], own: Option<usize>) -> Result<Option<Judged>> {
@@ -95,8 +105,25 @@ impl Stage for Evaluate {
     }
 }
 
+/// Says what was found and writes it.
+fn finish(found: &Assessment, params: &Params, ctx: &Context) -> Result<()> {
+    if params.split == Judging::Holdout {
+        // The mark by which the ledger of trials counts openings.
+        ctx.metric(selection::HOLDOUT, found.provenance.decisions as f64);
+    }
+    say(found, ctx);
+    let places = Places {
+        report: ctx.output("report")?,
+        markdown: ctx.output("markdown")?,
+        metrics: ctx.output("metrics")?,
+        decisions: ctx.output("decisions")?,
+        returns: ctx.output("returns")?,
+    };
+    write(found, &places)
+}
+
 /// Keeps the numbers that a run is compared by, and warns of answers that are no decision.
-fn say(found: &super::Assessment, ctx: &Context) {
+fn say(found: &Assessment, ctx: &Context) {
     let Some(model) = found.strategies.first() else { return };
     let m = &model.metrics;
     let moments = Moments::of(&model.path.returns());
@@ -122,6 +149,22 @@ fn say(found: &super::Assessment, ctx: &Context) {
         if let Some(value) = value {
             ctx.metric(name, value);
         }
+    }
+    let quality = found.quality.first();
+    let seeds = found.seeds.as_ref();
+    let more = [
+        ("mcc", quality.and_then(|q| q.classes.as_ref()?.mcc)),
+        ("log_loss", quality.and_then(|q| q.log_loss)),
+        ("ic", quality.and_then(|q| q.information.whole)),
+        ("sharpe_median", seeds.and_then(|s| s.median)),
+    ];
+    for (name, value) in more {
+        if let Some(value) = value {
+            ctx.metric(name, value);
+        }
+    }
+    for check in found.causality.iter().filter(|c| c.outcome == Outcome::Caught) {
+        ctx.warn(format!("{}: {}", check.name, check.said));
     }
     for tally in &found.answers {
         if let (true, Some((action, share))) = (tally.always_one, &tally.top) {

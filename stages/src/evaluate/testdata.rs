@@ -26,3 +26,28 @@ pub fn close(got: impl Into<Option<f64>>, want: f64, within: f64) {
     let got = got.into();
     assert!(got.is_some_and(|g| (g - want).abs() <= within), "{got:?} is not {want}");
 }
+
+/// The columns of `stats.csv`.
+pub fn stats() -> Vec<Vec<f64>> {
+    by_column(include_str!("testdata/stats.csv").lines().skip(1))
+}
+
+/// Returns of strategies without skill, a series each.
+pub fn noise() -> Vec<Vec<f64>> {
+    let mut columns = by_column(include_str!("testdata/noise.csv").lines());
+    columns.iter_mut().flatten().for_each(|r| *r *= 1e-6);
+    columns
+}
+
+fn by_column<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Vec<f64>> {
+    let mut columns: Vec<Vec<f64>> = Vec::new();
+    for line in lines {
+        for (at, cell) in line.split(',').enumerate() {
+            if columns.len() <= at {
+                columns.push(Vec::new());
+            }
+            columns[at].push(cell.parse().expect("a number"));
+        }
+    }
+    columns
+}

@@ -8,7 +8,8 @@ use serde::Serialize;
 use statrs::distribution::{Beta, ContinuousCDF};
 
 use super::answers::FAILURE;
-use super::assess::{Assessment, BASE, HOLD, MODEL, Strategy};
+use super::assessment::{Assessment, BASE, HOLD, MODEL, Strategy};
+use super::causality::Outcome;
 use super::inference::Interval;
 use super::numbers::{count, many, or_none, ordinal, percent, ratio, signed_percent};
 
@@ -67,20 +68,48 @@ pub fn targets(a: &Assessment) -> Vec<Target> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
     let want = &a.provenance.params.targets;
     vec![
-        sharpe_target(model, want.sharpe),
+        sharpe_target(a, model, want.sharpe),
         drawdown_target(model, want.max_drawdown),
         hits_target(model, want.hit_rate),
     ]
 }
 
-fn sharpe_target(model: &Strategy, bar: f64) -> Target {
+/// The deflated Sharpe ratio that is asked for.
+const DEFLATED: f64 = 0.95;
+/// The probability of overfitting from which a pick is not trusted.
+const OVERFIT: f64 = 0.2;
+
+fn sharpe_target(a: &Assessment, model: &Strategy, bar: f64) -> Target {
     let interval = model.sampled.sharpe;
-    let judgement = judge(interval, bar);
-    let why = match (judgement, interval) {
-        (Judgement::Pass, _) => "the whole interval lies above the target".into(),
-        (Judgement::Fail, _) => "the whole interval lies below the target".into(),
-        (_, None) => "returns do not vary, so that there is no Sharpe ratio".into(),
-        (_, Some(_)) => "the interval covers the target".into(),
+    let (deflated, overfit) =
+        (a.selection.deflated_sharpe, a.selection.overfit.as_ref().map(|o| o.probability));
+    let caught = a.causality.iter().find(|c| c.outcome == Outcome::Caught);
+    let (judgement, why) = match (judge(interval, bar), deflated, overfit) {
+        (Judgement::Fail, ..) => {
+            (Judgement::Fail, "the whole interval lies below the target".to_string())
+        }
+        (Judgement::NotProven, ..) if interval.is_none() => {
+            (Judgement::NotProven, "returns do not vary, so that there is no Sharpe ratio".into())
+        }
+        (Judgement::NotProven, ..) => {
+            (Judgement::NotProven, "the interval covers the target".into())
+        }
+        (Judgement::Pass, ..) if caught.is_some() => (
+            Judgement::NotProven,
+            format!("the interval clears it, but look-ahead was found: {}", caught.map_or("", |c| c.name.as_str())),
+        ),
+        (Judgement::Pass, Some(d), Some(p)) if d > DEFLATED && p < OVERFIT => (
+            Judgement::Pass,
+            format!("the whole interval lies above the target, deflated Sharpe ratio {}, probability of overfitting {}", percent(d), percent(p)),
+        ),
+        (Judgement::Pass, Some(d), p) => (
+            Judgement::NotProven,
+            format!("the interval clears it, but the deflated Sharpe ratio is {} (above {} is asked) and the probability of overfitting {} (below {})", percent(d), round(DEFLATED), or_none(p, percent), round(OVERFIT)),
+        ),
+        (Judgement::Pass, None, _) => (
+            Judgement::NotProven,
+            "the interval clears it, but what was tried beside it is not known here: feed the returns of all tries to the port `trials`".into(),
+        ),
     };
     Target {
         claim: format!("Sharpe ratio above {}", ratio(bar)),
@@ -164,7 +193,9 @@ pub fn show(interval: Option<Interval>, number: fn(f64) -> String) -> String {
 /// The verdict.
 pub fn sentences(a: &Assessment) -> Vec<String> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
-    let mut say = vec![headline(a, model).to_string(), result(a, model)];
+    let mut say = vec![headline(a, model).to_string()];
+    say.extend(suspicion(a));
+    say.push(result(a, model));
     if model.metrics.trades > 0 {
         say.push(skill(model));
     }
@@ -194,6 +225,7 @@ fn headline(a: &Assessment, model: &Strategy) -> &'static str {
     let beyond_chance = chance.is_some_and(|p| p >= 0.95);
     match judge(model.sampled.sharpe, 0.0) {
         _ if model.metrics.trades == 0 => "It never traded.",
+        _ if a.causality.iter().any(|c| c.outcome == Outcome::Caught) => "It saw the future.",
         _ if a.answers.first().is_some_and(|t| t.always_one) => "It always says the same.",
         Judgement::Fail => "It loses money.",
         Judgement::Pass if beyond_chance && against(HOLD) == Judgement::Pass => {
@@ -206,22 +238,46 @@ fn headline(a: &Assessment, model: &Strategy) -> &'static str {
     }
 }
 
+/// What the tests for look-ahead found.
+fn suspicion(a: &Assessment) -> Option<String> {
+    let caught: Vec<&str> = a
+        .causality
+        .iter()
+        .filter(|c| c.outcome == Outcome::Caught)
+        .map(|c| c.name.as_str())
+        .collect();
+    (!caught.is_empty()).then(|| {
+        format!(
+            "Look-ahead was found ({}): no number below is worth anything until that is mended.",
+            caught.join("; ")
+        )
+    })
+}
+
+fn did(a: &Assessment) -> String {
+    let n = a.provenance.decisions;
+    match a.of_language() {
+        true => format!("answered {}", many(n, "prompt")),
+        false => format!("set its positions {}", many(n, "time")),
+    }
+}
+
 fn result(a: &Assessment, model: &Strategy) -> String {
     let m = &model.metrics;
     let p = &a.provenance;
     if m.trades == 0 {
         return format!(
-            "From {} to {} the model answered {} and never held a position: it earned nothing and risked nothing.",
+            "From {} to {} the model {} and never held a position: it earned nothing and risked nothing.",
             p.first,
             p.last,
-            many(p.prompts, "prompt")
+            did(a)
         );
     }
     format!(
-        "From {} to {} the model answered {}, made {} and {} {} a year after costs ({} in all), with a deepest fall of {}.",
+        "From {} to {} the model {}, made {} and {} {} a year after costs ({} in all), with a deepest fall of {}.",
         p.first,
         p.last,
-        many(p.prompts, "prompt"),
+        did(a),
         many(m.trades, "trade"),
         if m.total_return >= 0.0 { "gained" } else { "lost" },
         or_none(m.cagr.map(f64::abs), percent),
