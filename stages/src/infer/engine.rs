@@ -82,6 +82,8 @@ pub(super) struct Block {
 }
 
 /// The feed-forward layer.
+// One a layer: what a box saves in memory it costs on every token.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Ffn {
     Dense { gate: Matrix, up: Matrix, down: Matrix },
     Experts(Experts),
