@@ -40,11 +40,16 @@ impl Tokenizer {
     }
 
     fn parse(json: &[u8], config: &Config) -> std::result::Result<Tokenizer, String> {
-        let inner = tokenizers::Tokenizer::from_bytes(json);
-        let mut inner = inner.map_err(|e| format!("not a tokenizer: {e}"))?;
+        let failed = |e: &dyn std::fmt::Display| format!("not a tokenizer: {e}");
+        // The library panics at a decoder that is no JSON, so what is no JSON does not get there; and it
+        // slices and unwraps in other places, whose panics end here.
+        serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(|e| failed(&e))?;
+        let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
+        let parsed = parsed.map_err(|_| failed(&"the tokenizers library fails on it"))?;
+        let mut inner = parsed.map_err(|e| failed(&e))?;
         // What a file says of these is for batches of a training; a text is told as it is.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| format!("not a tokenizer: {e}"))?;
+        inner.with_truncation(None).map_err(|e| failed(&e))?;
         let limit = config.vocab_size;
         if let Some(id) = inner.get_vocab(true).into_values().find(|id| *id as usize >= limit) {
             return Err(format!("a token {id}, but the model has {limit}"));
