@@ -33,10 +33,10 @@ pub(super) fn apply(
             }
             let (rank, scale) = (factors.rank, peft.settings.scale(factors.rank));
             factors.b.iter_mut().for_each(|b| *b *= scale as f32);
-            matrix.adapter = Some(Adapter {
-                a: Box::new(Matrix::of_floats(&factors.a, rank, matrix.columns)),
-                b: Box::new(Matrix::of_floats(&factors.b, matrix.rows, rank)),
-            });
+            matrix.adapter = Some(Box::new(Adapter {
+                a: Matrix::of_floats(&factors.a, rank, matrix.columns),
+                b: Matrix::of_floats(&factors.b, matrix.rows, rank),
+            }));
         }
     }
     peft.covers(layers.iter().map(String::as_str))

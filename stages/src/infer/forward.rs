@@ -361,7 +361,7 @@ impl Run<'_> {
             low.fit(n, adapter.a.rows);
             let inner = Out::of(&mut low.floats);
             self.pass.run(adapter.a.tiles(), |tile, _| {
-                let matrix = &*adapter.a;
+                let matrix = &adapter.a;
                 self.isa.run(Product { matrix, tile, inputs, n, out: inner, add: false });
             });
             let inputs = &*low;

@@ -55,7 +55,7 @@ impl Engine {
     /// Makes the matrices of the blocks keep the squares of their inputs.
     pub fn watch(&mut self) {
         for (matrix, _) in self.watched() {
-            matrix.squares = Some(Squares::new(matrix.columns));
+            matrix.squares = Some(Box::new(Squares::new(matrix.columns)));
         }
     }
 
@@ -64,7 +64,9 @@ impl Engine {
     pub fn seen(&mut self) -> BTreeMap<String, Vec<f32>> {
         let mut out = BTreeMap::new();
         for (matrix, names) in self.watched() {
-            let Some(means) = matrix.squares.as_ref().and_then(Squares::means) else { continue };
+            let Some(means) = matrix.squares.as_ref().and_then(|squares| squares.means()) else {
+                continue;
+            };
             out.extend(names.into_iter().map(|name| (name, means.clone())));
         }
         out

@@ -27,17 +27,17 @@ pub struct Matrix {
     /// Added to the product.
     pub bias: Option<Vec<f32>>,
     /// A low-rank product that is added.
-    pub adapter: Option<Adapter>,
+    pub adapter: Option<Box<Adapter>>,
     /// What its inputs were, where somebody wants to know.
-    pub(super) squares: Option<Squares>,
+    pub(super) squares: Option<Box<Squares>>,
 }
 
 /// `s B (A x)`.
 pub struct Adapter {
     /// `[r, columns]`
-    pub a: Box<Matrix>,
+    pub a: Matrix,
     /// `[rows, r]`, times the scale.
-    pub b: Box<Matrix>,
+    pub b: Matrix,
 }
 
 /// Where the weights are.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -40,11 +41,16 @@ impl Tokenizer {
     }
 
     fn parse(json: &[u8], config: &Config) -> std::result::Result<Tokenizer, String> {
-        let inner = tokenizers::Tokenizer::from_bytes(json);
-        let mut inner = inner.map_err(|e| format!("not a tokenizer: {e}"))?;
+        let failed = |e: &dyn std::fmt::Display| format!("not a tokenizer: {e}");
+        // The library panics at a decoder that is no JSON, so what is no JSON does not get there; and it
+        // slices and unwraps in other places, whose panics end here.
+        serde_json::from_slice::<Checked>(json).map_err(|e| failed(&e))?;
+        let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
+        let parsed = parsed.map_err(|_| failed(&"the tokenizers library fails on it"))?;
+        let mut inner = parsed.map_err(|e| failed(&e))?;
         // What a file says of these is for batches of a training; a text is told as it is.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| format!("not a tokenizer: {e}"))?;
+        inner.with_truncation(None).map_err(|e| failed(&e))?;
         let limit = config.vocab_size;
         if let Some(id) = inner.get_vocab(true).into_values().find(|id| *id as usize >= limit) {
             return Err(format!("a token {id}, but the model has {limit}"));
@@ -299,6 +305,48 @@ impl Tokenizer {
             special.map(|(token, _)| AddedToken::from(token.clone(), true)).collect();
         inner.add_special_tokens(special).map_err(|e| failed(e.to_string()))?;
         Tokenizer::of(inner, config).map_err(StageError::failed)
+    }
+}
+
+/// Any JSON, read to its last string and not kept. `IgnoredAny` looks at no string, `Value` keeps all.
+struct Checked;
+
+impl<'de> serde::Deserialize<'de> for Checked {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Checked, D::Error> {
+        d.deserialize_any(Checked)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Checked;
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_unit<E>(self) -> std::result::Result<Checked, E> {
+        Ok(Checked)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut a: A) -> std::result::Result<Checked, A::Error> {
+        while a.next_element::<Checked>()?.is_some() {}
+        Ok(Checked)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut a: A) -> std::result::Result<Checked, A::Error> {
+        while a.next_entry::<Checked, Checked>()?.is_some() {}
+        Ok(Checked)
     }
 }
 

@@ -195,7 +195,9 @@ fn damaged_files_are_errors_or_models_and_take_no_memory() {
             place(name, &made);
             let mut made = Tally::default();
             attempt(folder.path(), &format!("{name}, made up {n}"), &mut made);
-            assert!(made.models == 0, "{name}, made up {n}: a model");
+            // `quantize` hands on what belongs to the generation of text, and reads none of it.
+            let most = usize::from(name == "generation_config.json");
+            assert!(made.models <= most, "{name}, made up {n}: a model");
         }
         place(name, &bytes);
         println!("{name}: {tally:?}");
