@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::prelude::*;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::build::Build;
