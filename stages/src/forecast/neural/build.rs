@@ -99,7 +99,7 @@ pub fn row<B: Backend>(vector: &Vector<B>) -> Tensor<B, 2> {
     vector.val().unsqueeze()
 }
 
-/// All parameters of a module, named by the fields they lie in.
+/// All parameters of a net, named by the fields they lie in; which net it is, is no part of a name.
 pub fn tensors<B: Backend, M: Module<B>>(module: &M) -> Result<Vec<Named>> {
     let mut names = Names { path: Vec::new(), found: Ok(Vec::new()) };
     module.visit(&mut names);
@@ -121,7 +121,7 @@ impl<B: Backend> ModuleVisitor<B> for Names {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let name = self.path.join(".");
+        let name = self.path.get(1..).unwrap_or_default().join(".");
         if let Ok(found) = &mut self.found {
             match Named::of(name, param.val()) {
                 Ok(named) => found.push(named),

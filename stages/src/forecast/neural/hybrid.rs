@@ -158,9 +158,7 @@ impl<B: Backend> State<B> {
         Ok(State {
             control: match net.ablation {
                 Ablation::NoMemoryToState => None,
-                _ => {
-                    Some(build.matrix(&name("control"), [control, 2 * s], Start::Normal(1.0))?)
-                }
+                _ => Some(build.matrix(&name("control"), [control, 2 * s], Start::Normal(1.0))?),
             },
             input: build.matrix(&name("input"), [input, s], Start::Normal(1.0))?,
             bias: build.vector(&name("bias"), 2 * s, Start::Values(bias))?,
@@ -170,11 +168,7 @@ impl<B: Backend> State<B> {
 }
 
 impl<B: Backend> Memory<B> {
-    fn build(
-        net: &settings::Hybrid,
-        layer: usize,
-        build: &mut Build<'_, B>,
-    ) -> Result<Memory<B>> {
+    fn build(net: &settings::Hybrid, layer: usize, build: &mut Build<'_, B>) -> Result<Memory<B>> {
         let (m, s) = (net.memory, net.state);
         let name = |part: &str| format!("layers.{layer}.memory.{part}");
         // So that the stream keeps its variance whatever the number of layers (GPT-2).
@@ -182,11 +176,7 @@ impl<B: Backend> Memory<B> {
         let coupled = !matches!(net.ablation, Ablation::NoStateToMemory | Ablation::MemoryOnly);
         let coupling = match coupled {
             true => Some(Coupling {
-                attend: build.matrix(
-                    &name("coupling.attend"),
-                    [s, 2 * m],
-                    Start::Normal(1.0),
-                )?,
+                attend: build.matrix(&name("coupling.attend"), [s, 2 * m], Start::Normal(1.0))?,
                 gate: build.matrix(&name("coupling.gate"), [m, m], Start::Normal(1.0))?,
                 mix: build.matrix(&name("coupling.mix"), [s, 2 * m], Start::Normal(last))?,
                 film: build.matrix(&name("coupling.film"), [s, 2 * m], Start::Normal(0.1))?,
@@ -241,8 +231,8 @@ impl<B: Fused> Hybrid<B> {
         let heads = heads + row(&self.bias);
         let (Some(weight), Some(spread)) = (&self.spread, spread) else { return heads };
         let scale = 4 * self.shape.horizons;
-        let added = heads.clone().narrow(1, scale, self.shape.horizons)
-            + spread.log().matmul(weight.val());
+        let added =
+            heads.clone().narrow(1, scale, self.shape.horizons) + spread.log().matmul(weight.val());
         Tensor::cat(vec![heads.narrow(1, 0, scale), added], 1)
     }
 }

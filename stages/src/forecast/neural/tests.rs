@@ -53,7 +53,13 @@ fn noise(rows: usize, features: usize, horizons: usize, seed: u64) -> Series {
     let x: Vec<f32> = (0..rows * features).map(|_| normal(&mut rng) as f32).collect();
     let target = |i: usize| {
         let value = x[i / horizons * features] + 0.1 * (i % horizons) as f32;
-        let class = if value > 0.5 { 2 } else if value < -0.5 { 0 } else { 1 };
+        let class = if value > 0.5 {
+            2
+        } else if value < -0.5 {
+            0
+        } else {
+            1
+        };
         (i % 7 > 0).then_some(Target { class, value })
     };
     let targets = (0..rows * horizons).map(target).collect();
@@ -207,9 +213,12 @@ fn damaged_and_foreign_files_are_one_clear_error() {
         ("not a safetensors file", Box::new(weights(|_| b"nonsense".to_vec()))),
         ("shorter", Box::new(weights(|all| all[..all.len() - 8].to_vec()))),
         ("numbers that are none", Box::new(weights(nan))),
-        ("config.json", Box::new(|folder| {
-            std::fs::remove_file(folder.join("config.json")).unwrap();
-        })),
+        (
+            "config.json",
+            Box::new(|folder| {
+                std::fs::remove_file(folder.join("config.json")).unwrap();
+            }),
+        ),
     ];
     for (expected, spoil) in cases {
         let message = attempt(&*spoil);
@@ -272,13 +281,8 @@ fn the_best_weights_are_kept_and_patience_ends_a_training() {
     for target in opposite.targets.iter_mut().flatten() {
         *target = Target { class: 2 - target.class, value: -target.value };
     }
-    let training = Training {
-        epochs: 40,
-        patience: 3,
-        learning_rate: 3e-3,
-        warmup: 0.0,
-        ..small()
-    };
+    let training =
+        Training { epochs: 40, patience: 3, learning_rate: 3e-3, warmup: 0.0, ..small() };
     let net = Net::Lstm(Lstm { layers: 1, hidden: 16, training });
     let (train, valid) = ([whole(&series, 0..400)], [whole(&opposite, 0..200)]);
     let data = Data { train: &train, valid: &valid, class_weights: &[[1.0; 3]] };
@@ -334,7 +338,15 @@ fn recall(rows: usize, seed: u64) -> Recall {
     let mut marks = [0.0; 2];
     let (mut x, mut dt, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     let (mut right, mut counts) = (0, [0; 3]);
-    let class_of = |z: f64| if z < -THRESHOLD { 0 } else if z > THRESHOLD { 2 } else { 1 };
+    let class_of = |z: f64| {
+        if z < -THRESHOLD {
+            0
+        } else if z > THRESHOLD {
+            2
+        } else {
+            1
+        }
+    };
     for _ in 0..rows {
         let elapsed = [0.25, 1.0, 4.0][(uniform(&mut rng) * 2.999) as usize];
         let a = (-elapsed / 12.0f64).exp();
@@ -363,7 +375,13 @@ fn recall(rows: usize, seed: u64) -> Recall {
         };
         let (down, up) = (below(-THRESHOLD), 1.0 - below(THRESHOLD));
         let flat = 1.0 - down - up;
-        let guess = if flat >= down && flat >= up { 1 } else if up > down { 2 } else { 0 };
+        let guess = if flat >= down && flat >= up {
+            1
+        } else if up > down {
+            2
+        } else {
+            0
+        };
         right += usize::from(guess == class);
         let asked = if asked == 1 { 1.0 } else { -1.0 };
         x.extend([seen, if loud { 1.0 } else { -1.0 }, shown, asked].map(|x| x as f32));
@@ -415,7 +433,7 @@ fn the_task_is_hard_without_its_parts_and_not_with_them() {
 fn a_small_hybrid_learns_more_than_the_majority() {
     let training = Training {
         window: 32,
-        epochs: 6,
+        epochs: 40,
         batch: 16,
         learning_rate: 5e-3,
         dropout: 0.0,
@@ -434,17 +452,18 @@ fn each_coupling_is_worth_something() {
     }
     let only = std::env::var("QUANTMILL_TEST_NET").ok();
     let training = Training {
-        epochs: 60,
+        epochs: 50,
         batch: 32,
-        learning_rate: 3e-3,
+        learning_rate: 5e-3,
         dropout: 0.0,
         patience: 12,
         ..Training::default()
     };
     let of = |ablation: Ablation| {
-        Net::Hybrid(Hybrid { ablation, training: training.clone(), ..Hybrid::default() })
+        let training = training.clone();
+        Net::Hybrid(Hybrid { state: 16, memory: 32, ablation, training, ..Hybrid::default() })
     };
-    let lstm = Net::Lstm(Lstm { training: training.clone(), ..Lstm::default() });
+    let lstm = Net::Lstm(Lstm { hidden: 48, training: training.clone(), ..Lstm::default() });
     let rows = 60_000;
     let mut results = Vec::new();
     let nets = ABLATIONS.iter().map(|&a| (format!("{a:?}"), of(a)));

@@ -118,11 +118,7 @@ impl Batch {
     }
 
     /// The tensors of columns and elapsed times.
-    pub fn tensors<B: Backend>(
-        &mut self,
-        features: usize,
-        place: &B::Device,
-    ) -> [Tensor<B, 2>; 2] {
+    pub fn tensors<B: Backend>(&mut self, features: usize, place: &B::Device) -> [Tensor<B, 2>; 2] {
         let x = constant(std::mem::take(&mut self.x), features + MORE, place);
         [x, constant(std::mem::take(&mut self.dt), 1, place)]
     }

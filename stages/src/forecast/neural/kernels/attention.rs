@@ -83,8 +83,7 @@ impl<const N: usize> Kernel<N> for Attention {
         let place = inputs[0].device();
         let size = width / heads;
         let part = |i: usize| inputs[0].clone().narrow(1, i * width, width);
-        let split =
-            |x: Tensor<B, 2>| x.reshape([rows / len, len, heads, size]).swap_dims(1, 2);
+        let split = |x: Tensor<B, 2>| x.reshape([rows / len, len, heads, size]).swap_dims(1, 2);
         let (mut k, mut v) = (part(1), part(2));
         if let Some(added) = inputs.get(1) {
             k = k + added.clone().narrow(1, 0, width);

@@ -306,9 +306,7 @@ impl Kernel<2> for Residual {
         let size = ROWS * self.width;
         let mut out = vec![0.0; x.len()];
         let tasks = out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(y.par_chunks(size));
-        tasks
-            .enumerate()
-            .for_each(|(i, ((out, x), y))| add(x, y, out, &(self.drop, i * size)));
+        tasks.enumerate().for_each(|(i, ((out, x), y))| add(x, y, out, &(self.drop, i * size)));
         same(out, self.width)
     }
 

@@ -22,9 +22,9 @@ fn run<const N: usize>(
     inputs: &[(Vec<f32>, usize); N],
     f: impl Fn([Tensor<Back, 2>; N]) -> Tensor<Back, 2>,
 ) -> Vec<Vec<f32>> {
-    let inputs = inputs.each_ref().map(|(values, width)| {
-        constant::<Back>(values.clone(), *width, &flex()).require_grad()
-    });
+    let inputs = inputs
+        .each_ref()
+        .map(|(values, width)| constant::<Back>(values.clone(), *width, &flex()).require_grad());
     let out = f(inputs.clone());
     let [rows, width] = out.dims();
     let mut all = vec![out.clone().inner().into_data().into_vec().unwrap()];
