@@ -1,4 +1,4 @@
-//! A stack of LSTM layers, with dropout between them, and the hybrid's heads on the last.
+//! A stack of LSTM layers, each above the first added to the one below, and the hybrid's heads on the sum.
 
 use burn::prelude::*;
 
