@@ -12,7 +12,7 @@ use crate::{Result, StageError};
 /// Where the values of parameters come from.
 pub enum Origin {
     /// Drawn; the same on every device.
-    Drawn(ChaCha8Rng),
+    Drawn(Box<ChaCha8Rng>),
     /// Read.
     File(Tensors),
 }
@@ -36,7 +36,7 @@ pub struct Build<'a, B: Backend> {
 impl<'a, B: Backend> Build<'a, B> {
     /// Draws from a seed.
     pub fn drawn(seed: u64, place: &'a B::Device) -> Self {
-        Build { origin: Origin::Drawn(ChaCha8Rng::seed_from_u64(seed)), place }
+        Build { origin: Origin::Drawn(Box::new(ChaCha8Rng::seed_from_u64(seed))), place }
     }
 
     /// Reads a file.

@@ -12,6 +12,8 @@ use super::windows::MORE;
 use crate::Result;
 
 /// A net of tensors.
+// There is one of it, and Burn's derive knows no box.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum Model<B: Backend> {
     /// The hybrid, and the Transformer that it is without its state.

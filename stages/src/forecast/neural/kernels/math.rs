@@ -19,6 +19,8 @@ pub fn isa() -> Isa {
 macro_rules! wide {
     ($(#[$meta:meta])* fn $name:ident<$life:lifetime>($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
+        // Its arguments are slices of one window, which no struct would make clearer.
+        #[allow(clippy::too_many_arguments)]
         fn $name<$life>($($arg: $kind),*) {
             struct Call<$life>($($kind),*);
             impl<$life> $crate::infer::simd::Op for Call<$life> {
