@@ -454,16 +454,16 @@ fn each_coupling_is_worth_something() {
     let training = Training {
         epochs: 25,
         batch: 32,
-        learning_rate: 5e-3,
+        learning_rate: 3e-3,
         dropout: 0.0,
         patience: 8,
         ..Training::default()
     };
     let of = |ablation: Ablation| {
         let training = training.clone();
-        Net::Hybrid(Hybrid { state: 16, memory: 32, ablation, training, ..Hybrid::default() })
+        Net::Hybrid(Hybrid { ablation, training, ..Hybrid::default() })
     };
-    let lstm = Net::Lstm(Lstm { hidden: 48, training: training.clone(), ..Lstm::default() });
+    let lstm = Net::Lstm(Lstm { training: training.clone(), ..Lstm::default() });
     let rows = 240_000;
     let mut results = Vec::new();
     let nets = ABLATIONS.iter().map(|&a| (format!("{a:?}"), of(a)));
