@@ -265,8 +265,8 @@ mod tests {
             .chain([0.1, 0.2])
             .collect();
         let forecast = forecasts(&heads, &weights)[0];
-        for k in 0..3 {
-            assert!((f64::from(forecast.p[k]) - p[k]).abs() < 1e-6);
+        for (got, p) in forecast.p.into_iter().zip(p) {
+            assert!((f64::from(got) - p).abs() < 1e-6);
         }
         assert_eq!(forecast.mean, 0.1);
     }

@@ -60,7 +60,7 @@ fn noise(rows: usize, features: usize, horizons: usize, seed: u64) -> Series {
         } else {
             1
         };
-        (i % 7 > 0).then_some(Target { class, value })
+        (!i.is_multiple_of(7)).then_some(Target { class, value })
     };
     let targets = (0..rows * horizons).map(target).collect();
     let dt = (0..rows).map(|_| uniform(&mut rng) as f32 * 2.0 + 0.1).collect();
@@ -176,6 +176,9 @@ fn a_model_is_read_back_to_the_bit() {
     }
 }
 
+/// What is done to a model's folder.
+type Spoil = Box<dyn Fn(&Path)>;
+
 #[test]
 fn damaged_and_foreign_files_are_one_clear_error() {
     let model = drawn(&hybrid(Ablation::None, false), 3, 2);
@@ -204,7 +207,7 @@ fn damaged_and_foreign_files_are_one_clear_error() {
         all[at..].copy_from_slice(&f32::NAN.to_le_bytes());
         all
     };
-    let cases: [(&str, Box<dyn Fn(&Path)>); 9] = [
+    let cases: [(&str, Spoil); 9] = [
         ("unknown field", Box::new(config("\"layers\"", "\"lairs\""))),
         ("not in 1..=1024", Box::new(config("\"state\": 8", "\"state\": 4000000000"))),
         ("not [", Box::new(config("\"state\": 8", "\"state\": 16"))),
@@ -240,12 +243,12 @@ fn what_cannot_be_fitted_is_said() {
     let none = Slice { counts: vec![false; 30], ..slice.clone() };
     assert!(fails(net(), &[none], &weights).contains("no row to learn from"));
     assert!(fails(net(), &[], &weights).contains("no row to learn from"));
-    assert!(fails(net(), &[slice.clone()], &weights[..1]).contains("class_weights"));
+    assert!(fails(net(), std::slice::from_ref(&slice), &weights[..1]).contains("class_weights"));
     let other = noise(30, 4, 2, 6);
     let both = [slice.clone(), whole(&other, 0..30)];
     assert!(fails(net(), &both, &weights).contains("different features"));
     let odd = Net::Lstm(Lstm { hidden: 0, ..Lstm::default() });
-    assert!(fails(odd, &[slice.clone()], &weights).contains("`hidden` is 0"));
+    assert!(fails(odd, std::slice::from_ref(&slice), &weights).contains("`hidden` is 0"));
     let model = train(&net(), &[slice], &[], 1);
     let error = model.predict(&other, 0..30).unwrap_err().to_string();
     assert!(error.contains("3 features") && error.contains("4"), "{error}");
