@@ -19,6 +19,8 @@ pub type Back = Dispatch;
 /// The backend of training: the same tensors with a record of how they came to be. The record lies
 /// outside the dispatch, so that the model's own kernels can take part in it.
 pub type Train = Autodiff<Dispatch>;
+/// The CPU's backend by itself: its tensors are slices, so that own kernels need no copies.
+pub(crate) type Flex = burn_flex::Flex;
 /// A device of either backend.
 pub type Place = DispatchDevice;
 
@@ -46,6 +48,11 @@ pub fn open(device: Device) -> Result<Place> {
 /// The CPU, which needs no looking for.
 pub fn cpu() -> Place {
     DispatchDevice::Flex(Default::default())
+}
+
+/// [`cpu()`], for [`Flex`].
+pub(crate) fn flex() -> burn_flex::FlexDevice {
+    burn_flex::FlexDevice
 }
 
 /// True where tensors lie in this process's memory and the kernels of [`crate::model`] apply.

@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+#[cfg(feature = "models")]
+use super::neural;
 use super::params::{ClassWeights, Model};
 use super::series::{Forecaster, Slice, Target};
 use super::{boosting, linear, rules};
@@ -45,12 +47,52 @@ pub fn fit(
         Model::Logit(logit) => Box::new(linear::logit(logit, data, log)?),
         Model::Ridge(ridge) => Box::new(linear::ridge(ridge, data, log)?),
         Model::Boosting(boosting) => Box::new(boosting::fit(boosting, data, ctx.seed(), log)?),
+        Model::Hybrid(_) | Model::Lstm(_) | Model::Transformer(_) => net(model, data, ctx, log)?,
         Model::Ensemble {} => {
             return Err(StageError::failed(
                 "an ensemble is of forecasts, and is not fitted on rows",
             ));
         }
     })
+}
+
+/// Trains a net on the device of the run.
+#[cfg(feature = "models")]
+fn net(
+    model: &Model,
+    data: &Data,
+    ctx: &Context,
+    log: &mut dyn FnMut(Value) -> Result<()>,
+) -> Result<Box<dyn Forecaster>> {
+    let Some(net) = model.net() else {
+        return Err(StageError::failed(format!("`{}` is no net", model.name())));
+    };
+    let place = crate::device::open(ctx.device())?;
+    let Data { train, valid, class_weights, .. } = *data;
+    let data = neural::Data { train, valid, class_weights };
+    let mut tell =
+        |done, all, note: &str| ctx.progress(done as u64, all as u64, "steps", note.to_owned());
+    let mut logged = Ok(());
+    let mut keep = |step: &neural::Step| {
+        if logged.is_ok() {
+            logged = serde_json::to_value(step)
+                .map_err(|e| StageError::from(std::io::Error::from(e)))
+                .and_then(&mut *log);
+        }
+    };
+    let fitted = neural::fit(&net, &data, ctx.seed(), &place, &mut tell, &mut keep)?;
+    logged.map(|()| fitted)
+}
+
+#[cfg(not(feature = "models"))]
+fn net(
+    model: &Model,
+    _: &Data,
+    _: &Context,
+    _: &mut dyn FnMut(Value) -> Result<()>,
+) -> Result<Box<dyn Forecaster>> {
+    Err(StageError::failed(format!("`{}` is a net, and this build has none", model.name()))
+        .hint("build with the feature `models`, which is on unless it is left out"))
 }
 
 /// The features and the target of each row that counts and is known over a horizon.

@@ -11,7 +11,7 @@
 //! that was known at its row, and falls into one of three classes.
 //!
 //! Models ([`params::Model`]) see [`series`] and nothing else: rules that read closes, linear models,
-//! boosted trees; `ensemble` mixes the forecasts of other stages of this kind.
+//! boosted trees, and nets ([`neural`]); `ensemble` mixes the forecasts of other stages of this kind.
 //!
 //! It picks no model, tunes no parameter, and trades nothing: that is for `evaluate` to judge.
 
@@ -21,6 +21,7 @@ mod expect;
 pub mod fit;
 mod linear;
 pub mod lines;
+pub mod neural;
 pub mod panel;
 pub mod params;
 mod prepare;

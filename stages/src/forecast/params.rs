@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boosting::Boosting;
 use super::linear::{Logit, Ridge};
+use super::neural::{Hybrid, Lstm, Net, Transformer};
 use super::rules::{MeanReversion, Momentum, MovingAverage};
 use crate::Invalid;
 use crate::evaluate::params::Judging;
@@ -31,6 +32,12 @@ pub enum Model {
     Ridge(Ridge),
     /// Gradient boosting of trees on the features, one ensemble a class.
     Boosting(Boosting),
+    /// A state-space layer and attention, coupled layer by layer.
+    Hybrid(Hybrid),
+    /// A long short-term memory (Hochreiter and Schmidhuber 1997).
+    Lstm(Lstm),
+    /// A Transformer with ALiBi, RMSNorm and SwiGLU.
+    Transformer(Transformer),
     /// The mixture of other forecasts, from port `forecasts`, that was likeliest out of fold. Horizons
     /// and folds are theirs; the other parameters do nothing.
     Ensemble {},
@@ -121,13 +128,26 @@ impl Model {
             Model::Logit(_) => "logit",
             Model::Ridge(_) => "ridge",
             Model::Boosting(_) => "boosting",
+            Model::Hybrid(_) => "hybrid",
+            Model::Lstm(_) => "lstm",
+            Model::Transformer(_) => "transformer",
             Model::Ensemble {} => "ensemble",
         }
     }
 
     /// Whether it is trained in steps, and stopped by rows that it does not learn from.
     pub fn stops(&self) -> bool {
-        matches!(self, Model::Boosting(_))
+        matches!(self, Model::Boosting(_)) || self.net().is_some()
+    }
+
+    /// The net that it is, if it is one.
+    pub fn net(&self) -> Option<Net> {
+        match self {
+            Model::Hybrid(net) => Some(Net::Hybrid(net.clone())),
+            Model::Lstm(net) => Some(Net::Lstm(net.clone())),
+            Model::Transformer(net) => Some(Net::Transformer(net.clone())),
+            _ => None,
+        }
     }
 
     fn check(&self) -> Result<(), Invalid> {
@@ -139,6 +159,9 @@ impl Model {
             Model::Ridge(ridge) => ridge.check(),
             Model::Boosting(boosting) => boosting.check(),
             Model::Majority {} | Model::Persistence {} | Model::Ensemble {} => Ok(()),
+            Model::Hybrid(_) | Model::Lstm(_) | Model::Transformer(_) => {
+                self.net().map_or(Ok(()), |net| net.check().map_err(|why| Invalid::new("", why)))
+            }
         }
     }
 }
@@ -155,7 +178,8 @@ impl Params {
     /// A number out of its range, horizons that do not ascend, folds of which rows have several.
     pub fn check(&self) -> Result<(), Invalid> {
         self.model.check().map_err(|mut e| {
-            e.path = format!("model.{}.{}", self.model.name(), e.path);
+            let path = format!("model.{}.{}", self.model.name(), e.path);
+            e.path = path.trim_end_matches('.').into();
             e
         })?;
         let ascend = self.horizons.windows(2).all(|pair| pair[0] < pair[1]);

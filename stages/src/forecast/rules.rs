@@ -141,7 +141,13 @@ pub fn signal(model: &Model, closes: &[f64]) -> Option<Vec<f32>> {
             };
             closes.iter().map(one).collect()
         }
-        Model::Logit(_) | Model::Ridge(_) | Model::Boosting(_) | Model::Ensemble {} => return None,
+        Model::Logit(_)
+        | Model::Ridge(_)
+        | Model::Boosting(_)
+        | Model::Hybrid(_)
+        | Model::Lstm(_)
+        | Model::Transformer(_)
+        | Model::Ensemble {} => return None,
     })
 }
 

@@ -25,7 +25,7 @@ mod pool;
 #[cfg(test)]
 mod reference;
 mod session;
-mod simd;
+pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 

@@ -42,7 +42,7 @@ mod market;
 #[cfg(feature = "models")]
 mod memory;
 #[cfg(feature = "models")]
-mod optim;
+pub(crate) mod optim;
 mod options;
 mod params;
 #[cfg(feature = "models")]
@@ -53,7 +53,7 @@ mod records;
 #[cfg(feature = "models")]
 mod remat;
 mod samples;
-mod schedule;
+pub(crate) mod schedule;
 #[cfg(feature = "models")]
 mod scorer;
 #[cfg(feature = "models")]

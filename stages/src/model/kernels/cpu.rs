@@ -17,7 +17,7 @@ const LANES: usize = 16;
 /// `e^x` to about 2 ulp, from a range reduction by ln 2 and the Taylor polynomial of degree 7 in
 /// the rest, without branches. Below -87.3 it gives 1.2e-38 and not 0.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
     const MAGIC: f32 = 12_582_912.0;
     let x = x.clamp(-87.3, 88.0);
@@ -34,13 +34,13 @@ fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// Sum of `f(i)` over `0..n`, in a fixed order that vectorises.
 #[inline(always)]
-fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let whole = n - n % LANES;
     for start in (0..whole).step_by(LANES) {
@@ -56,14 +56,14 @@ fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 }
 
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let n = a.len().min(b.len());
     let (a, b) = (&a[..n], &b[..n]);
     sum(n, |i| a[i] * b[i])
 }
 
 #[inline(always)]
-fn max(row: &[f32]) -> f32 {
+pub(crate) fn max(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut chunks = row.chunks_exact(LANES);
     for chunk in &mut chunks {
@@ -104,7 +104,7 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], grad: &mut [f32]) -> Vec<f32> {
 }
 
 #[inline(always)]
-fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+pub(crate) fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 

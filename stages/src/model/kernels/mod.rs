@@ -6,7 +6,7 @@
 //! [`grad`] gives both a hand-written backward pass. Matrix products stay Burn's.
 
 mod composed;
-mod cpu;
+pub(crate) mod cpu;
 mod grad;
 #[cfg(test)]
 mod tests;
