@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::input::{Run, Strategy};
-use super::overfit::{self, Overfit};
-use super::resample::{Difference, draws, holm};
+use super::record::min_track_record;
+use super::resample::{Difference, adjust, draws};
 use super::seeds::{Entry, Seeds, seeds};
 use super::{Params, words};
 use crate::evaluate::inference::{Interval, Moments, block_length};
 use crate::evaluate::metrics::{
     cagr, deviation, finite, max_drawdown, mean, sharpe, sharpe_per_bar,
 };
+use crate::evaluate::overfit::{Overfit, cscv};
 use crate::evaluate::selection::best_by_chance;
 use crate::evaluate::verdict::Target;
 use crate::{Result, StageError};
@@ -226,7 +227,7 @@ pub fn compare(
     }
     let mut differences: Vec<&mut Difference> =
         models.iter_mut().chain(&mut baselines).filter_map(|m| m.difference.as_mut()).collect();
-    holm(&mut differences);
+    adjust(&mut differences);
 
     let named: Vec<(String, Option<String>, Option<f64>)> = runs
         .iter()
@@ -412,8 +413,7 @@ fn select(models: &[Model], best: Option<usize>, per_year: f64, blocks: usize) -
     let chance = spread.map(|spread| best_by_chance(spread, trials));
     let moments = best.and_then(|at| Moments::of(&models[at].returns));
     let series: Vec<&[f64]> = models.iter().map(|m| m.returns.as_slice()).collect();
-    let record =
-        |against: Option<f64>| overfit::min_track_record(moments.as_ref()?, against?, 1.0 - LEVEL);
+    let record = |against: Option<f64>| min_track_record(moments.as_ref()?, against?, 1.0 - LEVEL);
     Selection {
         trials,
         ranked: bars.len(),
@@ -423,7 +423,7 @@ fn select(models: &[Model], best: Option<usize>, per_year: f64, blocks: usize) -
         deflated_sharpe: moments.zip(chance).and_then(|(m, c)| finite(m.psr(c))),
         min_track_record: record(Some(0.0)),
         min_track_record_deflated: record(chance),
-        overfit: overfit::cscv(&series, blocks),
+        overfit: cscv(&series, blocks),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::evaluate::inference::{Interval, draw};
 use crate::evaluate::metrics::sharpe;
+use crate::evaluate::significance::holm;
 
 /// Draws between two looks at whether to stop.
 const BATCH: usize = 250;
@@ -84,12 +85,9 @@ impl Draws {
 }
 
 /// Adjusts p-values for being several (Holm 1979), in place.
-pub fn holm(differences: &mut [&mut Difference]) {
-    differences.sort_by(|a, b| a.p.total_cmp(&b.p));
-    let count = differences.len();
-    let mut least = 0.0f64;
-    for (i, difference) in differences.iter_mut().enumerate() {
-        least = least.max(difference.p * (count - i) as f64).min(1.0);
-        difference.p_holm = least;
+pub fn adjust(differences: &mut [&mut Difference]) {
+    let p: Vec<f64> = differences.iter().map(|d| d.p).collect();
+    for (difference, adjusted) in differences.iter_mut().zip(holm(&p)) {
+        difference.p_holm = adjusted;
     }
 }

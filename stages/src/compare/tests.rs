@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::input::Run;
-use super::overfit::{cscv, min_track_record};
+use super::record::min_track_record;
 use super::*;
 use crate::evaluate::inference::Moments;
 use crate::evaluate::metrics::{sharpe, sharpe_per_bar};
+use crate::evaluate::overfit::cscv;
 use crate::evaluate::selection::best_by_chance;
 use crate::evaluate::testdata::{boot, close};
 use crate::testing;
@@ -454,12 +455,12 @@ fn seeds_are_told_from_the_names_of_cells() {
 
 #[test]
 fn holm_takes_the_number_of_tests_into_account() {
-    use super::resample::{Difference, holm};
+    use super::resample::{Difference, adjust};
     use crate::evaluate::inference::Interval;
     let of =
         |p| Difference { value: 0.0, interval: Interval { low: 0.0, high: 0.0 }, p, p_holm: p };
     let mut all = [0.01, 0.04, 0.03, 0.005].map(of);
-    holm(&mut all.iter_mut().collect::<Vec<_>>());
+    adjust(&mut all.iter_mut().collect::<Vec<_>>());
     // p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.
     for (d, wanted) in all.iter().zip([0.03, 0.06, 0.06, 0.02]) {
         close(d.p_holm, wanted, 1e-15);

@@ -299,12 +299,12 @@ fn trials_deflate_and_may_pass() {
     let a = market.assess(&skilled, &[("trials", &trials)], free());
     assert_eq!(a.selection.trials, Some(5));
     assert!(a.selection.deflated_sharpe.unwrap() > 0.95);
-    assert_eq!(a.selection.overfit.as_ref().unwrap().probability, 0.0);
+    assert_eq!(a.selection.overfit.as_ref().unwrap().pbo, 0.0);
     assert_eq!(a.targets[0].judgement, Judgement::Pass, "{}", a.targets[0].why);
     // Without skill the same trials say so.
     let a = market.assess(&say("none.csv", 77, 0.0), &[("trials", &trials)], free());
     assert!(a.selection.deflated_sharpe.unwrap() < 0.95);
-    assert!(a.selection.overfit.unwrap().probability > 0.2);
+    assert!(a.selection.overfit.unwrap().pbo > 0.2);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::assessment::{Selection, Strategy};
 use super::inference::Moments;
 use super::metrics::{deviation, sharpe_per_bar};
 use super::numbers::{count, many, or_none, ordinal, percent, ratio};
-use super::overfit::{BLOCKS, overfit};
+use super::overfit::{BLOCKS, cscv};
 use super::report::fill;
 use crate::{Judged, Result, StageError, Tried};
 
@@ -113,7 +113,7 @@ pub fn known(
         trials: Some(all.len()),
         sharpe_by_chance: chance.map(|c| c * per_year.sqrt()),
         deflated_sharpe: deflated.filter(|p| p.is_finite()),
-        overfit: overfit(&all, BLOCKS),
+        overfit: cscv(&all, BLOCKS),
     }
 }
 

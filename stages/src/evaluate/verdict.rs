@@ -82,7 +82,7 @@ const OVERFIT: f64 = 0.2;
 fn sharpe_target(a: &Assessment, model: &Strategy, bar: f64) -> Target {
     let interval = model.sampled.sharpe;
     let (deflated, overfit) =
-        (a.selection.deflated_sharpe, a.selection.overfit.as_ref().map(|o| o.probability));
+        (a.selection.deflated_sharpe, a.selection.overfit.as_ref().map(|o| o.pbo));
     let caught = a.causality.iter().find(|c| c.outcome == Outcome::Caught);
     let (judgement, why) = match (judge(interval, bar), deflated, overfit) {
         (Judgement::Fail, ..) => {

@@ -101,7 +101,7 @@ pub fn selection(a: &Assessment) -> Vec<Block> {
                 (
                     "Probability of overfitting",
                     match overfit {
-                        Some(o) => format!("{} of {} splits (CSCV, a rank in the lower half counts); below 20% is asked", percent(o.probability), count(o.splits)),
+                        Some(o) => format!("{} of {} splits (CSCV, a rank in the lower half counts); below 20% is asked", percent(o.pbo), count(o.logits.len())),
                         None => "the span is too short to be cut into ten blocks".into(),
                     },
                 ),
