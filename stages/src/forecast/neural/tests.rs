@@ -322,10 +322,10 @@ fn the_default_hybrid_has_about_130_thousand_parameters() {
 
 /// A task that needs a state, a memory, and each to know of the other.
 ///
-/// A latent process of Ornstein and Uhlenbeck (time constant 5, unit variance), at irregular times,
+/// A latent process of Ornstein and Uhlenbeck (time constant 8, unit variance), at irregular times,
 /// is observed with little noise or with much; which, is known (what the state lets in depends on the
 /// row). While the latent value is clearly positive or clearly negative, a mark of +1 or -1 is shown beside
-/// most observations with little noise. Each row asks for the last mark of a positive, or of a negative,
+/// some observations with little noise. Each row asks for the last mark of a positive, or of a negative,
 /// time: to find it, one must know where the latent process was when it was made (what memory keeps
 /// depends on the state). The class is that of the sum of the latent value and that mark.
 struct Recall {
@@ -354,10 +354,10 @@ fn recall(rows: usize, seed: u64) -> Recall {
     };
     for _ in 0..rows {
         let elapsed = [0.25, 1.0, 4.0][(uniform(&mut rng) * 2.999) as usize];
-        let a = (-elapsed / 5.0f64).exp();
+        let a = (-elapsed / 8.0f64).exp();
         latent = a * latent + (1.0 - a * a).sqrt() * normal(&mut rng);
         let loud = uniform(&mut rng) < 0.5;
-        let noise = if loud { 2.0 } else { 0.3 };
+        let noise = if loud { 2.5 } else { 0.35 };
         let seen = latent + noise * normal(&mut rng);
         // Kalman's filter.
         variance = a * a * variance + 1.0 - a * a;
@@ -365,7 +365,7 @@ fn recall(rows: usize, seed: u64) -> Recall {
         mean = a * mean + gain * (seen - a * mean);
         variance *= 1.0 - gain;
         let mut shown = 0.0;
-        if !loud && latent.abs() > 0.8 && uniform(&mut rng) < 0.9 {
+        if !loud && latent.abs() > 0.8 && uniform(&mut rng) < 0.4 {
             shown = if uniform(&mut rng) < 0.5 { 1.0 } else { -1.0 };
             marks[usize::from(latent > 0.0)] = shown;
         }
@@ -407,24 +407,18 @@ fn accuracy(model: &dyn Forecaster, series: &Series) -> f64 {
     right as f64 / series.rows() as f64
 }
 
-/// The accuracy of a net on rows that it has not seen.
-fn learn(net: &Net, rows: usize, seed: u64) -> f64 {
+/// The accuracy of a net on rows that it has not seen, and the least loss on those it stopped by.
+fn learn(net: &Net, rows: usize, seed: u64) -> (f64, f64) {
     let series = recall(rows, 100 + seed).series;
     let valid = recall(8_000, 200 + seed).series;
     let test = recall(20_000, 300).series;
     let weights = [[1.0; 3]];
     let (train, valid) = ([whole(&series, 0..rows)], [whole(&valid, 0..8_000)]);
     let data = Data { train: &train, valid: &valid, class_weights: &weights };
-    let mut last = None;
-    let mut log = |step: &Step| {
-        if step.valid.is_some() {
-            last = Some(*step);
-        }
-    };
+    let mut least = f64::INFINITY;
+    let mut log = |step: &Step| least = step.valid.map_or(least, |loss| least.min(loss));
     let model = fit(net, &data, seed, &cpu(), &mut |_, _, _| Ok(()), &mut log).unwrap();
-    let accuracy = accuracy(&*model, &test);
-    println!("{} {accuracy:.4}, {last:?}", net.name());
-    accuracy
+    (accuracy(&*model, &test), least)
 }
 
 #[test]
@@ -445,8 +439,8 @@ fn a_small_hybrid_learns_more_than_the_majority() {
         ..Training::default()
     };
     let net = Hybrid { layers: 1, state: 16, memory: 32, heads: 2, training, ..Hybrid::default() };
-    let accuracy = learn(&Net::Hybrid(net), 8_000, 1);
-    assert!(accuracy > 0.62, "{accuracy}");
+    let (accuracy, _) = learn(&Net::Hybrid(net), 8_000, 1);
+    assert!(accuracy > 0.55, "{accuracy}");
 }
 
 /// Minutes of training: `QUANTMILL_TEST_LONG=1`, and perhaps `QUANTMILL_TEST_NET` with one name.
@@ -457,8 +451,9 @@ fn each_coupling_is_worth_something() {
     }
     let only = std::env::var("QUANTMILL_TEST_NET").ok();
     let training = Training {
+        window: 128,
         epochs: 25,
-        batch: 32,
+        batch: 16,
         learning_rate: 3e-3,
         dropout: 0.0,
         patience: 8,
@@ -469,18 +464,20 @@ fn each_coupling_is_worth_something() {
         Net::Hybrid(Hybrid { ablation, training, ..Hybrid::default() })
     };
     let lstm = Net::Lstm(Lstm { training: training.clone(), ..Lstm::default() });
-    let rows = 240_000;
+    let rows = 120_000;
     let mut results = Vec::new();
     let nets = ABLATIONS.iter().map(|&a| (format!("{a:?}"), of(a)));
     for (name, net) in nets.chain([("Lstm".into(), lstm)]) {
         if only.as_ref().is_none_or(|only| *only == name) {
-            let accuracy = learn(&net, rows, 1);
-            println!("{name}: {accuracy:.4}");
-            results.push(accuracy);
+            let learnt = learn(&net, rows, 1);
+            println!("{name}: accuracy {:.4}, loss {:.4}", learnt.0, learnt.1);
+            results.push(learnt);
         }
     }
     if only.is_none() {
-        assert!(results[0] >= 0.75, "{results:?}");
-        assert!(results[1..].iter().all(|&other| other < results[0] - 0.005), "{results:?}");
+        let (accuracy, loss) = results[0];
+        assert!(accuracy >= 0.75, "{results:?}");
+        // The loss tells nets apart that choose the same class with other probabilities.
+        assert!(results[1..].iter().all(|other| other.1 > loss + 0.005), "{results:?}");
     }
 }
