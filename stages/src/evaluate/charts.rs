@@ -145,18 +145,7 @@ fn equity(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
             .x_label_area_size(32)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, range.0..range.1)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(text())
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| date(a, *x))
-            .y_label_formatter(&|y| numbers::ratio(*y))
-            .draw()?;
+        axes(&mut chart, a, &|y| numbers::ratio(*y))?;
         let marks = &a.random.marks;
         for (band, color) in [(&a.fan, BLUE.mix(0.10)), (band, GREY.mix(0.18))] {
             let upper = marks.iter().zip(band).map(|(i, b)| (*i as f64, b.1));
@@ -199,18 +188,7 @@ fn drawdown(a: &Assessment) -> Result<Figure, Box<dyn std::error::Error>> {
             .x_label_area_size(32)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, low.min(-0.01)..0.0)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(text())
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| date(a, *x))
-            .y_label_formatter(&|y| format!("{}%", numbers::whole(y * 100.0)))
-            .draw()?;
+        axes(&mut chart, a, &|y| format!("{}%", numbers::whole(y * 100.0)))?;
         for curve in &curves {
             line(&mut chart, curve)?;
         }
@@ -238,6 +216,23 @@ pub(super) type Chart<'a, 'b> = ChartContext<
     SVGBackend<'b>,
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
+
+/// Dates below, and values as `say` has them.
+pub(super) fn axes(chart: &mut Chart, a: &Assessment, say: &dyn Fn(&f64) -> String) -> Drawn {
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(GRID)
+        .label_style(text())
+        .x_labels(5)
+        .y_labels(6)
+        .x_label_formatter(&|x| date(a, *x))
+        .y_label_formatter(say)
+        .draw()?;
+    Ok(())
+}
 
 pub(super) fn line(chart: &mut Chart, curve: &Curve) -> Drawn {
     let style = curve.pen.color.stroke_width(curve.pen.width);

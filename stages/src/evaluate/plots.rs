@@ -5,7 +5,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::assessment::Assessment;
 use super::charts::{
-    BLUE, Curve, Figure, GREY, GRID, Mark, ORANGE, PENS, curves, date, draw, legend, legend_of,
+    BLUE, Curve, Figure, GREY, GRID, Mark, ORANGE, PENS, axes, curves, draw, legend, legend_of,
     line, padded, plot_text, text, thinned,
 };
 use super::metrics::sharpe;
@@ -47,18 +47,7 @@ pub(super) fn rolling(a: &Assessment) -> Maybe {
             .x_label_area_size(32)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, range.0..range.1)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(text())
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| date(a, *x))
-            .y_label_formatter(&|y| numbers::ratio(*y))
-            .draw()?;
+        axes(&mut chart, a, &|y| numbers::ratio(*y))?;
         let zero = vec![(0.0, 0.0), ((a.dates.len() - 1) as f64, 0.0)];
         chart.draw_series(LineSeries::new(zero, GREY.stroke_width(1)))?;
         for curve in &curves {
@@ -97,18 +86,7 @@ pub(super) fn regimes(a: &Assessment) -> Maybe {
             .x_label_area_size(32)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..(a.dates.len() - 1) as f64, range.0..range.1)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(GRID)
-            .label_style(text())
-            .x_labels(5)
-            .y_labels(6)
-            .x_label_formatter(&|x| date(a, *x))
-            .y_label_formatter(&|y| numbers::ratio(*y))
-            .draw()?;
+        axes(&mut chart, a, &|y| numbers::ratio(*y))?;
         let mut at = 0;
         for run in a.storm.chunk_by(|x, y| high(x) == high(y)) {
             if run.first().is_some_and(high) {

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::answers::mcc;
+use crate::evaluate::quality::{log_loss, pearson};
 use crate::{Context, Result, StageError};
 
 /// Whether a forecast is out of fold, or of which span.
@@ -130,49 +132,31 @@ pub struct Score {
 
 /// Scores lines.
 pub fn score<'a>(lines: impl Iterator<Item = &'a Line>) -> Score {
-    let mut table = [[0.0f64; 3]; 3];
-    let (mut loss, mut pairs) = (0.0, Vec::new());
+    let mut table = vec![vec![0usize; 3]; 3];
+    let (mut loss, mut right) = (Vec::new(), 0);
+    let (mut expected, mut real) = (Vec::new(), Vec::new());
     for line in lines {
         let (Some(class), Some(came)) = (line.index(), line.came) else { continue };
         let p = line.p();
         // Of equal ones the first.
         let guess = (0..3).fold(0, |best, class| if p[class] > p[best] { class } else { best });
-        table[class][guess] += 1.0;
-        loss -= p[class].max(1e-15).ln();
-        pairs.push((f64::from(line.mean), f64::from(came)));
+        table[class][guess] += 1;
+        right += usize::from(class == guess);
+        loss.push(p[class]);
+        expected.push(f64::from(line.mean));
+        real.push(f64::from(came));
     }
-    let n = pairs.len() as f64;
-    if pairs.is_empty() {
+    let count = real.len();
+    if count == 0 {
         return Score::default();
     }
-    let right: f64 = (0..3).map(|c| table[c][c]).sum();
-    let real = table.map(|row| row.iter().sum::<f64>());
-    let guessed: [f64; 3] = std::array::from_fn(|c| table.iter().map(|row| row[c]).sum());
-    let dot = |a: &[f64; 3], b: &[f64; 3]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let under = (n * n - dot(&guessed, &guessed)) * (n * n - dot(&real, &real));
-    let mcc = match under > 0.0 {
-        true => (right * n - dot(&real, &guessed)) / under.sqrt(),
-        false => 0.0,
-    };
     Score {
-        count: pairs.len(),
-        accuracy: right / n,
-        mcc,
-        log_loss: loss / n,
-        ic: correlation(&pairs),
+        count,
+        accuracy: right as f64 / count as f64,
+        mcc: mcc(&table).unwrap_or(0.0),
+        log_loss: log_loss(loss.into_iter()).unwrap_or(0.0),
+        ic: pearson(&expected, &real),
     }
-}
-
-fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
-    let n = pairs.len() as f64;
-    let (mx, my) =
-        (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
-    let sum = |f: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>();
-    let (xx, yy) = (sum(&|p| (p.0 - mx).powi(2)), sum(&|p| (p.1 - my).powi(2)));
-    let xy = sum(&|p| (p.0 - mx) * (p.1 - my));
-    // Rounding leaves a constant with a sum of squares of some 1e-32 of its size.
-    let varies = xx > 1e-24 * n * mx * mx && yy > 1e-24 * n * my * my;
-    (varies && xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
 }
 
 /// Keeps the scores of each span and horizon with the run: `test_mcc_5` and so on.
