@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::found::{Comparison, LEVEL, Model};
-use crate::evaluate::charts::{BLUE, Figure, GREY, GRID, INK, ORANGE};
+use crate::evaluate::charts::{BLUE, Figure, GREY, GRID, INK, ORANGE, padded};
 use crate::evaluate::numbers::{self, count, or_none, percent, ratio};
 
 const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
@@ -465,18 +465,6 @@ fn words_at(root: &Area, words: String, at: (i32, i32), side: HPos) -> Result<()
 
 fn text() -> TextStyle<'static> {
     ("sans-serif", FONT).into_font().color(&INK)
-}
-
-/// The range of values and a little more.
-fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values
-        .filter(|v| v.is_finite())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    if low > high {
-        return (0.0, 1.0);
-    }
-    let room = if high > low { (high - low) * 0.05 } else { high.abs().max(1.0) * 0.05 };
-    (low - room, high + room)
 }
 
 fn draw(height: u32, figure: impl FnOnce(&Area) -> Result<(), Failed>) -> Result<String, Failed> {

@@ -312,7 +312,7 @@ pub(super) fn date(a: &Assessment, x: f64) -> String {
 }
 
 /// The range of values and a little more.
-pub(super) fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(crate) fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|v| v.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
