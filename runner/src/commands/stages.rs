@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::diagnostic::suggest;
 use crate::exit::Failure;
-use crate::report::text::{Paint, colour_out, pad, paint};
+use crate::report::params::{choices, least, parameters};
+use crate::report::text::{Paint, colour_out, columns, pad, paint};
 
 /// Arguments of `stages`.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,22 +34,13 @@ pub fn stages(arguments: &Stages, kinds: &[Kind]) -> Result<(), Failure> {
         return Err(Failure::usage(format!("no kind of stage `{name}`"), help));
     };
     println!("{}: {} (version {})", paint(on, Paint::Bold, kind.name), kind.about, kind.version);
-    // Ports may depend on parameters: shown where the defaults are enough to know them.
-    if let Ok(params) = (kind.resolve)(&Value::Null) {
-        if let Some(items) = (kind.items)(&params) {
-            let reads = Some(items.reads()).filter(|reads| !reads.is_empty());
-            let reads = reads.map_or(String::new(), |reads| format!("; {reads}"));
-            println!("It maps over the files of `{}`: each is cached alone{reads}.", items.port);
-        }
-        println!("\n{}", paint(on, Paint::Bold, "inputs"));
-        (kind.inputs)(&params).iter().for_each(|port| println!("  {}", input(port)));
-        println!("{}", paint(on, Paint::Bold, "outputs"));
-        (kind.outputs)(&params).iter().for_each(|port| println!("  {}", output(port)));
-    }
-    println!("\n{}", paint(on, Paint::Bold, "parameters (with)"));
     let schema = (kind.schema)().to_value();
-    parameters(&schema, &schema, "  ", on);
-    if let Some((title, names)) = (kind.names)() {
+    ports(kind, &schema, on);
+    println!("\n{}", paint(on, Paint::Bold, "parameters (with)"));
+    let names = (kind.names)();
+    let listed: Vec<&str> = names.iter().flat_map(|(_, all)| all).map(|named| named.name).collect();
+    print!("{}", parameters(&schema, &listed, columns(&std::io::stdout(), 120), on));
+    if let Some((title, names)) = names {
         println!("\n{}", paint(on, Paint::Bold, title));
         for named in names {
             println!("  {} {}", paint(on, Paint::Bold, &pad(named.name, 20)), named.about);
@@ -68,19 +60,60 @@ fn output(port: &Port) -> String {
     format!("{} {} {}{folder}", pad(&port.name, 14), pad(&port.format.to_string(), 10), port.path)
 }
 
-/// A line for each property, with what lies below it indented.
-fn parameters(root: &Value, schema: &Value, indent: &str, on: bool) {
+/// Ports may depend on parameters: those of the least parameters, then what another value of one
+/// parameter makes of them.
+fn ports(kind: &Kind, schema: &Value, on: bool) {
+    let base = least(schema, schema);
+    let Ok(params) = (kind.resolve)(&base) else { return };
+    if let Some(items) = (kind.items)(&params) {
+        let reads = Some(items.reads()).filter(|reads| !reads.is_empty());
+        let reads = reads.map_or(String::new(), |reads| format!("; {reads}"));
+        println!("It maps over the files of `{}`: each is cached alone{reads}.", items.port);
+    }
+    let lines = |params: &Value| {
+        let inputs: Vec<String> = (kind.inputs)(params).iter().map(input).collect();
+        let outputs: Vec<String> = (kind.outputs)(params).iter().map(output).collect();
+        (inputs, outputs)
+    };
+    let print = |title: String, lines: &[String]| {
+        println!("{}", paint(on, Paint::Bold, &title));
+        lines.iter().for_each(|line| println!("  {line}"));
+    };
+    // Ports, and the values of parameters that give them.
+    let mut groups = vec![(lines(&params), Vec::new())];
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let default = match &property["default"] {
-            Value::Null => String::new(),
-            Value::Object(_) | Value::Array(_) => String::new(),
-            value => format!(" [{value}]"),
-        };
-        let about = property["description"].as_str().unwrap_or("").replace('\n', " ");
-        println!("{indent}{}{default}  {about}", paint(on, Paint::Bold, name));
-        let target = property["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
-        if let Some(inner) = target.and_then(|path| root.pointer(path)) {
-            parameters(root, inner, &format!("{indent}  "), on);
+        for choice in choices(schema, property) {
+            let said = said(name, &choice);
+            let mut with = base.clone();
+            with[name] = choice;
+            let Ok(params) = (kind.resolve)(&with) else { continue };
+            let lines = lines(&params);
+            match groups.iter_mut().find(|(known, _)| *known == lines) {
+                Some((_, names)) => names.push(said),
+                None => groups.push((lines, vec![said])),
+            }
         }
+    }
+    println!();
+    for (i, ((inputs, outputs), names)) in groups.iter().enumerate() {
+        let with = if i == 0 { String::new() } else { format!(" with {}", names.join(" or ")) };
+        let first = &groups[0].0;
+        if i == 0 || *inputs != first.0 {
+            print(format!("inputs{with}"), inputs);
+        }
+        if i == 0 || *outputs != first.1 {
+            print(format!("outputs{with}"), outputs);
+        }
+    }
+}
+
+/// `method: dpo`, `model: hybrid`, `forecasts`.
+fn said(name: &str, choice: &Value) -> String {
+    match choice {
+        Value::String(text) if text != "x" => format!("`{name}: {text}`"),
+        Value::Object(one) if one.len() == 1 => {
+            format!("`{name}: {}`", one.keys().next().map_or("", String::as_str))
+        }
+        _ => format!("`{name}`"),
     }
 }

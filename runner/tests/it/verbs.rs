@@ -4,7 +4,7 @@ use quantmill::report::dag::{self, View};
 use quantmill::schema;
 
 use crate::bad::read;
-use crate::space::Space;
+use crate::space::{Ended, Space};
 use crate::toy::KINDS;
 
 const PIPELINE: &str = r#"
@@ -239,4 +239,39 @@ fn a_stage_that_is_not_there_is_answered_with_those_that_are() {
     let ended = space.quantmill(&["plan", ".", "else"]);
     assert_eq!(ended.code, 2);
     assert!(ended.err.ends_with("no stage `else`\n  hint: stages: `one`\n"), "{}", ended.err);
+}
+
+#[test]
+fn a_kind_of_stage_tells_what_may_stand_where_and_its_ports() {
+    let space = Space::new("version: 1\nstages: {}\n");
+    let told = space.quantmill(&["stages", "forecast"]).ok().out;
+    for part in [
+        "inputs\n  features       features\n",
+        "inputs with `model: ensemble`\n",
+        "  model (required)  The model.\n    majority:  ",
+        "      l2 [0.01]  ",
+        "  class_weights [balanced]  ",
+        "    equal  Each row counts the same.\n",
+    ] {
+        assert!(told.contains(part), "{part} is not in\n{told}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
+    let space = Space::new("version: 1\nstages: {}\n");
+    let ended = |to: std::process::Stdio| {
+        Ended::of(space.command(&["stages", "featurize"]).stdout(to).output().unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let head = ended(writer.into());
+    assert_eq!((head.code, head.err.as_str()), (0, ""));
+    #[cfg(target_os = "linux")]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let full = ended(full.into());
+        assert_eq!(full.code, 70);
+        assert!(full.err.contains("cannot write to stdout"), "{}", full.err);
+    }
 }
