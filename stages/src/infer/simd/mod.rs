@@ -3,13 +3,15 @@
 //! A kernel is an [`Op`], generic over [`Simd`] and inlined whole into a function that is compiled
 //! for one instruction set; [`Isa::run`] picks that function by what the processor has. A value of
 //! an instruction set's type exists only where the processor has it, so that its operations are
-//! safe to call. Loads and stores through pointers are not. There is no NEON here: on other
-//! processors the plain lanes are what the compiler makes of them.
+//! safe to call. Loads and stores through pointers are not. On processors without a file of their
+//! own here the plain lanes are what the compiler makes of them.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod plain;
 
 pub use plain::Plain;
@@ -107,7 +109,15 @@ pub trait Simd: Copy + Send + Sync {
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a hint, which reads nothing that a program can see.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl1keep, [{p}]", p = in(reg) p,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = p;
     }
 
@@ -144,6 +154,9 @@ pub enum Isa {
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    /// NEON with dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     /// Any processor.
     Plain(Plain),
 }
@@ -156,6 +169,8 @@ impl Isa {
         all.extend(avx512::Avx512::detect().map(Isa::Avx512));
         #[cfg(target_arch = "x86_64")]
         all.extend(avx2::Avx2::detect().map(Isa::Avx2));
+        #[cfg(target_arch = "aarch64")]
+        all.extend(neon::Neon::detect().map(Isa::Neon));
         all.push(Isa::Plain(Plain));
         all
     }
@@ -176,6 +191,8 @@ impl Isa {
             Isa::Avx512(_) => "AVX-512 VNNI",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "NEON",
             Isa::Plain(_) => "plain",
         }
     }
@@ -189,6 +206,9 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx2(s) => unsafe { avx2::enter(s, op) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon(s) => unsafe { neon::enter(s, op) },
             Isa::Plain(s) => op.run(s),
         }
     }
