@@ -152,37 +152,43 @@ pub fn shuffled(found: Option<Shuffled>, block: usize, what: &str) -> Check {
 /// The testers of `leaks` on tables by name.
 pub fn tables(tables: &[(String, Table)]) -> Check {
     const NAME: &str = "features that know the future";
-    let of = |(asset, table): &(String, Table)| -> Vec<Leak> {
-        let named = |leak: Leak| match asset.is_empty() {
-            true => leak,
-            false => Leak { place: format!("{} of {asset}", leak.place), ..leak },
+    let all = |of: fn(&Table) -> Vec<Leak>| -> Vec<Leak> {
+        let of = |(asset, table): &(String, Table)| -> Vec<Leak> {
+            let named = |leak: Leak| match asset.is_empty() {
+                true => leak,
+                false => Leak { place: format!("{} of {asset}", leak.place), ..leak },
+            };
+            of(table).into_iter().map(named).collect()
         };
-        leaks::table(table).into_iter().map(named).collect()
+        tables.par_iter().flat_map(of).collect()
     };
-    let found: Vec<Leak> = tables.par_iter().flat_map(of).collect();
+    let said = |found: &[Leak]| {
+        let each = found.iter().take(5).map(|l| format!("{}: {}", l.place, l.said));
+        each.collect::<Vec<_>>().join("; ")
+    };
     let columns: usize = tables.iter().map(|(_, t)| leaks::features(t).count()).sum();
-    match found.first() {
-        _ if columns == 0 => Check::new(NAME, Outcome::NotDone, "the tables have no features"),
-        None => Check::new(
-            NAME,
-            Outcome::Clean,
-            format!(
-                "none of {} has a rank correlation of {} with the return after it, was scaled with the test span, or is a smoothed probability; a smaller leak than that looks like skill, and `featurize` with `check: causality` finds it",
-                many(columns, "feature"),
-                leaks::IMPLAUSIBLE
-            ),
-        ),
-        Some(_) => Check::new(
-            NAME,
-            Outcome::Caught,
-            found
-                .iter()
-                .take(5)
-                .map(|l| format!("{}: {}", l.place, l.said))
-                .collect::<Vec<_>>()
-                .join("; "),
-        ),
+    if columns == 0 {
+        return Check::new(NAME, Outcome::NotDone, "the tables have no features");
     }
+    let found = all(leaks::table);
+    if !found.is_empty() {
+        return Check::new(NAME, Outcome::Caught, said(&found));
+    }
+    let strong = all(leaks::strong);
+    if !strong.is_empty() {
+        let said = format!("{}: a strong signal, or a leak", said(&strong));
+        return Check::new(NAME, Outcome::Look, said);
+    }
+    Check::new(
+        NAME,
+        Outcome::Clean,
+        format!(
+            "none of {} has a rank correlation of {} with the return after it, or what is new in it one of {}, was scaled with the test span, or is a smoothed probability; a smaller leak than that looks like skill, and `featurize` with `check: causality` finds it",
+            many(columns, "feature"),
+            leaks::IMPLAUSIBLE,
+            leaks::IMPLAUSIBLE_NEWS
+        ),
+    )
 }
 
 /// Plants a feature that is half the next return and half noise; the testers must catch it.

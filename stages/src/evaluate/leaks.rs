@@ -1,7 +1,9 @@
 //! Finds look-ahead in what a model was given: in features, scalers, labels, regimes and prompts.
 //!
 //! Each tester sees only what the tables hold, so that it can convict and not acquit: a small leak in
-//! a noisy feature looks like skill. `featurize` with `check: causality` cuts the input and compares,
+//! a noisy feature looks like skill. What is new in a feature, beside its own past and the return of its
+//! bar, can hardly go with the return that follows: of 24 causal features of 21 daily series it had a rank
+//! correlation of 0.09 with it at the most, of the same shifted by a bar mostly of 0.6 and more. `featurize` with `check: causality` cuts the input and compares,
 //! which finds a leak of any size; these testers also work on tables that came from elsewhere.
 
 use std::collections::BTreeSet;
@@ -15,6 +17,16 @@ use super::quality::{pearson, spearman};
 pub const IMPLAUSIBLE: f64 = 0.5;
 /// The same with the size of the next return, which volatility forecasts.
 const IMPLAUSIBLE_SIZE: f64 = 0.75;
+/// Rank correlation of what is new in a value with the next return, or its size, that no signal of bars has.
+pub const IMPLAUSIBLE_NEWS: f64 = 0.3;
+/// The same where many returns are 0, as in samples of a book, whose queues do foretell the next tick.
+const IMPLAUSIBLE_NEWS_OF_TICKS: f64 = 0.5;
+/// The same for bars, from which on one should look.
+const STRONG_NEWS: f64 = 0.15;
+/// Deviations from 0 of a correlation that is not chance, among tens of features.
+const CERTAIN: f64 = 5.0;
+/// Share of returns of 0 from which on rows are ticks.
+const TICKS: f64 = 0.05;
 /// Rows below which a correlation says nothing.
 const FEWEST: usize = 50;
 
@@ -123,7 +135,79 @@ pub fn smoothed(values: &[Option<f64>], table: &Table) -> Option<String> {
     })
 }
 
-/// What ordinary least squares leaves of `y`; `None` where the columns of `x` depend on each other.
+/// What is new in a column and goes with what follows.
+#[derive(Clone, Debug, PartialEq)]
+struct News {
+    /// Rank correlation.
+    rank: f64,
+    /// With what.
+    what: &'static str,
+    /// From where on no signal is that strong.
+    implausible: f64,
+}
+
+/// Correlates what a column does not have from its last two values and the returns of its own bar and of
+/// the one before with the return that follows, of which the same is taken away. A correlation that may be
+/// chance is none. Rows after which the price stays say nothing of direction, and are left out.
+fn news(values: &[Option<f64>], table: &Table) -> Option<News> {
+    let r = |row: usize| Some((table.close(row)? / table.close(row.checked_sub(1)?)?).ln());
+    let at = |row: usize| values.get(row).copied().flatten();
+    let (mut x, mut y, mut next, mut still) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for row in 2..values.len() {
+        let all =
+            || Some((at(row)?, at(row - 1)?, at(row - 2)?, r(row)?, r(row - 1)?, r(row + 1)?));
+        match all() {
+            Some((.., 0.0)) => still += 1,
+            Some((now, last, before, own, own_before, after)) => {
+                let sizes = [own.abs(), own * own, own_before.abs()];
+                x.push([&[1.0, last, before, own, own_before], &sizes[..]].concat());
+                y.push(now);
+                next.push(after);
+            }
+            None => {}
+        }
+    }
+    let rows = y.len();
+    if rows < 4 * FEWEST {
+        return None;
+    }
+    let ticks = still as f64 > TICKS * (still + rows) as f64;
+    let implausible = if ticks { IMPLAUSIBLE_NEWS_OF_TICKS } else { IMPLAUSIBLE_NEWS };
+    let sizes: Vec<f64> = next.iter().map(|r| r.abs()).collect();
+    let left = residuals(&x, &y)?;
+    let of = |z: &[f64], what| {
+        let rank = spearman(&left, &residuals(&x, z)?)?;
+        Some(News { rank, what, implausible })
+    };
+    let both = of(&next, "the return after it").into_iter();
+    both.chain(of(&sizes, "the size of the return after it"))
+        .filter(|news| news.rank.abs() * (rows as f64).sqrt() > CERTAIN)
+        .max_by(|a, b| a.rank.abs().total_cmp(&b.rank.abs()))
+}
+
+impl News {
+    fn said(&self) -> String {
+        format!("what is new in it has a rank correlation of {:.2} with {}", self.rank, self.what)
+    }
+    fn convicts(&self) -> bool {
+        self.rank.abs() >= self.implausible
+    }
+}
+
+/// Features of bars that no tester convicts, and of which what is new goes with what follows more than
+/// signals mostly do.
+pub fn strong(table: &Table) -> Vec<Leak> {
+    let of = |(name, values)| {
+        let news = news(values, table)?;
+        let strong = news.rank.abs() >= STRONG_NEWS && news.implausible == IMPLAUSIBLE_NEWS;
+        let leak = Leak { place: format!("feature {name}"), said: news.said() };
+        (strong && !news.convicts()).then_some(leak)
+    };
+    features(table).filter_map(of).collect()
+}
+
+/// What ordinary least squares leaves of `y`. Columns of `x` that depend on others before them are left
+/// out.
 fn residuals(x: &[Vec<f64>], y: &[f64]) -> Option<Vec<f64>> {
     let k = x.first()?.len();
     let size: Vec<f64> = (0..k)
@@ -138,19 +222,21 @@ fn residuals(x: &[Vec<f64>], y: &[f64]) -> Option<Vec<f64>> {
             a[i][k] += row[i] / size[i] * y;
         }
     }
+    // Gauss-Jordan without exchanges, as the matrix is positive semidefinite with ones on its diagonal.
+    let mut used = vec![false; k];
     for i in 0..k {
-        let best = (i..k).max_by(|p, q| a[*p][i].abs().total_cmp(&a[*q][i].abs()))?;
-        a.swap(i, best);
-        if a[i][i].abs() < 1e-10 {
-            return None;
+        if a[i][i] < 1e-9 {
+            continue;
         }
+        used[i] = true;
         let pivot = a[i].clone();
         for (_, row) in a.iter_mut().enumerate().filter(|(at, _)| *at != i) {
             let by = row[i] / pivot[i];
             row.iter_mut().zip(&pivot).for_each(|(x, p)| *x -= by * p);
         }
     }
-    let b: Vec<f64> = (0..k).map(|i| a[i][k] / a[i][i] / size[i]).collect();
+    let coefficient = |i: usize| if used[i] { a[i][k] / a[i][i] / size[i] } else { 0.0 };
+    let b: Vec<f64> = (0..k).map(coefficient).collect();
     let fit = |row: &Vec<f64>| row.iter().zip(&b).map(|(x, b)| x * b).sum::<f64>();
     Some(x.iter().zip(y).map(|(row, y)| y - fit(row)).collect())
 }
@@ -162,7 +248,8 @@ pub fn table(table: &Table) -> Vec<Leak> {
     for (name, values) in features(table) {
         let said = foreknows(values, &returns)
             .or_else(|| scaled_on_all(values, &table.split))
-            .or_else(|| name.starts_with("p_").then(|| smoothed(values, table))?);
+            .or_else(|| name.starts_with("p_").then(|| smoothed(values, table))?)
+            .or_else(|| news(values, table).filter(News::convicts).map(|news| news.said()));
         found.extend(said.map(|said| Leak { place: format!("feature {name}"), said }));
     }
     found
@@ -321,6 +408,46 @@ mod tests {
         let found = super::table(&table);
         assert_eq!((found.len(), found[0].place.as_str()), (1, "feature foul"));
         assert!(found[0].said.contains("over all rows"));
+    }
+
+    #[test]
+    fn features_of_the_next_bar_are_caught_and_those_of_their_own_are_not() {
+        let (mut table, returns, noise) = market(1500);
+        let at = |i: usize, k: usize| i.checked_sub(k).map(|at| returns[at]);
+        let sum = |i: usize, k: usize| (0..k).map(|j| at(i, j)).sum::<Option<f64>>();
+        let volatility = |i: usize| {
+            let squares = (0..20).map(|j| at(i, j).map(|r| r * r)).sum::<Option<f64>>();
+            squares.map(f64::sqrt)
+        };
+        let mean =
+            |i: usize| Some((0..10).map(|j| noise[(i + j) % 1500]).sum::<f64>() + sum(i, 1)?);
+        let causal: [(&str, &dyn Fn(usize) -> Option<f64>); 3] =
+            [("momentum_10", &|i| sum(i, 10)), ("realised_vol", &volatility), ("noisy", &mean)];
+        for (name, of) in causal {
+            table.features.insert(name.into(), (0..1500).map(of).collect());
+        }
+        assert_eq!(super::table(&table), []);
+        assert_eq!(strong(&table), []);
+        for (name, of) in &causal[..2] {
+            let shifted = (0..1500).map(|i| if i < 1499 { of(i + 1) } else { None }).collect();
+            table.features.insert(format!("{name}_shifted"), shifted);
+        }
+        let found = super::table(&table);
+        let names: Vec<&str> = found.iter().map(|leak| leak.place.as_str()).collect();
+        assert_eq!(names, ["feature momentum_10_shifted", "feature realised_vol_shifted"]);
+        assert!(found[0].said.contains("what is new in it has"), "{}", found[0].said);
+        assert!(found[1].said.contains("the size of the return"), "{}", found[1].said);
+    }
+
+    #[test]
+    fn a_strong_signal_is_worth_a_look() {
+        let (mut table, returns, noise) = market(1500);
+        let wide = deviation(&returns).unwrap();
+        let lead = |i: usize| returns.get(i + 1).map(|r| r + 4.0 * wide * noise[i]);
+        table.features.insert("hint".into(), (0..1500).map(lead).collect());
+        assert_eq!(super::table(&table), []);
+        let found = strong(&table);
+        assert_eq!((found.len(), found[0].place.as_str()), (1, "feature hint"));
     }
 
     /// Probabilities of the stormy state, filtered and smoothed, of a hidden Markov model that is known
