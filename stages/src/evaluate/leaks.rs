@@ -421,7 +421,8 @@ mod tests {
         };
         let mean =
             |i: usize| Some((0..10).map(|j| noise[(i + j) % 1500]).sum::<f64>() + sum(i, 1)?);
-        let causal: [(&str, &dyn Fn(usize) -> Option<f64>); 3] =
+        type Feature<'a> = (&'a str, &'a dyn Fn(usize) -> Option<f64>);
+        let causal: [Feature; 3] =
             [("momentum_10", &|i| sum(i, 10)), ("realised_vol", &volatility), ("noisy", &mean)];
         for (name, of) in causal {
             table.features.insert(name.into(), (0..1500).map(of).collect());
