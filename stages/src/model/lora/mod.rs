@@ -15,6 +15,8 @@
 mod nf4;
 mod noise;
 mod peft;
+#[cfg(test)]
+mod peft_tests;
 mod targets;
 #[cfg(test)]
 mod tests;
