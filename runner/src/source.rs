@@ -261,11 +261,21 @@ fn any(choice: &Choice, prefix: &str, folder: &Path, depth: usize) -> io::Result
     Ok(false)
 }
 
+/// Where, and what fetches it, where the pipeline has a script for what is not committed.
+fn looked(dir: &Path) -> String {
+    let script = dir.join("fetch.sh");
+    let fetch = match script.is_file() {
+        true => format!("; {} fetches what is not committed", script.display()),
+        false => String::new(),
+    };
+    format!("it is looked for from {}{fetch}", dir.display())
+}
+
 fn nothing(dir: &Path, pattern: &str) -> SourceError {
     if is_glob(pattern) {
         return SourceError::Nothing {
             message: format!("no file matches `{pattern}`"),
-            help: Some(format!("it is looked for from {}", dir.display())),
+            help: Some(looked(dir)),
         };
     }
     let wanted = Path::new(pattern);
@@ -277,7 +287,7 @@ fn nothing(dir: &Path, pattern: &str) -> SourceError {
     let help = match nearest(&name, names.iter().map(String::as_str)) {
         Some(best) => format!("did you mean `{}`?", wanted.with_file_name(best).display()),
         None if !folder.is_dir() => format!("there is no folder {}", folder.display()),
-        None => format!("it is looked for from {}", dir.display()),
+        None => looked(dir),
     };
     SourceError::Nothing { message: format!("no file or folder `{pattern}`"), help: Some(help) }
 }

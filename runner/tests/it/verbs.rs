@@ -275,3 +275,12 @@ fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
         assert!(full.err.contains("cannot write to stdout"), "{}", full.err);
     }
 }
+
+#[test]
+fn a_script_that_fetches_what_is_missing_is_named() {
+    let space = Space::new("version: 1\ninputs: { model: model }\nstages: {}\n");
+    let missing = || space.quantmill(&["check"]).err;
+    assert!(!missing().contains("fetch.sh"), "{}", missing());
+    space.write("fetch.sh", "#!/bin/sh\n");
+    assert!(missing().contains("fetch.sh fetches what is not committed"), "{}", missing());
+}
