@@ -20,7 +20,7 @@ use super::input::Prompt;
 use super::params::Params;
 use super::softmax::{Rows, Softmax};
 use crate::decode::Model;
-use crate::infer::Session;
+use crate::infer::Reader;
 use crate::model::weights::uniform;
 use crate::pairs::decision::Decision;
 use crate::train::jsonl;
@@ -53,7 +53,7 @@ pub fn decide(
     count: Count,
 ) -> Result<Vec<String>> {
     let lessons = lessons(ctx.file("pairs")?, since)?;
-    let mut reader = Reader::new(model, 0);
+    let mut reader = Reader::new(model.engine());
     let mut states = Vec::new();
     let asked = |text: &String| Prompt { row: 0, text: text.clone() };
     let taught: Vec<Prompt> = lessons.iter().map(|lesson| asked(&lesson.prompt)).collect();
@@ -119,33 +119,6 @@ fn choose(chances: &[f64], temperature: f64, seed: u64) -> usize {
         left <= 0.0
     });
     under.unwrap_or(chances.len() - 1)
-}
-
-/// Reads prompts; what one begins with like that before is not read again.
-struct Reader<'m> {
-    model: &'m Model,
-    session: Session,
-    read: Vec<u32>,
-}
-
-impl<'m> Reader<'m> {
-    fn new(model: &'m Model, room: usize) -> Reader<'m> {
-        Reader { model, session: model.engine().session(room), read: Vec::new() }
-    }
-
-    fn state(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        if self.session.capacity() < tokens.len() {
-            let room = tokens.len().next_multiple_of(256);
-            *self = Reader::new(self.model, room);
-        }
-        let same = self.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let same = same.min(tokens.len().saturating_sub(1));
-        self.session.truncate(same);
-        self.read.truncate(same);
-        let state = self.session.read_hidden(self.model.engine(), &tokens[same..])?;
-        self.read.extend_from_slice(&tokens[same..]);
-        Ok(state)
-    }
 }
 
 #[cfg(test)]

@@ -68,7 +68,8 @@ impl Ridge {
     }
 }
 
-fn penalty(l2: f64) -> Result<(), Invalid> {
+/// Says whether a penalty is one.
+pub fn penalty(l2: f64) -> Result<(), Invalid> {
     match l2 > 0.0 && l2.is_finite() {
         true => Ok(()),
         false => Err(Invalid::new("l2", "must be above 0").help(
@@ -250,7 +251,7 @@ fn derivatives(
 
 /// Solves a x = b by Cholesky's decomposition of the lower half of a, which is overwritten. `None` where
 /// a is not positive definite.
-fn solve(a: &mut [f64], b: &[f64]) -> Option<Vec<f64>> {
+pub fn solve(a: &mut [f64], b: &[f64]) -> Option<Vec<f64>> {
     let n = b.len();
     for i in 0..n {
         for j in 0..=i {
