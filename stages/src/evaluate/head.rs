@@ -6,7 +6,7 @@
 //! prompt's state is the input, the chosen decision the class. A pair whose label saw the judged span
 //! is left out. So the same prompts show what a model knows of a market apart from how it can say it.
 //!
-//! States are taken on the CPU by [`crate::infer`]; the fit is [`crate::evaluate::softmax`].
+//! States are taken on the CPU by [`crate::infer`]; the fit is [`crate::softmax`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,11 +18,11 @@ use serde::Deserialize;
 use super::decide::{Count, seed, tokens};
 use super::input::Prompt;
 use super::params::Params;
-use super::softmax::{Rows, Softmax};
 use crate::decode::Model;
 use crate::infer::Reader;
 use crate::model::weights::uniform;
 use crate::pairs::decision::Decision;
+use crate::softmax::{Rows, Softmax};
 use crate::train::jsonl;
 use crate::{Context, Result, StageError};
 

@@ -102,13 +102,21 @@ impl<'a> Rises<'a> {
         for (asset, (rows, losses)) in work.panel.assets.iter().zip(rows.iter().zip(&losses)) {
             for (row, losses) in rows.iter().flatten().zip(losses) {
                 let (counts, _) = self.date(asset.times[*row]);
-                counts.iter_mut().zip(losses).for_each(|(n, l)| *n += f64::from(u8::from(l.is_some())));
+                counts
+                    .iter_mut()
+                    .zip(losses)
+                    .for_each(|(n, l)| *n += f64::from(u8::from(l.is_some())));
             }
         }
         let (repeats, width) = (self.asked.repeats, self.features.len());
         for feature in 0..width {
             let done = (feature, width);
-            ctx.progress(done.0 as u64, done.1 as u64, "features", format!("importance, fold {fold}"))?;
+            ctx.progress(
+                done.0 as u64,
+                done.1 as u64,
+                "features",
+                format!("importance, fold {fold}"),
+            )?;
             for repeat in 0..repeats {
                 let stream = ((fold * width + feature) * repeats + repeat) as u64;
                 let order = permute::order(task.asked.len(), 1, ctx.seed(), stream | 1 << 62);
@@ -163,7 +171,8 @@ impl<'a> Rises<'a> {
     /// # Errors
     /// It cannot be written.
     pub fn write(&self, seed: u64, path: &Path) -> Result<()> {
-        let failed = |e: csv::Error| StageError::failed(format!("cannot write the importance: {e}"));
+        let failed =
+            |e: csv::Error| StageError::failed(format!("cannot write the importance: {e}"));
         let mut out = csv::Writer::from_writer(fs_err::File::create(path)?);
         out.write_record(["feature", "horizon", "loss_increase", "lo", "hi"]).map_err(failed)?;
         let width = self.features.len();

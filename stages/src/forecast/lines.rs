@@ -155,8 +155,7 @@ const COLUMNS: [&str; 13] = [
 pub fn each(path: &Path, mut take: impl FnMut(Seen) -> Result<()>) -> Result<()> {
     const HINT: &str = "feed the output `forecasts` of a `forecast` stage";
     let bad = |line: u64, why: String| StageError::bad(path, why).at(line).hint(HINT);
-    let unread =
-        |e: csv::Error| bad(e.position().map_or(1, csv::Position::line), e.to_string());
+    let unread = |e: csv::Error| bad(e.position().map_or(1, csv::Position::line), e.to_string());
     let file = std::io::BufReader::with_capacity(1 << 18, fs_err::File::open(path)?);
     let mut reader = csv::Reader::from_reader(file);
     let head = reader.headers().map_err(unread)?.clone();
@@ -182,7 +181,9 @@ pub fn each(path: &Path, mut take: impl FnMut(Seen) -> Result<()>) -> Result<()>
 }
 
 /// What the cells of a line say, or which of them is wrong and how.
-fn seen<'a>(cells: &[&'a str; COLUMNS.len()]) -> std::result::Result<Seen<'a>, (usize, &'static str)> {
+fn seen<'a>(
+    cells: &[&'a str; COLUMNS.len()],
+) -> std::result::Result<Seen<'a>, (usize, &'static str)> {
     fn read<T: std::str::FromStr>(cell: &str) -> Option<T> {
         cell.parse().ok()
     }
@@ -190,9 +191,7 @@ fn seen<'a>(cells: &[&'a str; COLUMNS.len()]) -> std::result::Result<Seen<'a>, (
         if cell.is_empty() { Some(None) } else { read(cell).map(Some) }
     }
     const NUMBER: &str = "is not a number";
-    let number = |at: usize| {
-        read::<f32>(cells[at]).filter(|x| x.is_finite()).ok_or((at, NUMBER))
-    };
+    let number = |at: usize| read::<f32>(cells[at]).filter(|x| x.is_finite()).ok_or((at, NUMBER));
     let maybe = |at: usize| match cells[at] {
         "" => Ok(None),
         _ => number(at).map(Some),

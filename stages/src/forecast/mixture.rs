@@ -62,7 +62,8 @@ pub fn weights(of: &Likelihoods) -> Found {
             break;
         }
         let aim = quadratic(&here, &w);
-        let slope: f64 = here.slopes.iter().zip(aim.iter().zip(&w)).map(|(d, (a, w))| (1.0 - d) * (a - w)).sum();
+        let slope: f64 =
+            here.slopes.iter().zip(aim.iter().zip(&w)).map(|(d, (a, w))| (1.0 - d) * (a - w)).sum();
         let mut length = 1.0;
         let next = loop {
             let tried: Vec<f64> = w.iter().zip(&aim).map(|(w, a)| w + length * (a - w)).collect();
@@ -206,7 +207,7 @@ fn solve(
         }
     }
     let b: Vec<f64> = members.iter().map(|&at| target[at]).collect();
-    super::linear::solve(&mut a, &b)
+    crate::softmax::solve(&mut a, &b)
 }
 
 #[cfg(test)]
@@ -244,7 +245,9 @@ mod tests {
             for row in of.values.chunks_exact(k) {
                 let mixed: f64 = row.iter().zip(&w).map(|(p, w)| p * w).sum();
                 loss -= mixed.ln() / n;
-                next.iter_mut().zip(row.iter().zip(&w)).for_each(|(x, (p, w))| *x += p * w / mixed / n);
+                next.iter_mut()
+                    .zip(row.iter().zip(&w))
+                    .for_each(|(x, (p, w))| *x += p * w / mixed / n);
             }
             w = next;
         }
@@ -254,7 +257,9 @@ mod tests {
     /// Karush, Kuhn and Tucker: D is 1 where there is weight, and nowhere more.
     #[test]
     fn the_weights_are_the_optimum() {
-        for (n, members, seed) in [(400, 2, 1), (700, 5, 2), (5_000, 12, 3), (900, 23, 4), (9, 23, 5)] {
+        for (n, members, seed) in
+            [(400, 2, 1), (700, 5, 2), (5_000, 12, 3), (900, 23, 4), (9, 23, 5)]
+        {
             let of = rows(n, members, seed);
             let found = weights(&of);
             assert!(found.gap < 1e-9, "{members}: {}", found.gap);

@@ -66,6 +66,7 @@ impl Stage for Forecasting {
     const SEEDED: bool = true;
     // Of nets. A build without them has the same keys, so that it finds what one with them made.
     const DEVICE: bool = true;
+    const TRIAL: bool = true;
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {

@@ -81,7 +81,8 @@ pub fn scaler(panel: &Panel, places: &[Places], train: &[bool], strict: bool) ->
     let mut steps = Vec::new();
     let counted = |(asset, places): (&Asset, &Places)| {
         // A row without a prompt has no numbers of its model.
-        let known = |row: usize| !asset.raw[row * width..(row + 1) * width].iter().any(|x| x.is_nan());
+        let known =
+            |row: usize| !asset.raw[row * width..(row + 1) * width].iter().any(|x| x.is_nan());
         let counts = |(row, place): (usize, &Option<usize>)| {
             place.filter(|at| train[*at] && known(row)).map(|_| row)
         };

@@ -118,7 +118,8 @@ impl Protocol {
     ) -> Result<Vec<Task>> {
         let mut dates: Vec<usize> = task.train.iter().chain(&task.valid).copied().collect();
         dates.sort_unstable();
-        let spans: Vec<(i64, i64)> = dates.iter().map(|&at| (self.times[at], self.ends[at])).collect();
+        let spans: Vec<(i64, i64)> =
+            dates.iter().map(|&at| (self.times[at], self.ends[at])).collect();
         let folds = scheme.folds(&spans, params.embargo_bars, params.embargo_from);
         let tasks: Vec<Task> = folds
             .into_iter()
@@ -135,8 +136,9 @@ impl Protocol {
             (false, Ok(())) => Ok(tasks),
             (_, why) => {
                 let why = why.err().unwrap_or_else(|| "there is none".into());
-                Err(StageError::failed(format!("of the inner folds of {of}: {why}"))
-                    .hint(format!("{FEWEST} are needed: fewer folds in `search.folds`, or more rows")))
+                Err(StageError::failed(format!("of the inner folds of {of}: {why}")).hint(format!(
+                    "{FEWEST} are needed: fewer folds in `search.folds`, or more rows"
+                )))
             }
         }
     }

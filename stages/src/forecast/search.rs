@@ -4,7 +4,8 @@
 //! fitted on inner folds of the dates that this fit may see, purged as the outer ones are, and scored by
 //! its log loss on the inner rows that it was not fitted on, the mean over horizons. The least wins, of
 //! equal ones the first (Stone 1974; Varma and Simon 2006: choosing and judging by the same folds is too
-//! good to be true). What was tried, its scores and the choices are in `log.jsonl`.
+//! good to be true). The ledger of trials counts the candidates among those of `forecast`; what a report
+//! deflates by is what was judged on its own span, of which a search sees nothing. What was tried, its scores and the choices are in `log.jsonl`.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +20,10 @@ use super::params::Model;
 use super::protocol::{Protocol, Task};
 use super::work::Work;
 use crate::featurize::folds::Scheme;
-use crate::{Context, Invalid, Result, StageError};
+use crate::{CONFIGURATIONS, Context, Invalid, Result, StageError};
 
 /// Candidates at the most.
 const MOST: usize = 1000;
-
-/// Metric: configurations that were tried, each on all inner folds. The ledger of trials counts them.
-pub const CANDIDATES: &str = "search_candidates";
 
 /// A search for parameters of the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,7 +64,8 @@ impl Search {
                 let with = with(model, &set).map_err(|why| Invalid::new(&path, why))?;
                 // What holds of one may not of another beside it: the rest is told by the combinations.
                 if self.grid.len() == 1 {
-                    with.check().map_err(|e| Invalid::new(&path, format!("{value}: {}", e.message)))?;
+                    with.check()
+                        .map_err(|e| Invalid::new(&path, format!("{value}: {}", e.message)))?;
                 }
             }
         }
@@ -92,9 +91,9 @@ impl Search {
         self.folds.check("search.folds")?;
         for set in self.candidates(0).iter().take(MOST) {
             let named: Vec<(&str, &Value)> = set.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-            with(model, &named).and_then(|model| model.check().map_err(|e| e.message)).map_err(
-                |why| Invalid::new("search.grid", format!("{}: {why}", spelt(set))),
-            )?;
+            with(model, &named)
+                .and_then(|model| model.check().map_err(|e| e.message))
+                .map_err(|why| Invalid::new("search.grid", format!("{}: {why}", spelt(set))))?;
         }
         Ok(())
     }
@@ -183,9 +182,11 @@ pub fn choose(
     let Some((loss, at, model)) = best else {
         return Err(StageError::failed("a search without a candidate"));
     };
-    log(json!({ "search": told, "chosen": candidates[at], "log_loss": loss, "inner_folds": inner.len() }))?;
+    log(
+        json!({ "search": told, "chosen": candidates[at], "log_loss": loss, "inner_folds": inner.len() }),
+    )?;
     if task.fold.is_none() {
-        ctx.metric(CANDIDATES, candidates.len() as f64);
+        ctx.metric(CONFIGURATIONS, candidates.len() as f64);
         ctx.metric("search_log_loss", loss);
         for (name, value) in &candidates[at] {
             if let Some(number) = value.as_f64() {

@@ -292,7 +292,10 @@ fn permuted_labels_teach_nothing() {
     let market = signal(400, 21);
     let mut given = params(&json!({ "logit": {} }));
     given["labels"] = "permuted".into();
-    assert_eq!(run(&market, given.clone()).text("forecasts"), run(&market, given).text("forecasts"));
+    assert_eq!(
+        run(&market, given.clone()).text("forecasts"),
+        run(&market, given).text("forecasts")
+    );
     // What classes weigh, and so what a model that reads nothing says, stays.
     let mut given = params(&json!({ "majority": {} }));
     let majority = run(&market, given.clone()).text("forecasts");
@@ -310,7 +313,8 @@ fn importance_finds_the_feature_that_tells() {
         given["importance"] = json!({ "repeats": 3, "draws": 200 });
         run(&market, given).text("importance")
     };
-    for model in [json!({ "logit": {} }), json!({ "boosting": { "trees": 40, "min_leaf_weight": 5 } })]
+    for model in
+        [json!({ "logit": {} }), json!({ "boosting": { "trees": 40, "min_leaf_weight": 5 } })]
     {
         let text = told(model.clone());
         assert!(text.starts_with("feature,horizon,loss_increase,lo,hi\n"));
@@ -361,10 +365,13 @@ fn a_search_chooses_on_inner_folds() {
         assert_eq!(line["chosen"], json!({ "l2": 0.01 }));
         assert_eq!(line["log_loss"].as_f64(), Some(losses[1]));
     }
-    assert_eq!(ran.metrics["search_candidates"], 3.0);
+    assert_eq!(ran.metrics[crate::CONFIGURATIONS], 3.0);
     assert_eq!(ran.metrics["search_l2"], 0.01);
     // It forecasts as the chosen one does.
-    assert_eq!(ran.text("forecasts"), run(&market, params(&json!({ "logit": {} }))).text("forecasts"));
+    assert_eq!(
+        ran.text("forecasts"),
+        run(&market, params(&json!({ "logit": {} }))).text("forecasts")
+    );
     let saved = fs_err::read_to_string(ran.outputs["model"].join("forecast.json")).unwrap();
     let saved: Value = serde_json::from_str(&saved).unwrap();
     assert_eq!(saved["params"]["model"], json!({ "logit": { "l2": 0.01 } }));
@@ -377,7 +384,7 @@ fn a_search_chooses_on_inner_folds() {
     given["search"] = json!({ "grid": { "depth": [1, 2, 3], "trees": [5, 20] }, "draws": 2,
         "folds": { "walk_forward": { "folds": 2 } } });
     let ran = run(&market, given);
-    assert_eq!(ran.metrics["search_candidates"], 2.0);
+    assert_eq!(ran.metrics[crate::CONFIGURATIONS], 2.0);
     assert_eq!(searches(&ran)[0]["search"].as_array().unwrap().len(), 2);
 }
 
@@ -599,7 +606,11 @@ fn mistakes_are_told_with_their_place() {
         ("search", json!({ "grid": { "l3": [1] } }), "search.grid.l3"),
         ("search", json!({ "grid": { "l2": [-1] } }), "search.grid.l2"),
         ("search", json!({ "grid": { "l2": [1] }, "draws": 0 }), "search.draws"),
-        ("search", json!({ "grid": { "l2": [1] }, "folds": { "combinatorial": {} } }), "search.folds"),
+        (
+            "search",
+            json!({ "grid": { "l2": [1] }, "folds": { "combinatorial": {} } }),
+            "search.folds",
+        ),
         ("importance", json!({ "repeats": 0 }), "importance.repeats"),
         ("importance", json!({ "draws": 1 }), "importance.draws"),
         ("model", json!({ "language": { "max_new_tokens": 0 } }), "model.language.max_new_tokens"),

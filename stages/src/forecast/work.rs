@@ -49,7 +49,8 @@ impl<'a> Work<'a> {
     pub fn series(&self, model: &Model, scaler: &Scaler) -> Vec<Series> {
         let horizons = self.params.horizons.len();
         let of = self.panel.assets.iter().zip(&self.targets);
-        of.map(|(asset, targets)| prepare::series(asset, targets, model, horizons, scaler)).collect()
+        of.map(|(asset, targets)| prepare::series(asset, targets, model, horizons, scaler))
+            .collect()
     }
 
     /// Fits a model on the rows of a task.

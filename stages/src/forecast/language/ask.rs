@@ -23,12 +23,10 @@ use crate::{Context, Result, StageError};
 const FEWEST: usize = 30;
 
 /// Words that say a direction: 0 down, 1 flat, 2 up.
-const WORDS: [&[&str]; 3] = [
-    &["down", "downward", "downwards", "fall", "falls", "lower", "decline", "declines", "decrease",
-        "drop", "drops", "bearish", "sell", "short"],
-    &["flat", "unchanged", "neutral", "sideways", "hold", "stay", "stable"],
-    &["up", "upward", "upwards", "rise", "rises", "higher", "increase", "increases", "gain", "gains",
-        "bullish", "buy", "long"],
+const WORDS: [&str; 3] = [
+    "down downward downwards fall falls lower decline declines decrease drop drops bearish sell short",
+    "flat unchanged neutral sideways hold stay stable",
+    "up upward upwards rise rises higher increase increases gain gains bullish buy long",
 ];
 
 /// A prompt of a row.
@@ -209,11 +207,7 @@ fn answers(params: &Language, engine: &Engine) -> Result<Vec<(Vec<u32>, usize)>>
 }
 
 /// Log-probabilities of the classes after a prompt, among the answers.
-fn weigh(
-    reader: &mut Reader,
-    prompt: &[u32],
-    answers: &[(Vec<u32>, usize)],
-) -> Result<[f64; 3]> {
+fn weigh(reader: &mut Reader, prompt: &[u32], answers: &[(Vec<u32>, usize)]) -> Result<[f64; 3]> {
     let logits = reader.logits(prompt)?;
     let of: Vec<(&[u32], usize)> = answers.iter().map(|(t, class)| (&t[..], *class)).collect();
     let mut masses = [const { Vec::new() }; 3];
@@ -292,5 +286,5 @@ fn greedy(
 /// The class of the first word that says one.
 pub fn direction(text: &str) -> Option<usize> {
     let mut words = text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase);
-    words.find_map(|word| WORDS.iter().position(|all| all.contains(&word.as_str())))
+    words.find_map(|word| WORDS.iter().position(|all| all.split(' ').any(|own| own == word)))
 }

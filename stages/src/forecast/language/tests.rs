@@ -90,10 +90,22 @@ fn a_grammar_weighs_answers_exactly() {
     let engine = Engine::open(folder.path(), Options::default()).unwrap();
     let tokenizer = engine.tokenizer();
     let end = tokenizer.eos()[0];
-    let decisions = ["flat", "hold", "cancel", "buy market", "sell market", "buy limit 1",
-        "buy limit 10", "sell limit 1", "sell limit 10"];
+    let decisions = [
+        "flat",
+        "hold",
+        "cancel",
+        "buy market",
+        "sell market",
+        "buy limit 1",
+        "buy limit 10",
+        "sell limit 1",
+        "sell limit 10",
+    ];
     for (language, answers) in [
-        (json!({ "calibrate": "none" }), vec![(" down".to_owned(), 0), (" flat".into(), 1), (" up".into(), 2)]),
+        (
+            json!({ "calibrate": "none" }),
+            vec![(" down".to_owned(), 0), (" flat".into(), 1), (" up".into(), 2)],
+        ),
         (
             json!({ "calibrate": "none", "answers": "words", "offsets_bps": [10, 1], "question": " text" }),
             decisions
@@ -155,7 +167,8 @@ fn a_head_learns_and_a_temperature_heals() {
     }
     // Parameters of the head are searched for like those of any other model.
     let mut given = params(json!({ "form": "head" }));
-    given["search"] = json!({ "grid": { "l2": [0.01, 100.0] }, "folds": { "walk_forward": { "folds": 2 } } });
+    given["search"] =
+        json!({ "grid": { "l2": [0.01, 100.0] }, "folds": { "walk_forward": { "folds": 2 } } });
     let searched = try_run(&market, 1, folder.path(), given).unwrap();
     assert_eq!(searched.metrics["search_l2"], 0.01);
 }
@@ -219,7 +232,9 @@ fn the_temperature_is_the_likeliest() {
     let counts = [0.5, 1.0, 2.0];
     let loss = |by: f64| -> f64 {
         rows.iter()
-            .map(|(logs, t)| -counts[usize::from(t.class)] * power(logs, by)[usize::from(t.class)].ln())
+            .map(|(logs, t)| {
+                -counts[usize::from(t.class)] * power(logs, by)[usize::from(t.class)].ln()
+            })
             .sum()
     };
     let found = inverse(&rows, &counts);
@@ -228,6 +243,7 @@ fn the_temperature_is_the_likeliest() {
         assert!(loss(found) < loss(found * off), "{found} {off}");
     }
     // Where the model is wrong throughout, what it says is not used.
-    let wrong: Vec<_> = (0..9).map(|c| ([2.0, 0.0, 0.0], Target { class: 1 + c % 2, value: 0.0 })).collect();
+    let wrong: Vec<_> =
+        (0..9).map(|c| ([2.0, 0.0, 0.0], Target { class: 1 + c % 2, value: 0.0 })).collect();
     assert_eq!(inverse(&wrong, &counts), 0.0);
 }
