@@ -28,6 +28,7 @@ pub mod model;
 pub mod pairs;
 #[cfg(feature = "lm")]
 pub mod quantize;
+mod softmax;
 mod stage;
 #[cfg(test)]
 mod testing;
@@ -39,7 +40,7 @@ pub use context::{Cancel, Context, Device, Job, Progress, Sandbox, Sink};
 pub use format::Format;
 pub use input::{Files, Input};
 pub use stage::{Invalid, Items, Kind, Named, Port, Result, Settled, Stage, StageError};
-pub use trial::{Judged, Tried};
+pub use trial::{CONFIGURATIONS, Judged, Tried};
 
 /// Every built-in kind of stage, in the order in which people meet them.
 pub const ALL: &[Kind] = &[

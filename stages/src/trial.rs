@@ -5,6 +5,10 @@
 
 use std::collections::BTreeMap;
 
+/// Metric of a stage that tries several configurations by itself, such as a search: how many. Each counts
+/// as a trial.
+pub const CONFIGURATIONS: &str = "configurations_tried";
+
 /// A configuration that was tried.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tried {

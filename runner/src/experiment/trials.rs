@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use quantmill_cache::Artifact;
-use quantmill_stages::{Judged, Kind, Tried};
+use quantmill_stages::{CONFIGURATIONS, Judged, Kind, Tried};
 use serde::Serialize;
 
 use super::ledger::{self, Trial};
@@ -30,7 +30,7 @@ pub struct Group<'a> {
     /// Distinct configurations: the last trial of each, in the order in which they first came.
     #[serde(skip)]
     pub configs: Vec<&'a Trial>,
-    /// How many of these.
+    /// How many of these, with all that a search among them tried.
     pub trials: usize,
     /// How often one ran.
     pub ran: usize,
@@ -63,7 +63,7 @@ impl<'a> Group<'a> {
             kind: &trial.kind,
             data: trial.data.iter().map(|(p, a)| (p.as_str(), BTreeSet::from([*a]))).collect(),
             configs: vec![trial],
-            trials: 1,
+            trials: tried(trial),
             ran: 1,
             stages: BTreeSet::from([trial.stage.as_str()]),
             marks: content.chain(trial.sources.keys().cloned()).collect(),
@@ -85,7 +85,7 @@ impl<'a> Group<'a> {
                 None => self.configs.push(trial),
             }
         }
-        self.trials = self.configs.len();
+        self.trials = self.configs.iter().map(|trial| tried(trial)).sum();
         self.ran += other.ran;
         self.stages.extend(other.stages);
         self.marks.extend(other.marks);
@@ -105,6 +105,12 @@ impl<'a> Group<'a> {
         let tried: Vec<Tried> = self.configs.iter().map(tried).collect();
         (kind.judge)(&tried, own).map_err(|e| std::io::Error::other(e.to_string()).into())
     }
+}
+
+/// Configurations that a trial tried: one, or as many as its own search says.
+fn tried(trial: &Trial) -> usize {
+    let told = trial.metrics.get(CONFIGURATIONS).copied().unwrap_or(1.0);
+    if told >= 1.0 && told < 1e9 { told as usize } else { 1 }
 }
 
 /// Whether two trials are one configuration on one data set.

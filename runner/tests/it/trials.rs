@@ -9,7 +9,7 @@ use quantmill::experiment::ledger::{self, Ledger};
 use quantmill::experiment::trials;
 use quantmill_cache::{ActionKey, Artifact, Digest};
 use quantmill_stages::command::Command;
-use quantmill_stages::{Context, Format, Judged, Kind, Port, Result, Stage, Tried};
+use quantmill_stages::{CONFIGURATIONS, Context, Format, Judged, Kind, Port, Result, Stage, Tried};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -203,4 +203,13 @@ fn the_ledger_counts_configurations_on_the_same_data() {
     let counts: Vec<(usize, usize)> =
         trials::groups(&trials).iter().map(|group| (group.trials, group.ran)).collect();
     assert_eq!(counts, [(3, 4), (1, 1)], "0.1, 0.2, and 0.2 upon another model; then other data");
+    // A stage that searches by itself says how many it tried; run again, they are the same ones.
+    let mut search = train(0.3, "a", None, Outcome::Ran);
+    if let Event::StageFinished(done) = &mut search {
+        done.metrics.insert(CONFIGURATIONS.into(), 12.0);
+    }
+    note("3", &[search.clone(), search]);
+    let trials = ledger::read(home.path()).unwrap();
+    let group = &trials::groups(&trials)[0];
+    assert_eq!((group.trials, group.ran), (3 + 12, 6));
 }

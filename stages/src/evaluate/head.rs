@@ -6,7 +6,7 @@
 //! prompt's state is the input, the chosen decision the class. A pair whose label saw the judged span
 //! is left out. So the same prompts show what a model knows of a market apart from how it can say it.
 //!
-//! States are taken on the CPU by [`crate::infer`]; the fit is [`crate::evaluate::softmax`].
+//! States are taken on the CPU by [`crate::infer`]; the fit is [`crate::softmax`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,11 +18,11 @@ use serde::Deserialize;
 use super::decide::{Count, seed, tokens};
 use super::input::Prompt;
 use super::params::Params;
-use super::softmax::{Rows, Softmax};
 use crate::decode::Model;
-use crate::infer::Session;
+use crate::infer::Reader;
 use crate::model::weights::uniform;
 use crate::pairs::decision::Decision;
+use crate::softmax::{Rows, Softmax};
 use crate::train::jsonl;
 use crate::{Context, Result, StageError};
 
@@ -53,7 +53,7 @@ pub fn decide(
     count: Count,
 ) -> Result<Vec<String>> {
     let lessons = lessons(ctx.file("pairs")?, since)?;
-    let mut reader = Reader::new(model, 0);
+    let mut reader = Reader::new(model.engine());
     let mut states = Vec::new();
     let asked = |text: &String| Prompt { row: 0, text: text.clone() };
     let taught: Vec<Prompt> = lessons.iter().map(|lesson| asked(&lesson.prompt)).collect();
@@ -119,33 +119,6 @@ fn choose(chances: &[f64], temperature: f64, seed: u64) -> usize {
         left <= 0.0
     });
     under.unwrap_or(chances.len() - 1)
-}
-
-/// Reads prompts; what one begins with like that before is not read again.
-struct Reader<'m> {
-    model: &'m Model,
-    session: Session,
-    read: Vec<u32>,
-}
-
-impl<'m> Reader<'m> {
-    fn new(model: &'m Model, room: usize) -> Reader<'m> {
-        Reader { model, session: model.engine().session(room), read: Vec::new() }
-    }
-
-    fn state(&mut self, tokens: &[u32]) -> Result<Vec<f32>> {
-        if self.session.capacity() < tokens.len() {
-            let room = tokens.len().next_multiple_of(256);
-            *self = Reader::new(self.model, room);
-        }
-        let same = self.read.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let same = same.min(tokens.len().saturating_sub(1));
-        self.session.truncate(same);
-        self.read.truncate(same);
-        let state = self.session.read_hidden(self.model.engine(), &tokens[same..])?;
-        self.read.extend_from_slice(&tokens[same..]);
-        Ok(state)
-    }
 }
 
 #[cfg(test)]

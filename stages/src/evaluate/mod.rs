@@ -60,7 +60,6 @@ pub mod selection;
 pub mod sensitivity;
 pub mod significance;
 #[cfg(feature = "lm")]
-pub mod softmax;
 #[cfg(feature = "lm")]
 pub mod stage;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::neural;
 use super::params::{ClassWeights, Model};
 use super::series::{Forecaster, Slice, Target};
-use super::{boosting, linear, rules};
+use super::{boosting, language, linear, rules};
 use crate::{Context, Result, StageError};
 
 /// What a model is fitted on.
@@ -48,6 +48,7 @@ pub fn fit(
         Model::Ridge(ridge) => Box::new(linear::ridge(ridge, data, log)?),
         Model::Boosting(boosting) => Box::new(boosting::fit(boosting, data, ctx.seed(), log)?),
         Model::Hybrid(_) | Model::Lstm(_) | Model::Transformer(_) => net(model, data, ctx, log)?,
+        Model::Language(own) => language::fit(own, data, log)?,
         Model::Ensemble {} => {
             return Err(StageError::failed(
                 "an ensemble is of forecasts, and is not fitted on rows",

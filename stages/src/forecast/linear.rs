@@ -2,7 +2,7 @@
 //!
 //! Both minimise a mean over rows plus l2/2 times the squared coefficients, without the intercepts, so
 //! that `l2` means the same whatever the number of rows. Both are solved exactly: ridge by its normal
-//! equations, logit by Newton's method (Bishop 2006, 4.3.4) until the gradient vanishes.
+//! equations, logit as in [`crate::softmax`].
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +16,7 @@ use super::expect::Expected;
 use super::fit::{Data, known, write};
 use super::series::{Forecast, Forecaster, Series, Target};
 use super::student;
+use crate::softmax::{self, Minimum, Table, solve};
 use crate::{Invalid, Result, StageError};
 
 /// Multinomial logistic regression.
@@ -68,7 +69,8 @@ impl Ridge {
     }
 }
 
-fn penalty(l2: f64) -> Result<(), Invalid> {
+/// Says whether a penalty is one.
+pub fn penalty(l2: f64) -> Result<(), Invalid> {
     match l2 > 0.0 && l2.is_finite() {
         true => Ok(()),
         false => Err(Invalid::new("l2", "must be above 0").help(
@@ -122,19 +124,29 @@ impl Rows {
 /// Fits a multinomial logit, a horizon at a time.
 ///
 /// # Errors
-/// Newton's method does not come to an end.
+/// No minimum is found.
 pub fn logit(
     params: &Logit,
     data: &Data,
     log: &mut dyn FnMut(Value) -> Result<()>,
 ) -> Result<Logistic> {
     let one = |(horizon, weights): (usize, &[f32; 3])| {
-        let rows = Rows::of(data, horizon);
-        let weights = weights.map(f64::from);
-        let (found, steps, loss) = newton(&rows, &weights, params.l2)?;
-        let p = |x: &[f64]| softmax(&found, x);
-        let expected = Expected::of(rows.iter().map(|(x, target)| (p(x), *target)), &weights);
-        Ok((found, expected, steps, loss))
+        let counts = weights.map(f64::from);
+        let (mut x, mut labels, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for (cells, target) in known(data.train, horizon) {
+            x.extend(cells.iter().map(|x| f64::from(*x)));
+            labels.push(usize::from(target.class));
+            targets.push(target);
+        }
+        let width = x.len() / targets.len().max(1);
+        let table = Table { inputs: &x, width, labels: &labels, counts: &counts };
+        let Minimum { weights, steps, loss } = softmax::fit(&table, params.l2)?;
+        let p = targets
+            .iter()
+            .enumerate()
+            .map(|(row, target)| (chances(&weights, &x[row * width..(row + 1) * width]), *target));
+        let expected = Expected::of(p, &counts);
+        Ok((weights, expected, steps, loss))
     };
     let found: Vec<Result<_>> = data.class_weights.par_iter().enumerate().map(one).collect();
     let mut fitted = Logistic { weights: Vec::new(), expected: Vec::new() };
@@ -147,130 +159,14 @@ pub fn logit(
     Ok(fitted)
 }
 
-fn softmax(weights: &[f64], x: &[f64]) -> [f64; 3] {
-    let width = x.len();
-    let scores: [f64; 3] =
-        std::array::from_fn(|class| dot(&weights[class * width..(class + 1) * width], x));
-    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let grown = scores.map(|score| (score - top).exp());
-    let sum: f64 = grown.iter().sum();
-    grown.map(|g| g / sum)
+/// The probabilities of a row.
+fn chances(weights: &[f64], x: &[f64]) -> [f64; 3] {
+    let p = softmax::probabilities(weights, x);
+    std::array::from_fn(|class| p[class])
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// The penalty of each weight: intercepts have next to none, which makes them unique.
-fn penalties(width: usize, l2: f64) -> Vec<f64> {
-    (0..3 * width).map(|at| if at % width == width - 1 { 1e-9 } else { l2 }).collect()
-}
-
-fn objective(rows: &Rows, counts: &[f64; 3], weights: &[f64], penalties: &[f64]) -> f64 {
-    let (mut sum, mut all) = (0.0, 0.0);
-    for (x, target) in rows.iter() {
-        let class = usize::from(target.class);
-        sum -= counts[class] * softmax(weights, x)[class].max(f64::MIN_POSITIVE).ln();
-        all += counts[class];
-    }
-    sum / all + weights.iter().zip(penalties).map(|(w, l2)| 0.5 * l2 * w * w).sum::<f64>()
-}
-
-/// Weights, steps and the loss at the end.
-fn newton(rows: &Rows, counts: &[f64; 3], l2: f64) -> Result<(Vec<f64>, usize, f64)> {
-    let (width, size) = (rows.width, 3 * rows.width);
-    let penalties = penalties(width, l2);
-    let mut weights = vec![0.0; size];
-    let mut loss = objective(rows, counts, &weights, &penalties);
-    for step in 1..=100 {
-        let (gradient, mut hessian) = derivatives(rows, counts, &weights, &penalties);
-        if gradient.iter().all(|g| g.abs() < 1e-9) {
-            return Ok((weights, step - 1, loss));
-        }
-        let Some(direction) = solve(&mut hessian, &gradient) else { break };
-        // Halved until the loss falls: near the end a whole step always does.
-        let mut length = 1.0;
-        loop {
-            let tried: Vec<f64> =
-                weights.iter().zip(&direction).map(|(w, d)| w - length * d).collect();
-            let found = objective(rows, counts, &tried, &penalties);
-            if found <= loss + 1e-13 {
-                (weights, loss) = (tried, found);
-                break;
-            }
-            length /= 2.0;
-            if length < 1e-6 {
-                return Ok((weights, step, loss));
-            }
-        }
-    }
-    Err(StageError::failed("the logit does not converge")
-        .hint("raise `l2`, or leave out features that say the same"))
-}
-
-/// Gradient and Hessian of the objective; of the latter the lower half.
-fn derivatives(
-    rows: &Rows,
-    counts: &[f64; 3],
-    weights: &[f64],
-    penalties: &[f64],
-) -> (Vec<f64>, Vec<f64>) {
-    let (width, size) = (rows.width, 3 * rows.width);
-    let (mut gradient, mut hessian) = (vec![0.0; size], vec![0.0; size * size]);
-    let mut all = 0.0;
-    for (x, target) in rows.iter() {
-        let class = usize::from(target.class);
-        let (p, count) = (softmax(weights, x), counts[class]);
-        all += count;
-        for a in 0..3 {
-            let away = count * (p[a] - f64::from(u8::from(a == class)));
-            gradient[a * width..(a + 1) * width]
-                .iter_mut()
-                .zip(x)
-                .for_each(|(g, x)| *g += away * x);
-            for b in 0..=a {
-                let curve = count * p[a] * (f64::from(u8::from(a == b)) - p[b]);
-                for (i, xi) in x.iter().enumerate() {
-                    let (row, upto) = (a * width + i, if a == b { i + 1 } else { width });
-                    let cells = &mut hessian[row * size + b * width..][..upto];
-                    let pull = curve * xi;
-                    cells.iter_mut().zip(x).for_each(|(h, x)| *h += pull * x);
-                }
-            }
-        }
-    }
-    gradient.iter_mut().for_each(|g| *g /= all);
-    hessian.iter_mut().for_each(|h| *h /= all);
-    for (at, l2) in penalties.iter().enumerate() {
-        gradient[at] += l2 * weights[at];
-        hessian[at * size + at] += l2;
-    }
-    (gradient, hessian)
-}
-
-/// Solves a x = b by Cholesky's decomposition of the lower half of a, which is overwritten. `None` where
-/// a is not positive definite.
-fn solve(a: &mut [f64], b: &[f64]) -> Option<Vec<f64>> {
-    let n = b.len();
-    for i in 0..n {
-        for j in 0..=i {
-            let sum = a[i * n + j] - dot(&a[i * n..i * n + j], &a[j * n..j * n + j]);
-            a[i * n + j] = match i == j {
-                true if sum > 0.0 => sum.sqrt(),
-                true => return None,
-                false => sum / a[j * n + j],
-            };
-        }
-    }
-    let mut x = b.to_vec();
-    for i in 0..n {
-        x[i] = (x[i] - dot(&a[i * n..i * n + i], &x[..i])) / a[i * n + i];
-    }
-    for i in (0..n).rev() {
-        let sum: f64 = (i + 1..n).map(|k| a[k * n + i] * x[k]).sum();
-        x[i] = (x[i] - sum) / a[i * n + i];
-    }
-    Some(x)
 }
 
 /// Fits a ridge regression of the value, a horizon at a time.
@@ -319,9 +215,10 @@ fn with_one(series: &Series, row: usize) -> Vec<f64> {
 impl Forecaster for Logistic {
     fn predict(&self, series: &Series, rows: Range<usize>) -> Result<Vec<Forecast>> {
         let of = |row: usize| {
-            let x = with_one(series, row);
+            let mut x = with_one(series, row);
+            x.pop();
             let pairs = self.weights.iter().zip(&self.expected);
-            pairs.map(move |(weights, expected)| expected.forecast(softmax(weights, &x)))
+            pairs.map(move |(weights, expected)| expected.forecast(chances(weights, &x)))
         };
         Ok(rows.flat_map(of).collect())
     }

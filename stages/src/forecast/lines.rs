@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::io::BufWriter;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::evaluate::answers::mcc;
 use crate::evaluate::quality::{log_loss, pearson};
 use crate::{Context, Result, StageError};
 
 /// Whether a forecast is out of fold, or of which span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Span {
     /// Of the training span, by a model that was fitted on other rows.
@@ -36,7 +36,7 @@ impl Span {
 }
 
 /// A line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Line {
     /// The instrument; empty where there is only one.
     pub asset: String,
@@ -93,26 +93,150 @@ pub fn write(lines: &[Line], path: &Path) -> Result<()> {
     Ok(writer.flush()?)
 }
 
+/// A line of a file as it lies there: what [`Line`] owns, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The instrument.
+    pub asset: &'a str,
+    /// When it is made.
+    pub t0: &'a str,
+    /// When its horizon ends; empty where that is not known.
+    pub t1: &'a str,
+    /// Its span.
+    pub span: Span,
+    /// The number of the fold.
+    pub fold: Option<usize>,
+    /// Bars ahead.
+    pub horizon: usize,
+    /// Probabilities of down, flat and up.
+    pub p: [f32; 3],
+    /// The expected return.
+    pub mean: f32,
+    /// Its scale.
+    pub scale: Option<f32>,
+    /// What happened.
+    pub class: Option<i8>,
+    /// What happened: the log return.
+    pub came: Option<f32>,
+}
+
+impl Seen<'_> {
+    /// The line, owned.
+    pub fn line(&self) -> Line {
+        let [p_down, p_flat, p_up] = self.p;
+        Line {
+            asset: self.asset.into(),
+            t0: self.t0.into(),
+            t1: (!self.t1.is_empty()).then(|| self.t1.into()),
+            span: self.span,
+            fold: self.fold,
+            horizon: self.horizon,
+            p_down,
+            p_flat,
+            p_up,
+            mean: self.mean,
+            scale: self.scale,
+            class: self.class,
+            came: self.came,
+        }
+    }
+}
+
+/// The columns, in the order of [`write`].
+const COLUMNS: [&str; 13] = [
+    "asset", "t0", "t1", "span", "fold", "horizon", "p_down", "p_flat", "p_up", "mean", "scale",
+    "class", "return",
+];
+
+/// Gives each line of a file to `take`, without keeping it.
+///
+/// # Errors
+/// The file cannot be read, has no line, or a line is no forecast; what `take` says.
+pub fn each(path: &Path, mut take: impl FnMut(Seen) -> Result<()>) -> Result<()> {
+    const HINT: &str = "feed the output `forecasts` of a `forecast` stage";
+    let bad = |line: u64, why: String| StageError::bad(path, why).at(line).hint(HINT);
+    let unread = |e: csv::Error| bad(e.position().map_or(1, csv::Position::line), e.to_string());
+    let file = std::io::BufReader::with_capacity(1 << 18, fs_err::File::open(path)?);
+    let mut reader = csv::Reader::from_reader(file);
+    let head = reader.headers().map_err(unread)?.clone();
+    let mut places = [0; COLUMNS.len()];
+    for (place, name) in places.iter_mut().zip(COLUMNS) {
+        let found = head.iter().position(|column| column == name);
+        *place = found.ok_or_else(|| bad(1, format!("missing column `{name}`")))?;
+    }
+    let (mut record, mut any) = (csv::StringRecord::new(), false);
+    while reader.read_record(&mut record).map_err(unread)? {
+        let cells = places.map(|at| record.get(at).unwrap_or_default());
+        let seen = seen(&cells).map_err(|(at, why)| {
+            let line = record.position().map_or(0, csv::Position::line);
+            bad(line, format!("{} {why}: `{}`", COLUMNS[at], cells[at]))
+        })?;
+        take(seen)?;
+        any = true;
+    }
+    match any {
+        true => Ok(()),
+        false => Err(StageError::bad(path, "the file has no forecasts")),
+    }
+}
+
+/// What the cells of a line say, or which of them is wrong and how.
+fn seen<'a>(
+    cells: &[&'a str; COLUMNS.len()],
+) -> std::result::Result<Seen<'a>, (usize, &'static str)> {
+    fn read<T: std::str::FromStr>(cell: &str) -> Option<T> {
+        cell.parse().ok()
+    }
+    fn perhaps<T: std::str::FromStr>(cell: &str) -> Option<Option<T>> {
+        if cell.is_empty() { Some(None) } else { read(cell).map(Some) }
+    }
+    const NUMBER: &str = "is not a number";
+    let number = |at: usize| read::<f32>(cells[at]).filter(|x| x.is_finite()).ok_or((at, NUMBER));
+    let maybe = |at: usize| match cells[at] {
+        "" => Ok(None),
+        _ => number(at).map(Some),
+    };
+    let share = |at: usize| match number(at)? {
+        // A rounding above 1 is none the less one.
+        p if (0.0..=1.0 + 1e-6).contains(&p) => Ok(p),
+        _ => Err((at, "is no probability")),
+    };
+    let span = match cells[3] {
+        "fold" => Span::Fold,
+        "test" => Span::Test,
+        "holdout" => Span::Holdout,
+        _ => return Err((3, "is none of fold, test, holdout")),
+    };
+    let class = perhaps::<i8>(cells[11]).ok_or((11, NUMBER))?;
+    if class.is_some_and(|class| !(-1..=1).contains(&class)) {
+        return Err((11, "is none of -1, 0, 1"));
+    }
+    Ok(Seen {
+        asset: cells[0],
+        t0: cells[1],
+        t1: cells[2],
+        span,
+        fold: perhaps(cells[4]).ok_or((4, NUMBER))?,
+        horizon: read(cells[5]).ok_or((5, NUMBER))?,
+        p: [share(6)?, share(7)?, share(8)?],
+        mean: number(9)?,
+        scale: maybe(10)?,
+        class,
+        came: maybe(12)?,
+    })
+}
+
 /// Reads a file.
 ///
 /// # Errors
-/// It cannot be read, or a line is no forecast.
+/// As [`each`].
 pub fn read(path: &Path) -> Result<Vec<Line>> {
-    let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
     let mut lines = Vec::new();
-    for (at, line) in reader.deserialize().enumerate() {
-        let line: Line = line.map_err(|e| {
-            let line = e.position().map_or(at as u64 + 2, csv::Position::line);
-            StageError::bad(path, e.to_string())
-                .at(line)
-                .hint("feed the output `forecasts` of a `forecast` stage")
-        })?;
-        lines.push(line);
-    }
-    match lines.is_empty() {
-        true => Err(StageError::bad(path, "the file has no forecasts")),
-        false => Ok(lines),
-    }
+    each(path, |seen| {
+        lines.push(seen.line());
+        Ok(())
+    })?;
+    Ok(lines)
 }
 
 /// What the lines of one span and horizon amount to.
@@ -232,7 +356,15 @@ mod tests {
             "asset,t0,t1,span,fold,horizon,p_down,p_flat,p_up,mean,scale,class,return\n"
         ));
         assert!(text.contains("\n,2020-01-01,,test,,1,0.6,0.3,0.1,0.1,,-1,-0.01\n"), "{text}");
-        fs_err::write(&path, text.replace("test", "tset")).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("f.csv:2"));
+        for (from, to, told) in [
+            ("test", "tset", "f.csv:2: span is none of fold, test, holdout: `tset`"),
+            ("0.7", "1.7", "f.csv:3: p_up is no probability: `1.7`"),
+            ("-0.01\n", "x\n", "f.csv:2: return is not a number: `x`"),
+            ("p_flat", "p_flut", "f.csv:1: missing column `p_flat`"),
+        ] {
+            fs_err::write(&path, text.replace(from, to)).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.ends_with(told), "{error}");
+        }
     }
 }

@@ -11,71 +11,86 @@
 //! that was known at its row, and falls into one of three classes.
 //!
 //! Models ([`params::Model`]) see [`series`] and nothing else: rules that read closes, linear models,
-//! boosted trees, and nets ([`neural`]); `ensemble` mixes the forecasts of other stages of this kind.
+//! boosted trees, nets ([`neural`]) and language models ([`language`]); `ensemble` mixes the forecasts of other stages of this kind.
 //!
-//! It picks no model, tunes no parameter, and trades nothing: that is for `evaluate` to judge.
+//! `search` chooses parameters of the model on inner folds of each fit ([`search`]), `importance` says
+//! what forecasts lose without a feature ([`importance`]), and `labels: permuted` is the control.
+//!
+//! It picks no model and trades nothing: that is for `evaluate` to judge.
 
 mod boosting;
 mod ensemble;
 mod expect;
 pub mod fit;
+pub mod importance;
+pub mod language;
 mod linear;
 pub mod lines;
+mod mixture;
 pub mod neural;
 pub mod panel;
 pub mod params;
+mod permute;
 mod prepare;
 mod protocol;
 mod rules;
+pub mod search;
 pub mod series;
 mod student;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::evaluate::params::Judging;
-use crate::featurize::split::Split;
 use crate::{Context, Format, Invalid, Port, Result, Stage};
-use fit::Data;
+use importance::Rises;
 use lines::{Line, Span};
-use panel::{Asset, Panel};
 use params::Model;
 pub use params::Params;
-use prepare::{Places, Scaler};
-use protocol::{Protocol, Task};
-use series::{Forecast, Forecaster, Series, Target};
+use protocol::Task;
+use work::Work;
 
 /// The stage.
 pub struct Forecasting;
 
 impl Stage for Forecasting {
     const NAME: &'static str = "forecast";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str =
         "features to forecasts of direction and return, out of fold and on the test span";
     const SEEDED: bool = true;
-    // Without the feature there is nothing that a device could change.
-    const DEVICE: bool = cfg!(feature = "models");
+    // Of nets. A build without them has the same keys, so that it finds what one with them made.
+    const DEVICE: bool = true;
+    const TRIAL: bool = true;
     type Params = Params;
 
     fn inputs(params: &Params) -> Vec<Port> {
         match params.model {
             Model::Ensemble {} => vec![Port::optional("forecasts", Format::Any), Port::any()],
+            Model::Language(_) => vec![
+                Port::input("features", Format::Features),
+                Port::input("prompts", Format::Prompts),
+                Port::input("language", Format::Model),
+            ],
             _ => vec![Port::input("features", Format::Features)],
         }
     }
 
-    fn outputs(_: &Params) -> Vec<Port> {
-        vec![
+    fn outputs(params: &Params) -> Vec<Port> {
+        let mut ports = vec![
             Port::file("forecasts", Format::Any, "forecasts.csv"),
             Port::tree("model", Format::Any, "model"),
             Port::file("log", Format::Log, "log.jsonl"),
-        ]
+        ];
+        if params.importance.is_some() {
+            ports.push(Port::file("importance", Format::Any, "importance.csv"));
+        }
+        ports
     }
 
     fn check(params: &Params) -> std::result::Result<(), Invalid> {
@@ -97,7 +112,7 @@ fn combine(ctx: &Context) -> Result<()> {
     let mut log = Log::create(ctx)?;
     for of in &weights {
         log.line(
-            &json!({ "horizon": of.horizon, "weights": of.weights, "log_loss": of.log_loss }),
+            &json!({ "horizon": of.horizon, "weights": of.weights, "log_loss": of.log_loss, "gap": of.gap }),
         )?;
     }
     log.0.flush()?;
@@ -106,32 +121,21 @@ fn combine(ctx: &Context) -> Result<()> {
     lines::write(&mixed, ctx.output("forecasts")?)
 }
 
-/// All that the fits of a run share.
-struct Work<'a> {
-    params: &'a Params,
-    panel: &'a Panel,
-    places: Vec<Places>,
-    targets: Vec<Vec<Option<Target>>>,
-    dates: usize,
-}
-
-/// A model with what scales its series.
-struct Fitted {
-    model: Box<dyn Forecaster>,
-    scaler: Scaler,
-}
-
 fn forecast(params: &Params, ctx: &Context) -> Result<()> {
-    let panel = panel::read(params, ctx)?;
+    let mut panel = panel::read(params, ctx)?;
+    if let Model::Language(language) = &params.model {
+        language::read(language, &mut panel, params.split, ctx)?;
+    }
     let protocol = protocol::protocol(&panel, params, params.model.stops())?;
     let work = Work::new(params, &panel, &protocol);
+    let mut rises = params.importance.map(|asked| Rises::new(asked, &work));
     let mut log = Log::create(ctx)?;
     let mut lines = Vec::new();
     let all = protocol.tasks.len() as u64;
     for (at, task) in protocol.tasks.iter().enumerate() {
         let name = task.fold.map_or("last".to_owned(), |fold| fold.to_string());
         ctx.progress(at as u64, all, "fits", &name)?;
-        let fitted = work.fit(task, ctx, &mut |said| {
+        let mut tell = |said: Value| {
             let mut line =
                 json!({ "fit": name, "dates": task.train.len(), "valid": task.valid.len() });
             line["purged"] = task.purged.into();
@@ -140,14 +144,25 @@ fn forecast(params: &Params, ctx: &Context) -> Result<()> {
                 line.extend(said);
             }
             log.line(&line)
-        })?;
-        work.answer(task, &fitted, &mut lines)?;
+        };
+        let model = match &params.search {
+            Some(search) => search::choose(search, &work, &protocol, task, ctx, &mut tell)?,
+            None => params.model.clone(),
+        };
+        let fitted = work.fit(&model, task, ctx, &mut tell)?;
+        work.answer(&model, task, &fitted, &mut lines)?;
+        if let Some(rises) = &mut rises {
+            rises.add(&work, &model, task, &fitted, ctx)?;
+        }
         if task.fold.is_none() {
-            work.save(&fitted, ctx)?;
+            work.save(&model, &fitted, ctx)?;
         }
     }
     ctx.progress(all, all, "fits", "writing")?;
     log.0.flush()?;
+    if let Some(rises) = rises {
+        rises.write(ctx.seed(), ctx.output("importance")?)?;
+    }
     let sum = |of: fn(&Task) -> usize| protocol.tasks.iter().map(of).sum::<usize>() as f64;
     ctx.metric("dates_train", protocol.times.len() as f64);
     ctx.metric("dates_purged", sum(|task| task.purged));
@@ -167,125 +182,6 @@ fn forecast(params: &Params, ctx: &Context) -> Result<()> {
     let lines: Vec<Line> = lines.into_iter().map(|(line, _)| line).collect();
     lines::tell(&lines, ctx);
     lines::write(&lines, ctx.output("forecasts")?)
-}
-
-impl<'a> Work<'a> {
-    fn new(params: &'a Params, panel: &'a Panel, protocol: &Protocol) -> Work<'a> {
-        let targets = panel.assets.iter().map(|asset| prepare::targets(asset, params)).collect();
-        let places = prepare::places(panel, protocol);
-        Work { params, panel, places, targets, dates: protocol.times.len() }
-    }
-
-    /// The series of all instruments, as a fit scales them.
-    fn series(&self, scaler: &Scaler) -> Vec<Series> {
-        let of = self.panel.assets.iter().zip(&self.targets);
-        of.map(|(asset, targets)| prepare::series(asset, targets, self.params, scaler)).collect()
-    }
-
-    fn fit(
-        &self,
-        task: &Task,
-        ctx: &Context,
-        log: &mut dyn FnMut(Value) -> Result<()>,
-    ) -> Result<Fitted> {
-        let train = prepare::marks(&task.train, self.dates);
-        let valid = prepare::marks(&task.valid, self.dates);
-        // A feature may stand still in a fold; in the last fit it must not.
-        let strict = task.fold.is_none() && prepare::reads_features(&self.params.model);
-        let scaler = prepare::scaler(self.panel, &self.places, &train, strict)?;
-        let all = self.series(&scaler);
-        let (train, valid) = (
-            prepare::slices(&all, &self.places, &train),
-            prepare::slices(&all, &self.places, &valid),
-        );
-        let horizons = self.params.horizons.len();
-        let data = Data {
-            train: &train,
-            valid: &valid,
-            class_weights: &fit::class_weights(self.params.class_weights, &train, horizons),
-            flat: self.params.threshold,
-        };
-        let model = fit::fit(&self.params.model, &data, ctx, log)?;
-        Ok(Fitted { model, scaler })
-    }
-
-    /// Asks about the rows of a fold, or after the last fit about those of the span.
-    fn answer(&self, task: &Task, fitted: &Fitted, lines: &mut Vec<(Line, i64)>) -> Result<()> {
-        let asked = prepare::marks(&task.asked, self.dates);
-        let (split, span) = match self.params.split {
-            Judging::Test => (Split::Test, Span::Test),
-            Judging::Holdout => (Split::Holdout, Span::Holdout),
-        };
-        let span = if task.fold.is_some() { Span::Fold } else { span };
-        for (at, series) in self.series(&fitted.scaler).iter().enumerate() {
-            let (asset, places) = (&self.panel.assets[at], &self.places[at]);
-            let wanted = |row: usize| match task.fold {
-                Some(_) => places[row].is_some_and(|at| asked[at]),
-                None => asset.split[row] == split,
-            };
-            let rows: Vec<usize> = (0..asset.rows()).filter(|row| wanted(*row)).collect();
-            let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { continue };
-            let forecasts = fitted.model.predict(series, first..last + 1)?;
-            for row in rows {
-                for (h, &horizon) in self.params.horizons.iter().enumerate() {
-                    let told = forecasts[(row - first) * self.params.horizons.len() + h];
-                    let Some(unit) = asset.unit(row, horizon) else { continue };
-                    let line = line(asset, (row, horizon), told, unit, self.params.threshold);
-                    lines.push((Line { span, fold: task.fold, ..line }, asset.times[row]));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the last model, and beside it what turns a table into its series.
-    fn save(&self, fitted: &Fitted, ctx: &Context) -> Result<()> {
-        #[derive(Serialize)]
-        struct About<'a> {
-            params: &'a Params,
-            seed: u64,
-            inputs: &'a [String],
-            scaler: &'a Scaler,
-        }
-        let folder = ctx.output("model")?;
-        fitted.model.save(folder)?;
-        let about = About {
-            params: self.params,
-            seed: ctx.seed(),
-            inputs: &self.panel.inputs,
-            scaler: &fitted.scaler,
-        };
-        let mut text = serde_json::to_string_pretty(&about).map_err(std::io::Error::from)?;
-        text.push('\n');
-        Ok(fs_err::write(folder.join("forecast.json"), text)?)
-    }
-}
-
-/// A line of a row: from units of its volatility to returns.
-fn line(
-    asset: &Asset,
-    (row, horizon): (usize, usize),
-    told: Forecast,
-    unit: f64,
-    threshold: f64,
-) -> Line {
-    let came = asset.came(row, horizon);
-    let [p_down, p_flat, p_up] = told.p;
-    Line {
-        asset: asset.name.clone(),
-        t0: asset.dates[row].clone(),
-        t1: asset.dates.get(row + horizon).cloned(),
-        span: Span::Test,
-        fold: None,
-        horizon,
-        p_down,
-        p_flat,
-        p_up,
-        mean: (f64::from(told.mean) * unit) as f32,
-        scale: told.scale.map(|scale| (f64::from(scale) * unit) as f32),
-        class: came.map(|came| prepare::class(came, threshold * unit) as i8 - 1),
-        came: came.map(|came| came as f32),
-    }
 }
 
 /// `log.jsonl`: an object a line, without a clock.

@@ -4,9 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::boosting::Boosting;
+use super::importance::Importance;
+use super::language::Language;
 use super::linear::{Logit, Ridge};
 use super::neural::{Hybrid, Lstm, Net, Transformer};
 use super::rules::{MeanReversion, Momentum, MovingAverage};
+use super::search::Search;
 use crate::Invalid;
 use crate::evaluate::params::Judging;
 use crate::featurize::folds::{EmbargoFrom, Scheme};
@@ -38,6 +41,8 @@ pub enum Model {
     Lstm(Lstm),
     /// A Transformer with ALiBi, RMSNorm and SwiGLU.
     Transformer(Transformer),
+    /// A language model, from port `language`, that reads `prompts` of the same rows.
+    Language(Language),
     /// The mixture of other forecasts, from port `forecasts`, that was likeliest out of fold. Horizons
     /// and folds are theirs; the other parameters do nothing.
     Ensemble {},
@@ -83,6 +88,34 @@ pub struct Params {
     /// The span beside the training span that is forecast.
     #[serde(default)]
     pub split: Judging,
+    /// What a fit learns from: the labels that were observed or, as a control, permuted ones.
+    #[serde(default, skip_serializing_if = "Labels::usual")]
+    pub labels: Labels,
+    /// Permutation importance of the features, out of fold: output `importance`. Without it, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub importance: Option<Importance>,
+    /// Search for parameters of the model by nested cross-validation. Without it, they are as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
+}
+
+/// What a fit learns from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Labels {
+    /// What happened.
+    #[default]
+    Observed,
+    /// A permutation test's null (Ojala and Garriga 2010): labels of the rows that are learnt from, or
+    /// stopped by, are permuted in blocks of dates as long as the furthest horizon, all instruments of a
+    /// date together. Rows that are judged keep theirs: a model that still has skill has a leak.
+    Permuted,
+}
+
+impl Labels {
+    fn usual(&self) -> bool {
+        *self == Labels::default()
+    }
 }
 
 /// What a class counts for.
@@ -131,6 +164,7 @@ impl Model {
             Model::Hybrid(_) => "hybrid",
             Model::Lstm(_) => "lstm",
             Model::Transformer(_) => "transformer",
+            Model::Language(_) => "language",
             Model::Ensemble {} => "ensemble",
         }
     }
@@ -150,7 +184,11 @@ impl Model {
         }
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// A parameter out of its range.
+    pub fn check(&self) -> Result<(), Invalid> {
         match self {
             Model::Momentum(rule) => rule.check(),
             Model::MovingAverage(rule) => rule.check(),
@@ -158,6 +196,7 @@ impl Model {
             Model::Logit(logit) => logit.check(),
             Model::Ridge(ridge) => ridge.check(),
             Model::Boosting(boosting) => boosting.check(),
+            Model::Language(language) => language.check(),
             Model::Majority {} | Model::Persistence {} | Model::Ensemble {} => Ok(()),
             Model::Hybrid(_) | Model::Lstm(_) | Model::Transformer(_) => {
                 self.net().map_or(Ok(()), |net| net.check().map_err(|why| Invalid::new("", why)))
@@ -207,6 +246,32 @@ impl Params {
             return Err(Invalid::new("folds", "would forecast a row several times")
                 .help("use `walk_forward` or `purged_k_fold`"));
         }
-        self.folds.check("folds")
+        self.folds.check("folds")?;
+        self.check_more()
+    }
+
+    /// What excludes what.
+    fn check_more(&self) -> Result<(), Invalid> {
+        let ensemble = matches!(self.model, Model::Ensemble {});
+        let refuse = |path: &str, why: &str| Err(Invalid::new(path, why));
+        if ensemble && self.labels != Labels::Observed {
+            return refuse("labels", "an ensemble learns from no rows");
+        }
+        if ensemble && self.search.is_some() {
+            return refuse("search", "an ensemble has no parameters");
+        }
+        if let Some(importance) = &self.importance {
+            match self.model {
+                Model::Ensemble {} => return refuse("importance", "an ensemble reads no features"),
+                Model::Language(_) => {
+                    return refuse("importance", "a language model reads prompts, not features");
+                }
+                _ => importance.check()?,
+            }
+        }
+        match &self.search {
+            Some(search) => search.check(&self.model),
+            None => Ok(()),
+        }
     }
 }

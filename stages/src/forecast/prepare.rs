@@ -19,7 +19,7 @@ use crate::{Result, StageError};
 const BOUND: f64 = 10.0;
 
 /// Rows before the first that counts which a model may read; beyond them no net looks back.
-const CONTEXT: usize = 512;
+pub const CONTEXT: usize = 512;
 
 /// What is learnt of the features themselves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -79,12 +79,16 @@ pub fn scaler(panel: &Panel, places: &[Places], train: &[bool], strict: bool) ->
     let width = panel.inputs.len();
     let (mut sum, mut squares, mut count) = (vec![0.0; width], vec![0.0; width], 0.0);
     let mut steps = Vec::new();
-    let counted = |places: &Places| {
-        let counts =
-            |(row, place): (usize, &Option<usize>)| place.filter(|at| train[*at]).map(|_| row);
+    let counted = |(asset, places): (&Asset, &Places)| {
+        // A row without a prompt has no numbers of its model.
+        let known =
+            |row: usize| !asset.raw[row * width..(row + 1) * width].iter().any(|x| x.is_nan());
+        let counts = |(row, place): (usize, &Option<usize>)| {
+            place.filter(|at| train[*at] && known(row)).map(|_| row)
+        };
         places.iter().enumerate().filter_map(counts).collect::<Vec<usize>>()
     };
-    let rows: Vec<Vec<usize>> = places.iter().map(counted).collect();
+    let rows: Vec<Vec<usize>> = panel.assets.iter().zip(places).map(counted).collect();
     for (asset, rows) in panel.assets.iter().zip(&rows) {
         for &row in rows {
             count += 1.0;
@@ -125,12 +129,17 @@ pub fn scaler(panel: &Panel, places: &[Places], train: &[bool], strict: bool) ->
 pub fn series(
     asset: &Asset,
     targets: &[Option<Target>],
-    params: &Params,
+    model: &Model,
+    horizons: usize,
     scaler: &Scaler,
 ) -> Series {
-    let x = match rules::signal(&params.model, &asset.closes) {
-        Some(signal) => signal,
-        None => scaled(asset, scaler),
+    let x = match (rules::signal(model, &asset.closes), model) {
+        (Some(signal), _) => signal,
+        // Log-probabilities and answers are what they are.
+        (None, Model::Language(language)) if !language.learns() => {
+            asset.raw.iter().map(|x| if x.is_nan() { 0.0 } else { *x as f32 }).collect()
+        }
+        (None, _) => scaled(asset, scaler),
     };
     let mut dt = vec![1.0; asset.rows()];
     for (row, pair) in asset.times.windows(2).enumerate() {
@@ -142,7 +151,7 @@ pub fn series(
         x,
         dt,
         targets: targets.to_vec(),
-        horizons: params.horizons.len(),
+        horizons,
     }
 }
 
@@ -183,7 +192,7 @@ pub fn marks(dates: &[usize], of: usize) -> Vec<bool> {
     marks
 }
 
-/// Whether the model reads features, and not closes alone.
-pub fn reads_features(model: &Model) -> bool {
-    rules::signal(model, &[]).is_none()
+/// Whether the model reads the features of the table: not closes alone, nor prompts.
+pub fn reads_table(model: &Model) -> bool {
+    rules::signal(model, &[]).is_none() && !matches!(model, Model::Language(_))
 }

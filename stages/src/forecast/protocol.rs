@@ -40,6 +40,8 @@ pub struct Task {
 pub struct Protocol {
     /// Times of the dates that may be learnt from, ascending.
     pub times: Vec<i64>,
+    /// Where the last label of each ends.
+    pub ends: Vec<i64>,
     /// The folds, then the last fit.
     pub tasks: Vec<Task>,
 }
@@ -84,13 +86,62 @@ pub fn protocol(panel: &Panel, params: &Params, stops: bool) -> Result<Protocol>
     let train = (0..spans.len()).collect();
     let last = Fold { train, purged: all - spans.len(), ..Fold::default() };
     tasks.push(task(None, last, &spans, params, stops));
+    enough(&tasks).map_err(|what| {
+        StageError::bad(path, what)
+            .hint(format!("{FEWEST} are needed: fewer `folds`, a shorter horizon, or more rows"))
+    })?;
+    let (times, ends) = spans.into_iter().unzip();
+    Ok(Protocol { times, ends, tasks })
+}
+
+/// Whether all tasks have dates enough to learn from, or which has not.
+fn enough(tasks: &[Task]) -> std::result::Result<(), String> {
     let few = tasks.iter().find(|task| task.train.len() < FEWEST);
-    if let Some(Task { fold, train, .. }) = few {
+    few.map_or(Ok(()), |Task { fold, train, .. }| {
         let of = fold.map_or("the training span".into(), |fold| format!("fold {fold}"));
-        return Err(StageError::bad(path, format!("{of} has {} dates to learn from", train.len()))
-            .hint(format!("{FEWEST} are needed: fewer `folds`, a shorter horizon, or more rows")));
+        Err(format!("{of} has {} dates to learn from", train.len()))
+    })
+}
+
+impl Protocol {
+    /// The fits of a cross-validation within the dates that a task may see, those to stop by too: its
+    /// folds are purged as those of the task itself were.
+    ///
+    /// # Errors
+    /// Too few dates to learn from.
+    pub fn within(
+        &self,
+        task: &Task,
+        scheme: Scheme,
+        params: &Params,
+        stops: bool,
+    ) -> Result<Vec<Task>> {
+        let mut dates: Vec<usize> = task.train.iter().chain(&task.valid).copied().collect();
+        dates.sort_unstable();
+        let spans: Vec<(i64, i64)> =
+            dates.iter().map(|&at| (self.times[at], self.ends[at])).collect();
+        let folds = scheme.folds(&spans, params.embargo_bars, params.embargo_from);
+        let tasks: Vec<Task> = folds
+            .into_iter()
+            .enumerate()
+            .map(|(number, fold)| {
+                let own = self::task(Some(number), fold, &spans, params, stops);
+                let places = |of: Vec<usize>| of.into_iter().map(|at| dates[at]).collect();
+                let (train, valid) = (places(own.train), places(own.valid));
+                Task { train, valid, asked: places(own.asked), ..own }
+            })
+            .collect();
+        let of = task.fold.map_or("the last fit".into(), |fold| format!("fold {fold}"));
+        match (tasks.is_empty(), enough(&tasks)) {
+            (false, Ok(())) => Ok(tasks),
+            (_, why) => {
+                let why = why.err().unwrap_or_else(|| "there is none".into());
+                Err(StageError::failed(format!("of the inner folds of {of}: {why}")).hint(format!(
+                    "{FEWEST} are needed: fewer folds in `search.folds`, or more rows"
+                )))
+            }
+        }
     }
-    Ok(Protocol { times: spans.into_iter().map(|span| span.0).collect(), tasks })
 }
 
 fn task(

@@ -147,6 +147,7 @@ pub fn signal(model: &Model, closes: &[f64]) -> Option<Vec<f32>> {
         | Model::Hybrid(_)
         | Model::Lstm(_)
         | Model::Transformer(_)
+        | Model::Language(_)
         | Model::Ensemble {} => return None,
     })
 }
@@ -197,18 +198,22 @@ fn outcomes(data: &Data, horizon: usize) -> [Outcome; 3] {
     std::array::from_fn(|call| Outcome {
         p: match call {
             1 => all.map(|n| (n / count) as f32),
-            call => {
-                let n: f64 = of_call[call].iter().sum();
-                let hit = (of_call[call][call] / n).max(0.5);
-                let rest = n - of_call[call][call];
-                std::array::from_fn(|class| match class == call {
-                    true => hit as f32,
-                    false => ((1.0 - hit) * of_call[call][class] / rest) as f32,
-                })
-            }
+            call => named(&of_call[call], call).map(|p| p as f32),
         },
         mean: means[call] as f32,
         scale: scale.map(|scale| scale as f32),
+    })
+}
+
+/// Probabilities of the classes where one was named, from how often each came then: the one that was
+/// named stays the most probable.
+pub fn named(came: &[f64; 3], class: usize) -> [f64; 3] {
+    let n: f64 = came.iter().sum();
+    let hit = (came[class] / n).max(0.5);
+    let rest = n - came[class];
+    std::array::from_fn(|other| match other == class {
+        true => hit,
+        false => (1.0 - hit) * came[other] / rest,
     })
 }
 

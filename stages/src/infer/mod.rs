@@ -22,6 +22,7 @@ mod kernels;
 mod matrix;
 mod perplexity;
 mod pool;
+mod reader;
 #[cfg(test)]
 mod reference;
 mod session;
@@ -31,4 +32,5 @@ mod tests;
 
 pub use engine::{About, Engine, Options};
 pub use perplexity::{Loss, perplexity};
+pub use reader::Reader;
 pub use session::{Session, read_batch};

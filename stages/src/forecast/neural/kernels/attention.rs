@@ -9,7 +9,7 @@ use burn::tensor::activation::softmax;
 use rayon::prelude::*;
 
 use super::math::{exp, max, sum, wide};
-use super::{Kernel, Output, constant};
+use super::{Kernel, Output, constant, tasks};
 
 /// Inputs: queries, keys and values beside each other, `[n, 3 w]`; perhaps what is added to keys and
 /// values, `[n, 2 w]`. Gives `[n, w]`.
@@ -38,7 +38,8 @@ impl<const N: usize> Kernel<N> for Attention {
         let added = inputs.get(1).copied().unwrap_or_default();
         let mut values = vec![0.0; rows * width];
         let mut saved = vec![0.0; rows * self.heads];
-        let tasks = values.par_chunks_mut(len * width).zip(saved.par_chunks_mut(len * self.heads));
+        let tasks = tasks(&mut values, len * width, len * len * width)
+            .zip(saved.par_chunks_mut(len * self.heads));
         tasks.enumerate().for_each(|(i, (out, logs))| {
             let qkv = &qkv[i * len * 3 * width..][..len * 3 * width];
             let added = added.get(i * len * 2 * width..(i + 1) * len * 2 * width);
@@ -60,7 +61,7 @@ impl<const N: usize> Kernel<N> for Attention {
         let mut dqkv = vec![0.0; qkv.len()];
         let known = out.par_chunks(len * width).zip(grad.par_chunks(len * width));
         let known = known.zip(saved.par_chunks(len * self.heads));
-        let tasks = dqkv.par_chunks_mut(len * 3 * width).zip(known);
+        let tasks = tasks(&mut dqkv, len * 3 * width, len * len * width).zip(known);
         tasks.enumerate().for_each(|(i, (dqkv, ((out, grad), logs)))| {
             let qkv = &qkv[i * len * 3 * width..][..len * 3 * width];
             let added = added.get(i * len * 2 * width..(i + 1) * len * 2 * width);
@@ -69,8 +70,8 @@ impl<const N: usize> Kernel<N> for Attention {
         let mut given = [const { None }; N];
         if let Some(dadded) = given.get_mut(1) {
             let mut values = vec![0.0; added.len()];
-            let rows = values.par_chunks_mut(2 * width).zip(dqkv.par_chunks(3 * width));
-            rows.with_min_len(64).for_each(|(to, from)| to.copy_from_slice(&from[width..]));
+            let rows = super::tasks(&mut values, 2 * width, width).zip(dqkv.par_chunks(3 * width));
+            rows.for_each(|(to, from)| to.copy_from_slice(&from[width..]));
             *dadded = Some(values);
         }
         given[0] = Some(dqkv);

@@ -25,6 +25,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::prelude::*;
 use burn::tensor::{TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
 pub use attention::Attention;
 pub use recurrence::Lstm;
@@ -47,6 +48,19 @@ pub trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Option<Vec<f32>>; N];
     /// The same of Burn's operations.
     fn composed<B: Backend>(&self, inputs: [Tensor<B, 2>; N]) -> Tensor<B, 2>;
+}
+
+/// Numbers worth a task of their own: what they take, some tens of microseconds, is more than a fork.
+const GRAIN: usize = 1 << 14;
+
+/// Chunks of a result, side by side; those that are little work (`cost`, in numbers) by one thread
+/// together. What is a chunk decides bits, who computes it does not.
+fn tasks(
+    values: &mut [f32],
+    size: usize,
+    cost: usize,
+) -> impl IndexedParallelIterator<Item = &mut [f32]> {
+    values.par_chunks_mut(size).with_min_len(GRAIN.div_ceil(cost.max(1)))
 }
 
 /// What a forward pass gives.

@@ -10,7 +10,7 @@ use burn::tensor::activation::sigmoid as sigmoids;
 use rayon::prelude::*;
 
 use super::math::{dot, exp, sigmoid, wide};
-use super::{Kernel, Output};
+use super::{Kernel, Output, tasks};
 
 /// Inputs: what the inputs add to the gates, in the order i, f, g, o, `[n, 4 h]`; `W` `[h, 4 h]`. Gives
 /// `h`, `[n, h]`.
@@ -29,7 +29,8 @@ impl Kernel<2> for Lstm {
         let mut values = vec![0.0; rows * h];
         // The gates after their functions, and the cell.
         let mut saved = vec![0.0; rows * 5 * h];
-        let tasks = values.par_chunks_mut(len * h).zip(saved.par_chunks_mut(len * 5 * h));
+        let tasks =
+            tasks(&mut values, len * h, len * 4 * h * h).zip(saved.par_chunks_mut(len * 5 * h));
         let tasks = tasks.zip(x.par_chunks(len * 4 * h));
         tasks.for_each(|((out, saved), x)| window(self, x, w, out, saved));
         Output { values, width: h, saved }
@@ -44,12 +45,12 @@ impl Kernel<2> for Lstm {
     ) -> [Option<Vec<f32>>; 2] {
         let (len, h) = (self.len, self.hidden);
         let mut dx = vec![0.0; x.len()];
-        let tasks = dx.par_chunks_mut(len * 4 * h).zip(saved.par_chunks(len * 5 * h));
+        let tasks = tasks(&mut dx, len * 4 * h, len * 4 * h * h).zip(saved.par_chunks(len * 5 * h));
         let tasks = tasks.zip(grad.par_chunks(len * h));
         tasks.for_each(|((dx, saved), grad)| window_backward(self, w, saved, grad, dx));
         // A task is a row of the weight's gradient.
         let mut dw = vec![0.0; w.len()];
-        let tasks = dw.par_chunks_mut(4 * h).enumerate();
+        let tasks = super::tasks(&mut dw, 4 * h, dx.len()).enumerate();
         tasks.for_each(|(k, dw)| weight(self, out, &dx, dw, &k));
         [Some(dx), Some(dw)]
     }

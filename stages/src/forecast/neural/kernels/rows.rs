@@ -5,7 +5,7 @@ use burn::tensor::activation::sigmoid as sigmoids;
 use rayon::prelude::*;
 
 use super::math::{inverse_rms, sigmoid, sum, wide};
-use super::{Kernel, Output, constant};
+use super::{Kernel, Output, constant, tasks};
 
 /// Added to the mean square of a row.
 pub const EPSILON: f32 = 1e-6;
@@ -110,7 +110,7 @@ impl Kernel<2> for Norm {
     fn forward(&self, [x, weight]: [&[f32]; 2]) -> Output {
         let size = ROWS * weight.len();
         let mut out = vec![0.0; x.len()];
-        let tasks = out.par_chunks_mut(size).zip(x.par_chunks(size));
+        let tasks = tasks(&mut out, size, size).zip(x.par_chunks(size));
         tasks.for_each(|(out, x)| norm(x, weight, out));
         same(out, weight.len())
     }
@@ -126,7 +126,7 @@ impl Kernel<2> for Norm {
         let size = ROWS * width;
         let mut dx = vec![0.0; x.len()];
         let mut parts = vec![0.0; x.len().div_ceil(size) * width];
-        let tasks = dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size));
+        let tasks = tasks(&mut dx, size, size).zip(x.par_chunks(size)).zip(grad.par_chunks(size));
         tasks
             .zip(parts.par_chunks_mut(width))
             .for_each(|(((dx, x), grad), part)| norm_backward(x, weight, grad, dx, part));
@@ -176,7 +176,7 @@ impl Kernel<3> for Film {
     fn forward(&self, [x, weight, films]: [&[f32]; 3]) -> Output {
         let size = ROWS * weight.len();
         let mut out = vec![0.0; x.len()];
-        let tasks = out.par_chunks_mut(size).zip(x.par_chunks(size));
+        let tasks = tasks(&mut out, size, size).zip(x.par_chunks(size));
         tasks
             .zip(films.par_chunks(2 * size))
             .for_each(|((out, x), films)| film(x, weight, films, out));
@@ -194,7 +194,7 @@ impl Kernel<3> for Film {
         let size = ROWS * width;
         let (mut dx, mut dfilm) = (vec![0.0; x.len()], vec![0.0; films.len()]);
         let mut parts = vec![0.0; x.len().div_ceil(size) * width];
-        let tasks = dx.par_chunks_mut(size).zip(dfilm.par_chunks_mut(2 * size));
+        let tasks = tasks(&mut dx, size, size).zip(dfilm.par_chunks_mut(2 * size));
         let known = x.par_chunks(size).zip(films.par_chunks(2 * size)).zip(grad.par_chunks(size));
         tasks.zip(known).zip(parts.par_chunks_mut(width)).for_each(
             |(((dx, dfilm), ((x, films), grad)), part)| {
@@ -250,7 +250,7 @@ impl Kernel<1> for SwiGlu {
     fn forward(&self, [x]: [&[f32]; 1]) -> Output {
         let (width, size) = (self.width, ROWS * self.width);
         let mut out = vec![0.0; x.len() / 2];
-        let tasks = out.par_chunks_mut(size).zip(x.par_chunks(2 * size));
+        let tasks = tasks(&mut out, size, size).zip(x.par_chunks(2 * size));
         tasks.for_each(|(out, x)| swiglu(x, out, &width));
         same(out, width)
     }
@@ -264,7 +264,7 @@ impl Kernel<1> for SwiGlu {
     ) -> [Option<Vec<f32>>; 1] {
         let (width, size) = (self.width, ROWS * self.width);
         let mut dx = vec![0.0; x.len()];
-        let tasks = dx.par_chunks_mut(2 * size).zip(x.par_chunks(2 * size));
+        let tasks = tasks(&mut dx, 2 * size, 2 * size).zip(x.par_chunks(2 * size));
         tasks
             .zip(grad.par_chunks(size))
             .for_each(|((dx, x), grad)| swiglu_backward(x, grad, dx, &width));
@@ -305,7 +305,7 @@ impl Kernel<2> for Residual {
     fn forward(&self, [x, y]: [&[f32]; 2]) -> Output {
         let size = ROWS * self.width;
         let mut out = vec![0.0; x.len()];
-        let tasks = out.par_chunks_mut(size).zip(x.par_chunks(size)).zip(y.par_chunks(size));
+        let tasks = tasks(&mut out, size, size).zip(x.par_chunks(size)).zip(y.par_chunks(size));
         tasks.enumerate().for_each(|(i, ((out, x), y))| add(x, y, out, &(self.drop, i * size)));
         same(out, self.width)
     }
@@ -323,7 +323,7 @@ impl Kernel<2> for Residual {
         let size = ROWS * self.width;
         let zeros = vec![0.0; size];
         let mut dy = vec![0.0; x.len()];
-        let tasks = dy.par_chunks_mut(size).zip(grad.par_chunks(size)).enumerate();
+        let tasks = tasks(&mut dy, size, size).zip(grad.par_chunks(size)).enumerate();
         tasks.for_each(|(i, (dy, grad))| add(&zeros, grad, dy, &(self.drop, i * size)));
         [Some(grad.to_vec()), Some(dy)]
     }
@@ -403,7 +403,7 @@ impl Kernel<4> for Mix {
         let size = ROWS * self.width;
         let mut out = vec![0.0; m.len()];
         let known = m.par_chunks(size).zip(o.par_chunks(size)).zip(a.par_chunks(size));
-        let tasks = out.par_chunks_mut(size).zip(known.zip(bc.par_chunks(2 * size)));
+        let tasks = tasks(&mut out, size, size).zip(known.zip(bc.par_chunks(2 * size)));
         tasks.enumerate().for_each(|(i, (out, (((m, o), a), bc)))| {
             mix(m, o, a, bc, out, &(*self, i * size));
         });
@@ -421,7 +421,7 @@ impl Kernel<4> for Mix {
         let (mut do_, mut da, mut dbc) =
             (vec![0.0; o.len()], vec![0.0; a.len()], vec![0.0; bc.len()]);
         let known = o.par_chunks(size).zip(a.par_chunks(size)).zip(bc.par_chunks(2 * size));
-        let outputs = do_.par_chunks_mut(size).zip(da.par_chunks_mut(size));
+        let outputs = tasks(&mut do_, size, size).zip(da.par_chunks_mut(size));
         let outputs = outputs.zip(dbc.par_chunks_mut(2 * size));
         known.zip(grad.par_chunks(size)).zip(outputs).enumerate().for_each(
             |(i, ((((o, a), bc), grad), ((do_, da), dbc)))| {

@@ -16,7 +16,7 @@ use burn::tensor::activation::{sigmoid as sigmoids, softplus as softpluses};
 use rayon::prelude::*;
 
 use super::math::{exp, sigmoid, softplus, wide};
-use super::{Kernel, Output};
+use super::{Kernel, Output, tasks};
 
 /// The decay rates of a row: below, the slope of `sqrt(1 - a^2)` grows without bound; above, nothing
 /// of the past is left in f32.
@@ -55,8 +55,8 @@ impl Kernel<5> for Scan {
             .par_chunks(self.len * 2 * s)
             .zip(u.par_chunks(self.len * s))
             .zip(dt.par_chunks(self.len));
-        let outputs =
-            values.par_chunks_mut(self.len * width).zip(saved.par_chunks_mut(self.len * 2 * s));
+        let outputs = tasks(&mut values, self.len * width, self.len * width * 8)
+            .zip(saved.par_chunks_mut(self.len * 2 * s));
         outputs.zip(inputs).for_each(|((out, saved), ((p, u), dt))| match self.kalman {
             false => plain(&fixed, p, u, dt, out, saved),
             true => kalman(&fixed, p, u, dt, out, saved),
@@ -82,8 +82,7 @@ impl Kernel<5> for Scan {
             .par_chunks(len * width)
             .zip(saved.par_chunks(len * 2 * s))
             .zip(grad.par_chunks(len * width));
-        let outputs = dp
-            .par_chunks_mut(len * 2 * s)
+        let outputs = tasks(&mut dp, len * 2 * s, len * width * 8)
             .zip(du.par_chunks_mut(len * s))
             .zip(parts.par_chunks_mut(3 * s));
         outputs.zip(inputs).zip(known).for_each(|((to, from), ((out, saved), grad))| {
