@@ -12,7 +12,9 @@ use super::backtest::Path;
 use super::baselines::{RULES, majority, vol_targeted};
 use super::causality::{self, Check, Outcome};
 use super::contest::{Case, Contest, contest};
+use super::control::Control;
 use super::forecasts::Run;
+use super::importance::Importance;
 use super::input::{Prompt, Step, Table};
 use super::numbers::many;
 use super::panel::Panel;
@@ -204,6 +206,8 @@ pub struct Parts {
     /// See there.
     pub causality: Vec<Check>,
     /// See there.
+    pub control: Option<Control>,
+    /// See there.
     pub splits: Splits,
     /// See there.
     pub selection: Selection,
@@ -215,6 +219,8 @@ pub struct Parts {
     pub quality: Vec<Quality>,
     /// See there.
     pub rivals: Vec<Rival>,
+    /// See there.
+    pub importance: Option<Vec<Importance>>,
     /// See there.
     pub decisions: Vec<Decision>,
     /// See there.
@@ -234,6 +240,7 @@ impl Parts {
             provenance: self.provenance,
             contamination: self.contamination,
             causality: self.causality,
+            control: self.control,
             splits: self.splits,
             strategies: found.strategies,
             random: found.random,
@@ -247,6 +254,7 @@ impl Parts {
             answers: self.answers,
             quality: self.quality,
             rivals: self.rivals,
+            importance: self.importance,
             index: found.index,
             targets: Vec::new(),
             verdict: Vec::new(),

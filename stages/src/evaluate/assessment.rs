@@ -6,6 +6,8 @@ use super::answers::Tally;
 use super::backtest::Path;
 use super::baselines::Random;
 use super::causality::Check;
+use super::control::Control;
+use super::importance::Importance;
 use super::inference::{Interval, Sampled};
 use super::input::Step;
 use super::metrics::Metrics;
@@ -32,6 +34,8 @@ pub struct Assessment {
     pub contamination: Contamination,
     /// Tests for look-ahead.
     pub causality: Vec<Check>,
+    /// The same model, fitted to labels in another order; `None` where its forecasts were not given.
+    pub control: Option<Control>,
     /// Rows of each split, and labels that reach from one into another.
     pub splits: Splits,
     /// The model, the base model and the baselines, in the order of the table.
@@ -58,6 +62,8 @@ pub struct Assessment {
     pub quality: Vec<Quality>,
     /// The model's forecasts against each baseline's.
     pub rivals: Vec<Rival>,
+    /// What its features are worth to the model; `None` where nobody said.
+    pub importance: Option<Vec<Importance>>,
     /// The model on the index: all days, and those on which it fell.
     pub index: Index,
     /// Claims and what is to be said of them.

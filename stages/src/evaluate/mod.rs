@@ -28,6 +28,7 @@ pub mod baselines;
 pub mod causality;
 pub mod charts;
 pub mod contest;
+pub mod control;
 #[cfg(feature = "lm")]
 pub mod decide;
 pub mod document;
@@ -35,6 +36,7 @@ pub mod facts;
 pub mod forecasts;
 #[cfg(feature = "lm")]
 mod head;
+pub mod importance;
 pub mod inference;
 pub mod input;
 pub mod leaks;

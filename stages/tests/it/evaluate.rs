@@ -344,6 +344,8 @@ fn a_report_of_forecasts_is_whole_too() {
         whole: &panel,
         runs: (1..=5).map(|seed| forecasts(&case, &panel, seed, -0.4)).collect(),
         baselines: vec![boosting],
+        control: Vec::new(),
+        importance: None,
         inputs: Vec::new(),
         trials: Vec::new(),
     })
