@@ -98,6 +98,8 @@ fn main() {
         whole: &whole,
         runs,
         baselines,
+        control: Vec::new(),
+        importance: None,
         inputs: Vec::new(),
         trials: Vec::new(),
     });

@@ -3,6 +3,7 @@
 //! [`Assessment`] is what `metrics.json` holds; the report is a view of it and computes nothing. A
 //! numerical model's forecasts come in by `positions`, and end in the same.
 
+use super::anonymise::{Anonymised, Change, Replaced};
 use super::answers::{Answer, Tally, tally};
 use super::assessment::{
     Assessment, BASE, Contamination, Decision, HOLD, MODEL, Provenance, Rival, Sample, Seeds,
@@ -15,7 +16,9 @@ use super::contest::{Case, Contest, contest};
 use super::control::Control;
 use super::forecasts::Run;
 use super::importance::Importance;
+use super::inference::bootstrap;
 use super::input::{Prompt, Step, Table};
+use super::metrics::sharpe;
 use super::numbers::many;
 use super::panel::Panel;
 use super::params::Params;
@@ -44,6 +47,8 @@ pub struct Given<'a> {
     pub model: Vec<String>,
     /// Those of the untuned base model.
     pub base: Option<Vec<String>>,
+    /// The model's answers to prompts without names and dates.
+    pub anonymous: Option<Anonymous>,
     /// The training log.
     pub log: Vec<Step>,
     /// What the models are, in a line each.
@@ -54,6 +59,16 @@ pub struct Given<'a> {
     pub inputs: Vec<Source>,
     /// Returns of other configurations on the same bars.
     pub trials: Vec<Trial>,
+}
+
+/// What came of taking names and dates out of the prompts.
+pub struct Anonymous {
+    /// What was replaced.
+    pub replaced: Replaced,
+    /// A prompt that changed.
+    pub example: Option<String>,
+    /// Raw answers, one a prompt; `None` where nothing was replaced.
+    pub answers: Option<Vec<String>>,
 }
 
 /// A decision for each bar, where one was taken.
@@ -108,6 +123,22 @@ pub fn assess(given: Given) -> Result<Assessment> {
             decisions.extend(rows(answers, source, path, first, rules.latency, &panel.dates));
         }
     }
+    let anonymised = given.anonymous.as_ref().map(|anonymous| {
+        let change = anonymous.answers.as_ref().map(|raws| {
+            let other = read(raws);
+            let path = said(&other, first, panel.len()).play(&panel, &rules);
+            decisions.extend(rows(&other, "anonymised", &path, first, rules.latency, &panel.dates));
+            let draws = (found.block, params.draws, given.seed);
+            let named = found.strategies[0].path.returns();
+            change((&model, &named), (&other, &path.returns()), per_year, draws)
+        });
+        Anonymised {
+            shift_days: params.anonymise.as_ref().map_or(0, |a| a.shift_days),
+            replaced: anonymous.replaced.clone(),
+            example: anonymous.example.clone(),
+            change,
+        }
+    });
     let block = (found.block.ceil() as usize).max(params.horizon).max(1);
     let tables = [(String::new(), table.clone())];
     let mut causality = vec![
@@ -142,7 +173,9 @@ pub fn assess(given: Given) -> Result<Assessment> {
     };
     let selection = selection::known(&found.strategies, &panel.dates, &given.trials, per_year);
     let parts = Parts {
-        contamination: facts::contamination(params, &provenance.first, true),
+        contamination: facts::contamination(params, &provenance.first, true)
+            .and(anonymised.as_ref()),
+        anonymised,
         samples: samples(params.samples, given.prompts, &model, base.as_deref(), table),
         provenance,
         causality,
@@ -204,6 +237,8 @@ pub struct Parts {
     /// See there.
     pub contamination: Contamination,
     /// See there.
+    pub anonymised: Option<Anonymised>,
+    /// See there.
     pub causality: Vec<Check>,
     /// See there.
     pub control: Option<Control>,
@@ -239,6 +274,7 @@ impl Parts {
         let mut assessment = Assessment {
             provenance: self.provenance,
             contamination: self.contamination,
+            anonymised: self.anonymised,
             causality: self.causality,
             control: self.control,
             splits: self.splits,
@@ -272,6 +308,34 @@ impl Parts {
     }
 }
 
+/// Answers as orders on the bars of the backtest; what is no action is flat.
+fn said(answers: &[Answer], first: usize, bars: usize) -> Moves {
+    let mut decided: Decided = vec![None; bars];
+    for answer in answers {
+        if let Some(slot) = decided.get_mut(answer.row - first) {
+            *slot = Some(answer.decision.unwrap_or(Said::Flat));
+        }
+    }
+    Moves::Orders(decided)
+}
+
+/// Decisions and returns with names and dates, against those without.
+fn change(
+    (model, named): (&[Answer], &[f64]),
+    (other, anonymous): (&[Answer], &[f64]),
+    per_year: f64,
+    (block, draws, seed): (f64, usize, u64),
+) -> Change {
+    let others = model.iter().zip(other).filter(|(a, b)| a.decision != b.decision).count();
+    let sampled = bootstrap(&[named, anonymous], per_year, block, draws, seed);
+    Change {
+        decisions: others as f64 / model.len().max(1) as f64,
+        named: sharpe(named, per_year),
+        anonymous: sharpe(anonymous, per_year),
+        difference: sampled.get(1).and_then(|s| s.sharpe_behind_first),
+    }
+}
+
 /// What each strategy decides on the bars of the backtest; the model first.
 fn plans(
     given: &Given,
@@ -289,25 +353,21 @@ fn plans(
         }
         decided
     };
-    let said = |answers: &[Answer]| -> Decided {
-        let mut decided = vec![None; bars];
-        for answer in answers {
-            if let Some(slot) = decided.get_mut(answer.row - first) {
-                *slot = Some(answer.decision.unwrap_or(Said::Flat));
-            }
-        }
-        decided
-    };
     let plan = |name: &str, about: &str, decided: Decided| Plan {
         name: name.into(),
         about: about.into(),
         moves: Moves::Orders(decided),
     };
-    let mine = said(model);
-    let actions: Vec<Action> = mine.iter().flatten().map(|said| said.action()).collect();
-    let mut plans = vec![plan(MODEL, "the model’s answers", mine)];
+    let answered = |name: &str, about: &str, answers: &[Answer]| Plan {
+        name: name.into(),
+        about: about.into(),
+        moves: said(answers, first, bars),
+    };
+    let sent = |answer: &Answer| answer.decision.unwrap_or(Said::Flat).action();
+    let actions: Vec<Action> = model.iter().map(sent).collect();
+    let mut plans = vec![answered(MODEL, "the model’s answers", model)];
     if let Some(base) = base {
-        plans.push(plan(BASE, "the answers of the model before tuning", said(base)));
+        plans.push(answered(BASE, "the answers of the model before tuning", base));
     }
     let hold = on_bars(&|_| Action::Market(Side::Buy));
     plans.push(plan(HOLD, "long from the first decision to the end", hold));

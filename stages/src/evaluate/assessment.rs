@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::anonymise::Anonymised;
 use super::answers::Tally;
 use super::backtest::Path;
 use super::baselines::Random;
@@ -32,6 +33,8 @@ pub struct Assessment {
     pub provenance: Provenance,
     /// Whether the model can have read what came.
     pub contamination: Contamination,
+    /// The model asked without names and dates; `None` where it was not.
+    pub anonymised: Option<Anonymised>,
     /// Tests for look-ahead.
     pub causality: Vec<Check>,
     /// The same model, fitted to labels in another order; `None` where its forecasts were not given.
@@ -261,7 +264,7 @@ pub struct Index {
 pub struct Decision {
     /// Date of the close at which it was taken.
     pub date: String,
-    /// `model` or `base`; of weights the instrument.
+    /// `model`, `base`, or `anonymised` where the model was asked again; of weights the instrument.
     pub source: String,
     /// Every character of the answer.
     pub answer: String,

@@ -17,6 +17,7 @@
 //! It tunes nothing, picks nothing, and reads no row of the training span but to look back over
 //! the bars before a decision and to test features for what they cannot know.
 
+pub mod anonymise;
 mod answer_charts;
 pub mod answers;
 pub mod assess;

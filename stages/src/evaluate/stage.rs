@@ -1,10 +1,12 @@
 //! The stage itself: reads the inputs, asks the models, writes the outputs.
 
+use super::anonymise::{Anonymise, Replaced};
 use super::answers::FAILURE;
-use super::assess::{Given, assess};
+use super::assess::{Anonymous, Given, assess};
 use super::causality::Outcome;
 use super::decide::{Count, decide};
 use super::inference::Moments;
+use super::input::Prompt;
 use super::panel::Panel;
 use super::params::{Asking, Judging};
 use super::{Assessment, Params, Places, facts, input, numerical, selection, write};
@@ -16,7 +18,7 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
@@ -68,7 +70,9 @@ impl Stage for Evaluate {
         let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
         let available = prompts.len();
         prompts.truncate(params.max_prompts.unwrap_or(available));
-        let models = if ctx.has("base") { 2 } else { 1 };
+        let other = params.anonymise.as_ref().map(|anonymise| without_names(anonymise, &prompts));
+        let again = other.as_ref().is_some_and(|(_, replaced)| replaced.changed > 0);
+        let models = 1 + usize::from(ctx.has("base")) + usize::from(again);
         let total = prompts.len() * models;
         let first = prompts.first().and_then(|prompt| table.dates.get(prompt.row));
         let since = first.map_or("", String::as_str);
@@ -82,6 +86,19 @@ impl Stage for Evaluate {
             about.push(decided.about);
             base = Some(decided.answers);
         }
+        let anonymous = match other {
+            None => None,
+            Some((others, replaced)) => {
+                let changed = prompts.iter().zip(&others).find(|(a, b)| a.text != b.text);
+                let example = changed.map(|(_, other)| other.text.clone());
+                let count = Count { done: total - prompts.len(), total };
+                let answers = match again {
+                    true => Some(decide(ctx, "model", &others, params, since, count)?.answers),
+                    false => None,
+                };
+                Some(Anonymous { replaced, example, answers })
+            }
+        };
         ctx.progress(total as u64, total as u64, "prompts", "backtest")?;
         let found = assess(Given {
             params,
@@ -91,6 +108,7 @@ impl Stage for Evaluate {
             available,
             model: model.answers,
             base,
+            anonymous,
             log,
             about,
             baselines: numerical::baselines(ctx, &Panel::single(&table), params.split.name(), 0)?,
@@ -103,6 +121,13 @@ impl Stage for Evaluate {
     fn judge(tried: &[Tried], own: Option<usize>) -> Result<Option<Judged>> {
         selection::judge(tried, own).map(Some)
     }
+}
+
+/// The prompts without names and dates, and what was replaced.
+fn without_names(anonymise: &Anonymise, prompts: &[Prompt]) -> (Vec<Prompt>, Replaced) {
+    let (texts, replaced) = anonymise.apply(prompts.iter().map(|prompt| prompt.text.as_str()));
+    let other = |(prompt, text): (&Prompt, String)| Prompt { row: prompt.row, text };
+    (prompts.iter().zip(texts).map(other).collect(), replaced)
 }
 
 /// Says what was found and writes it.
@@ -162,6 +187,18 @@ fn say(found: &Assessment, ctx: &Context) {
         if let Some(value) = value {
             ctx.metric(name, value);
         }
+    }
+    let change = found.anonymised.as_ref().and_then(|a| a.change.as_ref());
+    if let Some(change) = change {
+        ctx.metric("decisions_changed_anonymised", change.decisions);
+        if let Some(sharpe) = change.anonymous {
+            ctx.metric("sharpe_anonymised", sharpe);
+        }
+    }
+    if found.anonymised.is_some() && change.is_none() {
+        ctx.warn(
+            "`anonymise` found nothing to replace in the prompts: the model was not asked again",
+        );
     }
     for check in found.causality.iter().filter(|c| c.outcome == Outcome::Caught) {
         ctx.warn(format!("{}: {}", check.name, check.said));
