@@ -3,11 +3,14 @@
 //! [`Assessment`] is what `metrics.json` holds; the report is a view of it and computes nothing. A
 //! numerical model's forecasts come in by `positions`, and end in the same.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::anonymise::{Anonymised, Change, Replaced};
 use super::answers::{Answer, Tally, tally};
 use super::assessment::{
     Assessment, BASE, Contamination, Decision, HOLD, MODEL, Provenance, Rival, Sample, Seeds,
-    Selection, Source, Splits,
+    Selection, Source, Splits, Training,
 };
 use super::backtest::Path;
 use super::baselines::{RULES, majority, vol_targeted};
@@ -17,7 +20,7 @@ use super::control::Control;
 use super::forecasts::Run;
 use super::importance::Importance;
 use super::inference::bootstrap;
-use super::input::{Prompt, Step, Table};
+use super::input::{Prompt, Table};
 use super::metrics::sharpe;
 use super::numbers::many;
 use super::panel::Panel;
@@ -25,6 +28,7 @@ use super::params::Params;
 use super::plan::{Moves, Plan};
 use super::policy::Policy;
 use super::quality::Quality;
+use super::queues::Fills;
 use super::selection::{self, Trial};
 use super::{facts, leaks, verdict};
 use crate::pairs::action::{Action, Side};
@@ -49,8 +53,8 @@ pub struct Given<'a> {
     pub base: Option<Vec<String>>,
     /// The model's answers to prompts without names and dates.
     pub anonymous: Option<Anonymous>,
-    /// The training log.
-    pub log: Vec<Step>,
+    /// What is known of its training.
+    pub training: Training,
     /// What the models are, in a line each.
     pub about: Vec<String>,
     /// Numerical models on the same bars, by name: they trade by weights.
@@ -59,7 +63,12 @@ pub struct Given<'a> {
     pub inputs: Vec<Source>,
     /// Returns of other configurations on the same bars.
     pub trials: Vec<Trial>,
+    /// Follows limit orders of these offsets through the book's queues, where its events are given.
+    pub queues: Option<&'a Following<'a>>,
 }
+
+/// Follows limit orders of some offsets on a panel.
+pub type Following<'a> = dyn Fn(&Panel, &[u32]) -> Result<Vec<Fills>> + 'a;
 
 /// What came of taking names and dates out of the prompts.
 pub struct Anonymous {
@@ -79,12 +88,11 @@ type Decided = Vec<Option<Said>>;
 /// # Errors
 /// Fewer than two bars follow the first decision.
 pub fn assess(given: Given) -> Result<Assessment> {
-    let (params, table) = (given.params, given.table);
+    let (params, table, seed) = (given.params, given.table, given.seed);
     let first = given.prompts.first().map_or(0, |p| p.row);
     let last = last_row(&given);
-    let whole =
-        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() };
-    let panel = span(&whole, first, last)?;
+    let whole = Panel::single(table);
+    let mut panel = span(&whole, first, last)?;
     let per_year = per_year(params, table.per_year())?;
     let read = |raws: &Vec<String>| -> Vec<Answer> {
         let each = given.prompts.iter().zip(raws);
@@ -110,7 +118,27 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let mine = plans[0].moves.clone();
     let storm: Vec<Option<f64>> =
         (first..=last).map(|row| table.feature("p_high_vol", row)).collect();
-    let case = Case { params, seed: given.seed, panel: &panel, plans, per_year, storm: &storm };
+    let anonymous = given.anonymous.as_ref().and_then(|a| a.answers.as_ref()).map(read);
+    let queues = match given.queues {
+        None => Vec::new(),
+        Some(follow) => {
+            let other = anonymous.iter().map(|answers| said(answers, first, panel.len()).offsets());
+            let all = plans.iter().map(|plan| plan.moves.offsets()).chain(other);
+            let offsets: BTreeSet<u32> = all.flatten().collect();
+            let fills = follow(&panel, &offsets.into_iter().collect::<Vec<_>>())?;
+            fills.into_iter().map(Arc::new).collect()
+        }
+    };
+    panel.queue = queues.first().cloned();
+    let case = Case {
+        params,
+        seed: given.seed,
+        panel: &panel,
+        plans,
+        per_year,
+        storm: &storm,
+        queues: &queues,
+    };
     let found = contest(case);
     let rules = params.rules();
     let ahead = params.horizon.max(1);
@@ -123,19 +151,18 @@ pub fn assess(given: Given) -> Result<Assessment> {
             decisions.extend(rows(answers, source, path, first, rules.latency, &panel.dates));
         }
     }
-    let anonymised = given.anonymous.as_ref().map(|anonymous| {
-        let change = anonymous.answers.as_ref().map(|raws| {
-            let other = read(raws);
-            let path = said(&other, first, panel.len()).play(&panel, &rules);
-            decisions.extend(rows(&other, "anonymised", &path, first, rules.latency, &panel.dates));
-            let draws = (found.block, params.draws, given.seed);
+    let anonymised = given.anonymous.as_ref().map(|given| {
+        let change = anonymous.as_ref().map(|other| {
+            let path = said(other, first, panel.len()).play(&panel, &rules);
+            decisions.extend(rows(other, "anonymised", &path, first, rules.latency, &panel.dates));
+            let draws = (found.block, params.draws, seed);
             let named = found.strategies[0].path.returns();
-            change((&model, &named), (&other, &path.returns()), per_year, draws)
+            change((&model, &named), (other, &path.returns()), per_year, draws)
         });
         Anonymised {
             shift_days: params.anonymise.as_ref().map_or(0, |a| a.shift_days),
-            replaced: anonymous.replaced.clone(),
-            example: anonymous.example.clone(),
+            replaced: given.replaced.clone(),
+            example: given.example.clone(),
             change,
         }
     });
@@ -183,7 +210,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
         selection,
         answers,
         decisions,
-        log: given.log,
+        training: given.training,
         dates: panel.dates.clone(),
         storm,
         ..Parts::default()
@@ -261,7 +288,7 @@ pub struct Parts {
     /// See there.
     pub samples: Vec<Sample>,
     /// See there.
-    pub log: Vec<Step>,
+    pub training: Training,
     /// See there.
     pub dates: Vec<String>,
     /// See there.
@@ -298,7 +325,7 @@ impl Parts {
             market: found.market,
             storm: self.storm,
             fan: found.fan,
-            log: self.log,
+            training: self.training,
             decisions: self.decisions,
             samples: self.samples,
         };

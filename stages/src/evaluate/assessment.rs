@@ -10,7 +10,6 @@ use super::causality::Check;
 use super::control::Control;
 use super::importance::Importance;
 use super::inference::{Interval, Sampled};
-use super::input::Step;
 use super::metrics::Metrics;
 use super::overfit::Overfit;
 use super::params::Params;
@@ -85,9 +84,8 @@ pub struct Assessment {
     /// Middle 95 % of resampled equity at the dates of `random.marks`.
     #[serde(skip)]
     pub fan: Vec<(f64, f64)>,
-    /// The training log.
-    #[serde(skip)]
-    pub log: Vec<Step>,
+    /// What is known of the training of a language model.
+    pub training: Training,
     /// Decisions as rows of `decisions.csv`.
     #[serde(skip)]
     pub decisions: Vec<Decision>,
@@ -242,6 +240,15 @@ pub struct Rival {
     pub squared: Option<Comparison>,
     /// By -ln of the probability of what came.
     pub log_loss: Option<Comparison>,
+}
+
+/// What is known of the training of the model that is judged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Training {
+    /// Where it is from, or why there is nothing.
+    pub said: String,
+    /// By name: (step, value) of every step that was logged.
+    pub curves: Vec<(&'static str, Vec<(f64, f64)>)>,
 }
 
 /// The model on the index.

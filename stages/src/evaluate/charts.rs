@@ -63,7 +63,7 @@ pub fn figures(a: &Assessment) -> Result<Vec<Figure>, Box<dyn std::error::Error>
     if a.of_language() {
         all.push(histogram(&a.answers)?);
     }
-    all.extend(by_step(&a.log)?);
+    all.extend(by_step(&a.training)?);
     Ok(all)
 }
 

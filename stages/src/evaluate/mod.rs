@@ -57,6 +57,7 @@ pub mod portfolio;
 mod portfolio_tests;
 pub mod positions;
 pub mod quality;
+pub mod queues;
 pub mod report;
 mod sections;
 pub mod selection;

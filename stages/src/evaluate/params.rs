@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::anonymise::Anonymise;
 use super::backtest::{Fill, Rules};
 use super::policy::Policy;
+use super::queues::Book;
 use crate::Invalid;
 use crate::pairs::decision::{Allowed, Form, MAX_SIZE};
 
@@ -94,6 +95,10 @@ pub struct Params {
     pub latency: usize,
     /// When a bar fills a resting limit order: it trades beyond the limit, or touches it.
     pub fill: Fill,
+    /// The book's events, from the port `events`: limit orders are followed through its queues as well,
+    /// and `fill: queue` fills them there. Features and prompts must be of a clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book: Option<Book>,
     /// Bars after which a position that no decision confirms is closed; 0 holds it until the next order.
     pub horizon: usize,
     /// Bars for which a limit order rests unless it is replaced, cancelled or filled.
@@ -159,6 +164,7 @@ impl Default for Params {
             max_prompts: None,
             latency: 1,
             fill: Fill::Penetrate,
+            book: None,
             horizon: 0,
             rest_bars: 1,
             unit: 1.0,
@@ -220,6 +226,17 @@ impl Params {
                 return Err(Invalid::new("anonymise", "a numerical model reads no prompts"));
             }
             (Some(anonymise), None) => anonymise.check()?,
+            (None, _) => {}
+        }
+        match (&self.book, &self.forecasts) {
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("book", "positions from forecasts send no limit orders"));
+            }
+            (Some(book), None) => book.check()?,
+            (None, _) if self.fill == Fill::Queue => {
+                return Err(Invalid::new("fill", "`queue` needs the book’s events")
+                    .help("set `book: { source: { binance: {} } }`, and feed its files to the port `events`"));
+            }
             (None, _) => {}
         }
         at_least("max_new_tokens", self.max_new_tokens as f64, 1.0)?;

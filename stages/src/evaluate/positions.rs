@@ -87,7 +87,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let shape = Shape { first, dates, every, policy };
     let plans = plans(&shape, tables, whole, &mine, &baselines, (last, per_year));
     let storm = storm(tables, &panel);
-    let case = Case { params, seed, panel: &panel, plans, per_year, storm: &storm };
+    let case = Case { params, seed, panel: &panel, plans, per_year, storm: &storm, queues: &[] };
     let found = contest(case);
     let moves = Moves::Weights(mine.clone());
     let block = (found.block.ceil() as usize).max(every).max(horizon);

@@ -180,6 +180,61 @@ fn a_head_learns_what_the_state_says() {
     assert_eq!(ran.text("decisions"), again.text("decisions"));
 }
 
+/// What a training leaves in the model's folder is shown; a port that is fed comes first.
+#[test]
+fn a_model_brings_the_curve_of_its_training() {
+    use crate::train::events::{self, Row};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let run = |more: &[(&str, &Path)]| {
+        let mut inputs: Vec<(&str, &Path)> =
+            vec![("model", &tuned), ("prompts", &prompts), ("features", &features)];
+        inputs.extend(more);
+        testing::run::<Evaluate>(params(json!({})), &inputs).unwrap()
+    };
+    let curves = |ran: &Ran| -> Value {
+        let metrics: Value = serde_json::from_str(&ran.text("metrics")).unwrap();
+        metrics["training"]["curves"].clone()
+    };
+    let none = run(&[]);
+    assert_eq!(curves(&none), json!([]));
+    assert!(none.text("markdown").contains("has no record of a training"));
+    let row = |step: usize| Row {
+        step,
+        numbers: vec![
+            ("loss".into(), 0.25),
+            ("reward_mean".into(), 0.5 + step as f64 / 16.0),
+            ("samples".into(), 8.0),
+            ("parse_failures".into(), 4.0),
+        ],
+    };
+    let rows: Vec<Row> = (1..=4).map(row).collect();
+    let file = tuned.join(events::NAME);
+    fs_err::write(&file, events::file(&rows)).unwrap();
+    let own = run(&[]);
+    assert_eq!(
+        curves(&own),
+        json!([
+            ["reward", [[1.0, 0.5625], [2.0, 0.625], [3.0, 0.6875], [4.0, 0.75]]],
+            ["failures", [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5], [4.0, 0.5]]],
+        ])
+    );
+    for output in ["report", "markdown"] {
+        let page = own.text(output);
+        assert!(page.contains("Reward by training step"), "{output}");
+        assert!(!page.contains("no record of a training"), "{output}");
+    }
+    let log = dir.path().join("log.jsonl");
+    fs_err::write(&log, "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n").unwrap();
+    assert_eq!(curves(&run(&[("log", &log)])), json!([["loss", [[1.0, 3.0], [2.0, 2.0]]]]));
+    fs_err::write(&file, b"nothing of the kind").unwrap();
+    let damaged = run(&[]);
+    assert_eq!(curves(&damaged), json!([]));
+    assert!(damaged.text("markdown").contains("is damaged"));
+}
+
 /// Prompts that name a ticker and a date, and a model that reads them to the character.
 #[test]
 fn names_and_dates_are_taken_out_and_the_model_asked_again() {

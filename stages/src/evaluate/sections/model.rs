@@ -211,11 +211,11 @@ fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         blocks.push(Block::Heading("Sample prompts, at even distances".into()));
         blocks.push(Block::Samples(a.samples.clone()));
     }
-    let training = shown(figures, &["reward", "failures", "accuracy", "loss"]);
-    if let Some(training) = training {
-        blocks.push(Block::Heading("Training".into()));
-        blocks.push(training);
-    }
+    blocks.push(Block::Heading("Training".into()));
+    blocks.push(words(a.training.said.clone()));
+    blocks.extend(shown(figures, &["reward", "failures", "accuracy", "loss"]));
+    blocks.push(Block::Heading("Feature importance".into()));
+    blocks.push(words("Not available: a language model reads a text, and no table whose columns could be permuted."));
     blocks
 }
 

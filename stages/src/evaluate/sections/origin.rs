@@ -67,10 +67,11 @@ fn facts(a: &Assessment) -> Vec<(&'static str, String)> {
         "Orders",
         match a.of_language() {
             true => format!(
-                "decided at a close; {later}, a market order fills at the open, a limit order only where the bar {} the limit",
+                "decided at a close; {later}, a market order fills at the open, a limit order only where {}",
                 match rules.fill {
-                    Fill::Penetrate => "trades beyond",
-                    Fill::Touch => "reaches",
+                    Fill::Penetrate => "the bar trades beyond the limit",
+                    Fill::Touch => "the bar reaches the limit",
+                    Fill::Queue => "trades have taken what stood before it in the book’s queue, or gone past it",
                 }
             ),
             false => format!(
@@ -257,7 +258,7 @@ pub fn limits(a: &Assessment) -> Vec<String> {
         "Whether the prices could be traded. If they are those of an index or another computed series, nobody quotes them, and every fill here is a fiction that only exercises the machinery.".into(),
         "Fills come from bars. A bar says that a price was traded, not that our order stood first; market impact, partial fills, borrow fees, interest, dividends and margin are left out.".into(),
     ];
-    if a.log.iter().any(|s| s.contains_key("reward_mean")) {
+    if a.training.curves.iter().any(|(name, _)| *name == "reward") {
         limits.push("Reward in training is not profit: it scores how an order was sent, on the training span. A rising curve says that the model learned the reward, nothing about the test span.".into());
     }
     let judged = p.params.split.name();
