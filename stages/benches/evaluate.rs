@@ -75,6 +75,7 @@ fn main() {
         assets: (0..width).map(|a| a.to_string()).collect(),
         dates: long.dates[..long.bars.len() / width].to_vec(),
         bars: long.bars.clone(),
+        queue: None,
     };
     let mut weights = Weights::none(panel.len(), width);
     for t in (0..panel.len()).step_by(5) {
@@ -98,6 +99,8 @@ fn main() {
         whole: &whole,
         runs,
         baselines,
+        control: Vec::new(),
+        importance: None,
         inputs: Vec::new(),
         trials: Vec::new(),
     });

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::answers::Tally;
-use super::assessment::MODEL;
+use super::assessment::{MODEL, Training};
 use super::charts::{
     Area, Curve, Drawn, Figure, GREY, GRID, Mark, PENS, draw, legend, line, padded, plot_text, text,
 };
@@ -91,14 +91,19 @@ const LOGGED: [(&str, &str, &str, &str); 4] = [
     ("loss", "loss", "Loss by training step", "Training loss at each step."),
 ];
 
-pub(super) fn by_step(log: &[Step]) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
-    let mut figures = Vec::new();
+impl Training {
+    /// Of a log, and where it is from.
+    pub fn of(log: &[Step], said: impl Into<String>) -> Training {
+        Training { said: said.into(), curves: curves(log) }
+    }
+}
+
+/// The series of a log that are drawn.
+fn curves(log: &[Step]) -> Vec<(&'static str, Vec<(f64, f64)>)> {
     // The loss of a policy gradient is no measure of progress.
     let rewarded = log.iter().any(|s| s.contains_key("reward_mean"));
-    for (key, name, title, caption) in LOGGED {
-        if rewarded && key == "loss" {
-            continue;
-        }
+    let drawn = LOGGED.into_iter().filter(|(key, ..)| !(rewarded && *key == "loss"));
+    let curve = |(key, name, ..): (&str, &'static str, &str, &str)| {
         let value = |s: &Step| match key {
             // A count of what was sampled; steps may sample more or less.
             "parse_failures" => Some(s.get(key)? / s.get("samples").filter(|n| **n > 0.0)?),
@@ -107,15 +112,23 @@ pub(super) fn by_step(log: &[Step]) -> Result<Vec<Figure>, Box<dyn std::error::E
         let at = |i: usize, s: &Step| s.get("step").copied().unwrap_or(i as f64);
         let points: Vec<(f64, f64)> =
             log.iter().enumerate().filter_map(|(i, s)| Some((at(i, s), value(s)?))).collect();
-        if points.len() < 2 {
+        (points.len() > 1).then_some((name, points))
+    };
+    drawn.filter_map(curve).collect()
+}
+
+pub(super) fn by_step(training: &Training) -> Result<Vec<Figure>, Box<dyn std::error::Error>> {
+    let mut figures = Vec::new();
+    for (name, points) in &training.curves {
+        let Some((_, _, title, caption)) = LOGGED.iter().find(|logged| logged.1 == *name) else {
             continue;
-        }
+        };
         let window = (points.len() / 12).clamp(3, 50).min(points.len());
-        let svg = draw(|root| steps(root, &points, window))?;
+        let svg = draw(|root| steps(root, points, window))?;
         let mean = |part: &[(f64, f64)]| part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64;
         figures.push(Figure {
             name,
-            title: title.into(),
+            title: (*title).into(),
             caption: format!(
                 "{caption} The line is the mean of the last {window} logged steps: {} at first, {} at the end.",
                 numbers::ratio(mean(&points[..window])),

@@ -3,23 +3,32 @@
 //! [`Assessment`] is what `metrics.json` holds; the report is a view of it and computes nothing. A
 //! numerical model's forecasts come in by `positions`, and end in the same.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::anonymise::{Anonymised, Change, Replaced};
 use super::answers::{Answer, Tally, tally};
 use super::assessment::{
     Assessment, BASE, Contamination, Decision, HOLD, MODEL, Provenance, Rival, Sample, Seeds,
-    Selection, Source, Splits,
+    Selection, Source, Splits, Training,
 };
 use super::backtest::Path;
 use super::baselines::{RULES, majority, vol_targeted};
 use super::causality::{self, Check, Outcome};
 use super::contest::{Case, Contest, contest};
+use super::control::Control;
 use super::forecasts::Run;
-use super::input::{Prompt, Step, Table};
+use super::importance::Importance;
+use super::inference::bootstrap;
+use super::input::{Prompt, Table};
+use super::metrics::sharpe;
 use super::numbers::many;
 use super::panel::Panel;
 use super::params::Params;
 use super::plan::{Moves, Plan};
 use super::policy::Policy;
 use super::quality::Quality;
+use super::queues::Fills;
 use super::selection::{self, Trial};
 use super::{facts, leaks, verdict};
 use crate::pairs::action::{Action, Side};
@@ -42,8 +51,10 @@ pub struct Given<'a> {
     pub model: Vec<String>,
     /// Those of the untuned base model.
     pub base: Option<Vec<String>>,
-    /// The training log.
-    pub log: Vec<Step>,
+    /// The model's answers to prompts without names and dates.
+    pub anonymous: Option<Anonymous>,
+    /// What is known of its training.
+    pub training: Training,
     /// What the models are, in a line each.
     pub about: Vec<String>,
     /// Numerical models on the same bars, by name: they trade by weights.
@@ -52,6 +63,21 @@ pub struct Given<'a> {
     pub inputs: Vec<Source>,
     /// Returns of other configurations on the same bars.
     pub trials: Vec<Trial>,
+    /// Follows limit orders of these offsets through the book's queues, where its events are given.
+    pub queues: Option<&'a Following<'a>>,
+}
+
+/// Follows limit orders of some offsets on a panel.
+pub type Following<'a> = dyn Fn(&Panel, &[u32]) -> Result<Vec<Fills>> + 'a;
+
+/// What came of taking names and dates out of the prompts.
+pub struct Anonymous {
+    /// What was replaced.
+    pub replaced: Replaced,
+    /// A prompt that changed.
+    pub example: Option<String>,
+    /// Raw answers, one a prompt; `None` where nothing was replaced.
+    pub answers: Option<Vec<String>>,
 }
 
 /// A decision for each bar, where one was taken.
@@ -62,12 +88,11 @@ type Decided = Vec<Option<Said>>;
 /// # Errors
 /// Fewer than two bars follow the first decision.
 pub fn assess(given: Given) -> Result<Assessment> {
-    let (params, table) = (given.params, given.table);
+    let (params, table, seed) = (given.params, given.table, given.seed);
     let first = given.prompts.first().map_or(0, |p| p.row);
     let last = last_row(&given);
-    let whole =
-        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() };
-    let panel = span(&whole, first, last)?;
+    let whole = Panel::single(table);
+    let mut panel = span(&whole, first, last)?;
     let per_year = per_year(params, table.per_year())?;
     let read = |raws: &Vec<String>| -> Vec<Answer> {
         let each = given.prompts.iter().zip(raws);
@@ -93,7 +118,27 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let mine = plans[0].moves.clone();
     let storm: Vec<Option<f64>> =
         (first..=last).map(|row| table.feature("p_high_vol", row)).collect();
-    let case = Case { params, seed: given.seed, panel: &panel, plans, per_year, storm: &storm };
+    let anonymous = given.anonymous.as_ref().and_then(|a| a.answers.as_ref()).map(read);
+    let queues = match given.queues {
+        None => Vec::new(),
+        Some(follow) => {
+            let other = anonymous.iter().map(|answers| said(answers, first, panel.len()).offsets());
+            let all = plans.iter().map(|plan| plan.moves.offsets()).chain(other);
+            let offsets: BTreeSet<u32> = all.flatten().collect();
+            let fills = follow(&panel, &offsets.into_iter().collect::<Vec<_>>())?;
+            fills.into_iter().map(Arc::new).collect()
+        }
+    };
+    panel.queue = queues.first().cloned();
+    let case = Case {
+        params,
+        seed: given.seed,
+        panel: &panel,
+        plans,
+        per_year,
+        storm: &storm,
+        queues: &queues,
+    };
     let found = contest(case);
     let rules = params.rules();
     let ahead = params.horizon.max(1);
@@ -106,6 +151,21 @@ pub fn assess(given: Given) -> Result<Assessment> {
             decisions.extend(rows(answers, source, path, first, rules.latency, &panel.dates));
         }
     }
+    let anonymised = given.anonymous.as_ref().map(|given| {
+        let change = anonymous.as_ref().map(|other| {
+            let path = said(other, first, panel.len()).play(&panel, &rules);
+            decisions.extend(rows(other, "anonymised", &path, first, rules.latency, &panel.dates));
+            let draws = (found.block, params.draws, seed);
+            let named = found.strategies[0].path.returns();
+            change((&model, &named), (other, &path.returns()), per_year, draws)
+        });
+        Anonymised {
+            shift_days: params.anonymise.as_ref().map_or(0, |a| a.shift_days),
+            replaced: given.replaced.clone(),
+            example: given.example.clone(),
+            change,
+        }
+    });
     let block = (found.block.ceil() as usize).max(params.horizon).max(1);
     let tables = [(String::new(), table.clone())];
     let mut causality = vec![
@@ -140,7 +200,9 @@ pub fn assess(given: Given) -> Result<Assessment> {
     };
     let selection = selection::known(&found.strategies, &panel.dates, &given.trials, per_year);
     let parts = Parts {
-        contamination: facts::contamination(params, &provenance.first, true),
+        contamination: facts::contamination(params, &provenance.first, true)
+            .and(anonymised.as_ref()),
+        anonymised,
         samples: samples(params.samples, given.prompts, &model, base.as_deref(), table),
         provenance,
         causality,
@@ -148,7 +210,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
         selection,
         answers,
         decisions,
-        log: given.log,
+        training: given.training,
         dates: panel.dates.clone(),
         storm,
         ..Parts::default()
@@ -202,7 +264,11 @@ pub struct Parts {
     /// See there.
     pub contamination: Contamination,
     /// See there.
+    pub anonymised: Option<Anonymised>,
+    /// See there.
     pub causality: Vec<Check>,
+    /// See there.
+    pub control: Option<Control>,
     /// See there.
     pub splits: Splits,
     /// See there.
@@ -216,11 +282,13 @@ pub struct Parts {
     /// See there.
     pub rivals: Vec<Rival>,
     /// See there.
+    pub importance: Option<Vec<Importance>>,
+    /// See there.
     pub decisions: Vec<Decision>,
     /// See there.
     pub samples: Vec<Sample>,
     /// See there.
-    pub log: Vec<Step>,
+    pub training: Training,
     /// See there.
     pub dates: Vec<String>,
     /// See there.
@@ -233,7 +301,9 @@ impl Parts {
         let mut assessment = Assessment {
             provenance: self.provenance,
             contamination: self.contamination,
+            anonymised: self.anonymised,
             causality: self.causality,
+            control: self.control,
             splits: self.splits,
             strategies: found.strategies,
             random: found.random,
@@ -247,6 +317,7 @@ impl Parts {
             answers: self.answers,
             quality: self.quality,
             rivals: self.rivals,
+            importance: self.importance,
             index: found.index,
             targets: Vec::new(),
             verdict: Vec::new(),
@@ -254,13 +325,41 @@ impl Parts {
             market: found.market,
             storm: self.storm,
             fan: found.fan,
-            log: self.log,
+            training: self.training,
             decisions: self.decisions,
             samples: self.samples,
         };
         assessment.targets = verdict::targets(&assessment);
         assessment.verdict = verdict::sentences(&assessment);
         assessment
+    }
+}
+
+/// Answers as orders on the bars of the backtest; what is no action is flat.
+fn said(answers: &[Answer], first: usize, bars: usize) -> Moves {
+    let mut decided: Decided = vec![None; bars];
+    for answer in answers {
+        if let Some(slot) = decided.get_mut(answer.row - first) {
+            *slot = Some(answer.decision.unwrap_or(Said::Flat));
+        }
+    }
+    Moves::Orders(decided)
+}
+
+/// Decisions and returns with names and dates, against those without.
+fn change(
+    (model, named): (&[Answer], &[f64]),
+    (other, anonymous): (&[Answer], &[f64]),
+    per_year: f64,
+    (block, draws, seed): (f64, usize, u64),
+) -> Change {
+    let others = model.iter().zip(other).filter(|(a, b)| a.decision != b.decision).count();
+    let sampled = bootstrap(&[named, anonymous], per_year, block, draws, seed);
+    Change {
+        decisions: others as f64 / model.len().max(1) as f64,
+        named: sharpe(named, per_year),
+        anonymous: sharpe(anonymous, per_year),
+        difference: sampled.get(1).and_then(|s| s.sharpe_behind_first),
     }
 }
 
@@ -281,25 +380,21 @@ fn plans(
         }
         decided
     };
-    let said = |answers: &[Answer]| -> Decided {
-        let mut decided = vec![None; bars];
-        for answer in answers {
-            if let Some(slot) = decided.get_mut(answer.row - first) {
-                *slot = Some(answer.decision.unwrap_or(Said::Flat));
-            }
-        }
-        decided
-    };
     let plan = |name: &str, about: &str, decided: Decided| Plan {
         name: name.into(),
         about: about.into(),
         moves: Moves::Orders(decided),
     };
-    let mine = said(model);
-    let actions: Vec<Action> = mine.iter().flatten().map(|said| said.action()).collect();
-    let mut plans = vec![plan(MODEL, "the model’s answers", mine)];
+    let answered = |name: &str, about: &str, answers: &[Answer]| Plan {
+        name: name.into(),
+        about: about.into(),
+        moves: said(answers, first, bars),
+    };
+    let sent = |answer: &Answer| answer.decision.unwrap_or(Said::Flat).action();
+    let actions: Vec<Action> = model.iter().map(sent).collect();
+    let mut plans = vec![answered(MODEL, "the model’s answers", model)];
     if let Some(base) = base {
-        plans.push(plan(BASE, "the answers of the model before tuning", said(base)));
+        plans.push(answered(BASE, "the answers of the model before tuning", base));
     }
     let hold = on_bars(&|_| Action::Market(Side::Buy));
     plans.push(plan(HOLD, "long from the first decision to the end", hold));

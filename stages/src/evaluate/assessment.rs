@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
+use super::anonymise::Anonymised;
 use super::answers::Tally;
 use super::backtest::Path;
 use super::baselines::Random;
 use super::causality::Check;
+use super::control::Control;
+use super::importance::Importance;
 use super::inference::{Interval, Sampled};
-use super::input::Step;
 use super::metrics::Metrics;
 use super::overfit::Overfit;
 use super::params::Params;
@@ -30,8 +32,12 @@ pub struct Assessment {
     pub provenance: Provenance,
     /// Whether the model can have read what came.
     pub contamination: Contamination,
+    /// The model asked without names and dates; `None` where it was not.
+    pub anonymised: Option<Anonymised>,
     /// Tests for look-ahead.
     pub causality: Vec<Check>,
+    /// The same model, fitted to labels in another order; `None` where its forecasts were not given.
+    pub control: Option<Control>,
     /// Rows of each split, and labels that reach from one into another.
     pub splits: Splits,
     /// The model, the base model and the baselines, in the order of the table.
@@ -58,6 +64,8 @@ pub struct Assessment {
     pub quality: Vec<Quality>,
     /// The model's forecasts against each baseline's.
     pub rivals: Vec<Rival>,
+    /// What its features are worth to the model; `None` where nobody said.
+    pub importance: Option<Vec<Importance>>,
     /// The model on the index: all days, and those on which it fell.
     pub index: Index,
     /// Claims and what is to be said of them.
@@ -76,9 +84,8 @@ pub struct Assessment {
     /// Middle 95 % of resampled equity at the dates of `random.marks`.
     #[serde(skip)]
     pub fan: Vec<(f64, f64)>,
-    /// The training log.
-    #[serde(skip)]
-    pub log: Vec<Step>,
+    /// What is known of the training of a language model.
+    pub training: Training,
     /// Decisions as rows of `decisions.csv`.
     #[serde(skip)]
     pub decisions: Vec<Decision>,
@@ -235,6 +242,15 @@ pub struct Rival {
     pub log_loss: Option<Comparison>,
 }
 
+/// What is known of the training of the model that is judged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Training {
+    /// Where it is from, or why there is nothing.
+    pub said: String,
+    /// By name: (step, value) of every step that was logged.
+    pub curves: Vec<(&'static str, Vec<(f64, f64)>)>,
+}
+
 /// The model on the index.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Index {
@@ -255,7 +271,7 @@ pub struct Index {
 pub struct Decision {
     /// Date of the close at which it was taken.
     pub date: String,
-    /// `model` or `base`; of weights the instrument.
+    /// `model`, `base`, or `anonymised` where the model was asked again; of weights the instrument.
     pub source: String,
     /// Every character of the answer.
     pub answer: String,

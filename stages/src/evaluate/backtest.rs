@@ -6,8 +6,9 @@
 //! 1. at the open, a market order fills, or a position whose `horizon` has run out is closed;
 //! 2. during the bar, a limit order fills if the bar trades through it ([`Fill::Penetrate`]) or
 //!    reaches it ([`Fill::Touch`]), at the limit; where the bar in which it arrives already opens
-//!    beyond the limit, at the open and with a market order's costs. It rests for `rest_bars` bars;
-//!    then it is gone and leaves the position as it was;
+//!    beyond the limit, at the open and with a market order's costs. With [`Fill::Queue`] it fills when
+//!    an order in the book's queue does ([`super::queues`]), and not by the bar. It rests for `rest_bars`
+//!    bars; then it is gone and leaves the position as it was;
 //! 3. at the close, equity is marked.
 //!
 //! An order says what to hold, not what to add: `buy market x3` asks for a position of +3 units,
@@ -27,6 +28,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::queues::Fills;
 use crate::pairs::action::Side;
 use crate::pairs::decision::Decision;
 
@@ -52,6 +54,8 @@ pub enum Fill {
     Penetrate,
     /// The bar reaches the limit: we stand first in the queue. Optimistic.
     Touch,
+    /// Trades have taken what stood before us in the book's queue, or went past us. Needs `book`.
+    Queue,
 }
 
 /// How orders become fills, and what they cost.
@@ -236,6 +240,9 @@ impl Account {
 #[derive(Clone, Copy)]
 struct Resting {
     side: Side,
+    offset: u32,
+    /// The bar whose close it was decided at.
+    decided: usize,
     price: f64,
     wanted: i32,
     /// The bar in which it arrived.
@@ -246,6 +253,17 @@ struct Resting {
 ///
 /// Nothing at bar i depends on a bar or a decision after i.
 pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rules: &Rules) -> Path {
+    replayed(bars, decisions, rules, None)
+}
+
+/// The same, with fills of limit orders by `queue` where [`Fill::Queue`] asks for them: none fills that is
+/// not in it.
+pub fn replayed<D: Into<Decision> + Copy>(
+    bars: &[Bar],
+    decisions: &[Option<D>],
+    rules: &Rules,
+    queue: Option<&Fills>,
+) -> Path {
     let latency = rules.latency.max(1);
     let mut account = Account {
         cash: 1.0,
@@ -264,6 +282,16 @@ pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rule
     for (i, bar) in bars.iter().enumerate() {
         account.path.traded.push(0.0);
         let decided = i.checked_sub(latency);
+        // A fill in the queue that comes before what is sent now is there.
+        let early = resting.filter(|order| i < order.since + rules.rest.max(1)).and_then(|order| {
+            queued(queue, &order, i, rules).filter(|fill| fill.early).zip(Some(order))
+        });
+        if let Some((fill, order)) = early {
+            account.path.limits_filled += 1;
+            account.trade(i, order.wanted, fill.price, fill.cost);
+            resting = None;
+            expires = if rules.horizon == 0 { usize::MAX } else { i + rules.horizon };
+        }
         let order: Option<Decision> =
             decided.and_then(|t| decisions.get(t).copied().flatten()).map(Into::into);
         let confirmed = match order {
@@ -276,7 +304,7 @@ pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rule
             Some(Decision::Hold) => account.held != 0,
             Some(Decision::Flat | Decision::Cancel) | None => false,
         };
-        let mut renew = confirmed;
+        let mut renew = confirmed || early.is_some();
         match order {
             Some(Decision::Flat) => account.trade(i, 0, bar.open, rules.market()),
             Some(Decision::Market(side, size)) => {
@@ -292,14 +320,17 @@ pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rule
                 account.path.limits_sent += 1;
                 let away = f64::from(sign(side)) * f64::from(offset) / 1e4;
                 let (price, wanted) = (bars[t].close * (1.0 - away), rules.wanted(side, size));
-                resting = Some(Resting { side, price, wanted, since: i });
+                resting = Some(Resting { side, offset, decided: t, price, wanted, since: i });
             }
             (Some(Decision::Hold) | None, _) => {}
             _ => resting = None,
         }
         resting = resting.filter(|order| i < order.since + rules.rest.max(1));
         if let Some(order) = resting
-            && let Some((price, cost)) = limit_fill(bar, &order, order.since == i, rules)
+            && let Some((price, cost)) = match rules.fill {
+                Fill::Queue => queued(queue, &order, i, rules).map(|fill| (fill.price, fill.cost)),
+                _ => limit_fill(bar, &order, order.since == i, rules),
+            }
         {
             account.path.limits_filled += 1;
             account.trade(i, order.wanted, price, cost);
@@ -334,6 +365,28 @@ pub fn run<D: Into<Decision> + Copy>(bars: &[Bar], decisions: &[Option<D>], rule
     account.path
 }
 
+/// A fill in the book's queue.
+#[derive(Clone, Copy)]
+struct Queued {
+    price: f64,
+    cost: f64,
+    early: bool,
+}
+
+/// The fill of an order at a bar, in the book's queue. What it takes from the other side is that side's
+/// price: it pays no half spread beside it.
+fn queued(queue: Option<&Fills>, order: &Resting, bar: usize, rules: &Rules) -> Option<Queued> {
+    if rules.fill != Fill::Queue {
+        return None;
+    }
+    let hit = queue?.get(rules.latency.max(1), order.decided, order.side, order.offset)?;
+    let cost = match hit.taker {
+        true => rules.taker_bps + rules.slippage_bps,
+        false => rules.maker_bps,
+    };
+    (hit.bar == bar).then_some(Queued { price: hit.price, cost: cost / 1e4, early: hit.early })
+}
+
 /// Price and cost at which the bar fills a limit order, if it does. One that arrives behind the open
 /// takes it; one that rested is met at its own price.
 fn limit_fill(bar: &Bar, order: &Resting, arrives: bool, rules: &Rules) -> Option<(f64, f64)> {
@@ -350,6 +403,7 @@ fn limit_fill(bar: &Bar, order: &Resting, arrives: bool, rules: &Rules) -> Optio
     let through = match rules.fill {
         Fill::Penetrate => best < limit_s,
         Fill::Touch => best <= limit_s,
+        Fill::Queue => false,
     };
     through.then_some((limit, rules.maker_bps / 1e4))
 }

@@ -59,10 +59,11 @@ pub fn figures(a: &Assessment) -> Result<Vec<Figure>, Box<dyn std::error::Error>
         all.extend(plots::calibration(quality)?);
         all.extend(plots::confusion(quality)?);
     }
+    all.extend(plots::importance(a.importance.as_deref().unwrap_or_default())?);
     if a.of_language() {
         all.push(histogram(&a.answers)?);
     }
-    all.extend(by_step(&a.log)?);
+    all.extend(by_step(&a.training)?);
     Ok(all)
 }
 

@@ -1,17 +1,20 @@
 //! Strategies on the same bars under the same rules: replays, intervals from the same draws, random
 //! portfolios, other costs, stretches of time, the index.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::assessment::{BASE, Delay, HOLD, Index, MODEL, Strategy};
-use super::backtest::{Path, Rules};
+use super::backtest::{Fill, Path, Rules};
 use super::baselines::{Random, random, random_weights};
 use super::inference::{Interval, block_length, bootstrap, fan};
 use super::metrics::{LAGS, mean, measure, regress, sharpe};
 use super::panel::Panel;
 use super::params::Params;
 use super::plan::{Moves, Plan};
-use super::sensitivity::{Scenario, Slice, break_even, scenarios, slices};
+use super::queues::Fills;
+use super::sensitivity::{Scenario, Slice, break_even, scenario, scenarios, slices};
 use super::significance::holm;
 
 /// What competes.
@@ -28,6 +31,8 @@ pub struct Case<'a> {
     pub per_year: f64,
     /// Probability of high volatility at each date, where there is one.
     pub storm: &'a [Option<f64>],
+    /// When limit orders fill in the book's queues, under each queue model; the first is the panel's.
+    pub queues: &'a [Arc<Fills>],
 }
 
 /// How it ended.
@@ -61,7 +66,7 @@ const DELAYS: [i64; 6] = [-1, 0, 1, 2, 5, 10];
 
 /// Lets the strategies compete. There is at least one plan, and the panel has at least three dates.
 pub fn contest(case: Case) -> Contest {
-    let Case { params, seed, panel, plans, per_year, storm } = case;
+    let Case { params, seed, panel, plans, per_year, storm, queues } = case;
     let rules = params.rules();
     // Buy and hold is the index: unlike a model it is never closed by the horizon.
     let rules_of = |name: &str| if name == HOLD { Rules { horizon: 0, ..rules } } else { rules };
@@ -75,7 +80,16 @@ pub fn contest(case: Case) -> Contest {
     let sampled = bootstrap(&series, per_year, block, params.draws, seed);
     let mine = &plans[0].moves;
     let replay = |rules: &Rules| mine.play(panel, rules);
-    let other = scenarios(&replay, &rules, per_year, mine.has_limits());
+    let limits = mine.has_limits().then_some(!queues.is_empty());
+    let mut other = scenarios(&replay, &rules, per_year, limits);
+    if mine.has_limits() {
+        let in_queue = |fills: &Arc<Fills>| {
+            let panel = Panel { queue: Some(fills.clone()), ..panel.clone() };
+            let path = mine.play(&panel, &Rules { fill: Fill::Queue, ..rules });
+            scenario(fills.name(), &path, per_year)
+        };
+        other.extend(queues.iter().map(in_queue));
+    }
     let even = break_even(&replay, &rules);
     let delay = |dates: &i64| Delay {
         dates: *dates,

@@ -3,6 +3,7 @@
 
 use quantmill_cache::Digest;
 
+use super::anonymise::Anonymised;
 use super::assessment::{Contamination, Source, Splits};
 use super::causality::{Check, Outcome};
 use super::forecasts::Forecast;
@@ -68,6 +69,22 @@ pub fn contamination(params: &Params, first: &str, language: bool) -> Contaminat
         ),
     };
     Contamination { claimable, said }
+}
+
+impl Contamination {
+    /// With what asking without names and dates found.
+    pub fn and(self, anonymised: Option<&Anonymised>) -> Contamination {
+        match anonymised.and_then(|a| a.change.as_ref()) {
+            Some(change) if change.hints_at_memory() => Contamination {
+                claimable: false,
+                said: format!(
+                    "Not claimable: the model earns less where it cannot tell what it is asked about, a hint at memory. {}",
+                    self.said
+                ),
+            },
+            _ => self,
+        }
+    }
 }
 
 /// Counts of the splits, with the labels and horizons that reach from one into the judged span.

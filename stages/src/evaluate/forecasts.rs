@@ -261,6 +261,7 @@ mod tests {
             assets: assets.iter().map(ToString::to_string).collect(),
             dates,
             bars: vec![bar; 5 * assets.len()],
+            queue: None,
         }
     }
 

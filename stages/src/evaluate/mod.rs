@@ -17,6 +17,7 @@
 //! It tunes nothing, picks nothing, and reads no row of the training span but to look back over
 //! the bars before a decision and to test features for what they cannot know.
 
+pub mod anonymise;
 mod answer_charts;
 pub mod answers;
 pub mod assess;
@@ -28,6 +29,7 @@ pub mod baselines;
 pub mod causality;
 pub mod charts;
 pub mod contest;
+pub mod control;
 #[cfg(feature = "lm")]
 pub mod decide;
 pub mod document;
@@ -35,6 +37,7 @@ pub mod facts;
 pub mod forecasts;
 #[cfg(feature = "lm")]
 mod head;
+pub mod importance;
 pub mod inference;
 pub mod input;
 pub mod leaks;
@@ -54,6 +57,7 @@ pub mod portfolio;
 mod portfolio_tests;
 pub mod positions;
 pub mod quality;
+pub mod queues;
 pub mod report;
 mod sections;
 pub mod selection;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::assessment::Assessment;
 use super::forecasts::{self, Run};
+use super::importance;
 use super::input::{self, Table};
 use super::panel::Panel;
 use super::params::Params;
@@ -23,6 +24,8 @@ pub fn ports() -> Vec<Port> {
         Port::input("features", Format::Features),
         Port::optional("baselines", Format::Any),
         Port::optional("trials", Format::Any),
+        Port::optional("control", Format::Any),
+        Port::optional("importance", Format::Any),
     ]
 }
 
@@ -53,6 +56,15 @@ pub fn run(params: &Params, policy: &Policy, ctx: &Context) -> Result<Assessment
     let horizon = runs.first().map_or(0, |run| run.horizon);
     let baselines = baselines(ctx, &whole, judged, horizon)?;
     let trials = trials(ctx)?;
+    let control = control(ctx, &whole, judged, horizon)?;
+    let importance = match ctx.has("importance") {
+        true => {
+            let files = tables_of(ctx, "importance", "/importance.csv");
+            let paths: Vec<&Path> = files.iter().map(|(_, path)| path.as_path()).collect();
+            Some(importance::read(&paths, horizon)?)
+        }
+        false => None,
+    };
     ctx.progress(1, 4, "steps", "backtest")?;
     assess(Given {
         params,
@@ -62,6 +74,8 @@ pub fn run(params: &Params, policy: &Policy, ctx: &Context) -> Result<Assessment
         whole: &whole,
         runs,
         baselines,
+        control,
+        importance,
         inputs: facts::sources(ctx)?,
         trials,
     })
@@ -78,6 +92,20 @@ pub fn baselines(ctx: &Context, whole: &Panel, judged: &str, horizon: usize) -> 
     let mut baselines: Vec<Run> = files.iter().map(one).collect::<Result<_>>()?;
     named_apart(&mut baselines);
     Ok(baselines)
+}
+
+/// The model of the port `control`, a run for each seed; none where it is not fed.
+///
+/// # Errors
+/// As those of [`forecasts::read`] and [`forecasts::seeds`].
+fn control(ctx: &Context, whole: &Panel, judged: &str, horizon: usize) -> Result<Vec<Run>> {
+    let files = tables_of(ctx, "control", "/forecasts.csv");
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let one =
+        |(name, path): &(String, PathBuf)| forecasts::read(path, name, whole, judged, horizon);
+    forecasts::seeds(files.iter().map(one).collect::<Result<_>>()?)
 }
 
 /// Returns of other configurations, from the port `trials`.

@@ -248,6 +248,75 @@ fn look_ahead_in_forecasts_and_labels_is_caught_and_named() {
 }
 
 #[test]
+fn a_control_that_knows_something_is_a_leak() {
+    let market = market(&["a", "b", "c"], 1200);
+    let model = market.forecasts("model.csv", 1, |_, _, came, noise| 0.06 * came + 0.3 * noise);
+    let free = Policy { sizing: Sizing::Probability, ..free() };
+    let a = market.assess(&model, &[], free.clone());
+    assert_eq!(outcome(&a, "labels in another order"), Outcome::NotDone);
+    assert_eq!(a.control, None);
+    // Fitted to nothing it knows nothing, and pays costs.
+    let none = market.forecasts("none.csv", 2, |_, _, _, noise| 0.1 * noise);
+    let a = market.assess(&model, &[("control", &none)], free.clone());
+    let control = a.control.as_ref().unwrap();
+    assert_eq!(control.forecasts, a.quality[0].rows);
+    assert!(control.hedged_interval.unwrap().low < 0.0, "{control:?}");
+    assert!(control.difference.unwrap().high > 0.0, "{control:?}");
+    assert_ne!(outcome(&a, "labels in another order"), Outcome::Caught);
+    assert!(a.verdict.join(" ").contains("Fitted to labels in another order"));
+    // Its classes are those of rows out of fold, and what always saying them loses is known.
+    let rows = fs_err::read_to_string(&none).unwrap();
+    let mut counts = [0.0; 3];
+    let mut judged = [0.0; 3];
+    for line in rows.lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let Ok(class) = cells[11].parse::<i32>() else { continue };
+        let into = if cells[3] == "fold" { &mut counts } else { &mut judged };
+        into[(class + 1) as usize] += 1.0;
+    }
+    let (all, test): (f64, f64) = (counts.iter().sum(), judged.iter().sum());
+    let loss: f64 = (0..3).map(|c| -judged[c] / test * f64::ln(counts[c] / all)).sum();
+    super::testdata::close(control.majority, loss, 1e-12);
+    // Fitted to nothing it knows what comes: the future is among its features.
+    let leaks = market.forecasts("leaks.csv", 3, |_, _, came, noise| 0.3 * came + 0.3 * noise);
+    let a = market.assess(&model, &[("control", &leaks)], free);
+    assert_eq!(outcome(&a, "labels in another order"), Outcome::Caught);
+    assert!(a.control.as_ref().unwrap().difference.unwrap().high < 0.0);
+    let said = a.verdict.join(" ");
+    assert!(said.contains("something leaks."), "{said}");
+    assert_ne!(a.targets[0].judgement, Judgement::Pass);
+    let report = super::report::render(&a).unwrap();
+    for text in [&report.html, &report.markdown] {
+        assert!(text.contains("Fit to labels in another order"));
+    }
+}
+
+#[test]
+fn importance_is_told_in_every_report_or_missed() {
+    let market = market(&["a"], 500);
+    let model = market.forecasts("model.csv", 1, |_, _, came, noise| 0.1 * came + 0.3 * noise);
+    let a = market.assess(&model, &[], free());
+    let report = super::report::render(&a).unwrap();
+    let missed = "Not available: feed the output";
+    assert!(report.html.contains(missed) && report.markdown.contains(missed));
+    let path = market.dir.path().join("importance.csv");
+    let text = "feature,horizon,loss_increase,lo,hi\nmomentum_30,1,0.01234,0.004,0.02\nrsi_14,1,0.0001,-0.003,0.003\n";
+    fs_err::write(&path, text).unwrap();
+    let a = market.assess(&model, &[("importance", &path)], free());
+    let report = super::report::render(&a).unwrap();
+    let json = serde_json::to_value(&a).unwrap();
+    assert_eq!(json["importance"][0]["feature"], "momentum_30");
+    assert_eq!(json["importance"][0]["interval"], serde_json::json!([0.004, 0.02]));
+    assert!(report.html.contains("<figure id=\"importance\">"));
+    for text in [&report.html, &report.markdown.replace('\\', "")] {
+        for want in ["momentum_30", "0.01234", "0.00400 to 0.02000", "not proven"] {
+            assert!(text.contains(want), "{want}");
+        }
+        assert!(!text.contains(missed));
+    }
+}
+
+#[test]
 fn seeds_give_a_median_and_a_spread() {
     let market = market(&["a", "b"], 900);
     for seed in 1..=5 {

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::backtest::Bar;
 use super::input::Table;
+use super::queues::Fills;
 
 /// Bars of several instruments.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,8 @@ pub struct Panel {
     pub dates: Vec<String>,
     /// `[dates, assets]`: bars, `NaN` where there is none.
     pub bars: Vec<Bar>,
+    /// When limit orders fill that wait in the book, of one instrument whose book is known.
+    pub queue: Option<Arc<Fills>>,
 }
 
 /// What stands where an instrument has no bar.
@@ -44,12 +48,18 @@ impl Panel {
             assets: tables.iter().map(|(name, _)| name.clone()).collect(),
             dates: dates.into_iter().map(String::from).collect(),
             bars,
+            queue: None,
         }
     }
 
     /// Of one instrument without a name.
     pub fn single(table: &Table) -> Panel {
-        Panel { assets: vec![String::new()], dates: table.dates.clone(), bars: table.bars.clone() }
+        Panel {
+            assets: vec![String::new()],
+            dates: table.dates.clone(),
+            bars: table.bars.clone(),
+            queue: None,
+        }
     }
 
     /// The part between two dates.
@@ -59,6 +69,8 @@ impl Panel {
             assets: self.assets.clone(),
             dates: self.dates[part.clone()].to_vec(),
             bars: self.bars[part.start * width..part.end * width].to_vec(),
+            // Fills go by the number of the bar.
+            queue: self.queue.clone().filter(|_| part.start == 0),
         }
     }
 

@@ -3,8 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::anonymise::Anonymise;
 use super::backtest::{Fill, Rules};
 use super::policy::Policy;
+use super::queues::Book;
 use crate::Invalid;
 use crate::pairs::decision::{Allowed, Form, MAX_SIZE};
 
@@ -93,6 +95,10 @@ pub struct Params {
     pub latency: usize,
     /// When a bar fills a resting limit order: it trades beyond the limit, or touches it.
     pub fill: Fill,
+    /// The book's events, from the port `events`: limit orders are followed through its queues as well,
+    /// and `fill: queue` fills them there. Features and prompts must be of a clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub book: Option<Book>,
     /// Bars after which a position that no decision confirms is closed; 0 holds it until the next order.
     pub horizon: usize,
     /// Bars for which a limit order rests unless it is replaced, cancelled or filled.
@@ -119,6 +125,10 @@ pub struct Params {
     pub samples: usize,
     /// The last day of the text that the model was trained on, where it is known (YYYY-MM-DD).
     pub knowledge_cutoff: Option<String>,
+    /// Ask the model a second time, with names replaced and dates moved in its prompts, and compare: a
+    /// Sharpe ratio that falls hints at memory. It takes as long again as the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymise: Option<Anonymise>,
     /// Claims to judge.
     pub targets: Targets,
 }
@@ -154,6 +164,7 @@ impl Default for Params {
             max_prompts: None,
             latency: 1,
             fill: Fill::Penetrate,
+            book: None,
             horizon: 0,
             rest_bars: 1,
             unit: 1.0,
@@ -167,6 +178,7 @@ impl Default for Params {
             random_portfolios: 1000,
             samples: 8,
             knowledge_cutoff: None,
+            anonymise: None,
             targets: Targets::default(),
         }
     }
@@ -208,6 +220,24 @@ impl Params {
         };
         if let Some(policy) = &self.forecasts {
             policy.check()?;
+        }
+        match (&self.anonymise, &self.forecasts) {
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("anonymise", "a numerical model reads no prompts"));
+            }
+            (Some(anonymise), None) => anonymise.check()?,
+            (None, _) => {}
+        }
+        match (&self.book, &self.forecasts) {
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("book", "positions from forecasts send no limit orders"));
+            }
+            (Some(book), None) => book.check()?,
+            (None, _) if self.fill == Fill::Queue => {
+                return Err(Invalid::new("fill", "`queue` needs the book’s events")
+                    .help("set `book: { source: { binance: {} } }`, and feed its files to the port `events`"));
+            }
+            (None, _) => {}
         }
         at_least("max_new_tokens", self.max_new_tokens as f64, 1.0)?;
         at_least("temperature", self.temperature, 0.0)?;
@@ -266,13 +296,19 @@ mod tests {
     fn defaults_hold_and_nonsense_does_not() {
         assert_eq!(Params::default().check(), Ok(()));
         type Spoil = fn(&mut Params);
-        let wrong: [(&str, Spoil); 6] = [
+        let wrong: [(&str, Spoil); 8] = [
             ("latency", |p| p.latency = 0),
             ("temperature", |p| p.temperature = -1.0),
             ("half_spread_bps", |p| p.half_spread_bps = f64::NAN),
             ("targets.max_drawdown", |p| p.targets.max_drawdown = 15.0),
             ("knowledge_cutoff", |p| p.knowledge_cutoff = Some("2020-13-01".into())),
             ("draws", |p| p.draws = 0),
+            ("anonymise.shift_days", |p| {
+                p.anonymise = Some(Anonymise { shift_days: 365, ..Anonymise::default() });
+            }),
+            ("anonymise", |p| {
+                (p.anonymise, p.forecasts) = (Some(Anonymise::default()), Some(Policy::default()));
+            }),
         ];
         for (path, spoil) in wrong {
             let mut params = Params::default();

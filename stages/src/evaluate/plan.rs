@@ -1,10 +1,12 @@
 //! A way to trade, before it is replayed: orders on one instrument, or weights of several.
 
+use std::collections::BTreeSet;
+
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::backtest::{Path, Rules, run};
+use super::backtest::{Path, Rules, replayed};
 use super::panel::Panel;
 use super::portfolio::{Weights, replay};
 use crate::pairs::decision::Decision;
@@ -33,9 +35,19 @@ impl Moves {
     /// Replays them.
     pub fn play(&self, panel: &Panel, rules: &Rules) -> Path {
         match self {
-            Moves::Orders(decided) => run(&panel.bars, decided, rules),
+            Moves::Orders(decided) => replayed(&panel.bars, decided, rules, panel.queue.as_deref()),
             Moves::Weights(weights) => replay(panel, |t| weights.get(t), rules),
         }
+    }
+
+    /// Offsets of the limit orders among them, ascending.
+    pub fn offsets(&self) -> BTreeSet<u32> {
+        let Moves::Orders(decided) = self else { return BTreeSet::new() };
+        let offset = |said: &Decision| match said {
+            Decision::Limit(_, offset, _) => Some(*offset),
+            _ => None,
+        };
+        decided.iter().flatten().filter_map(offset).collect()
     }
 
     /// Whether a limit order is among them.
@@ -179,6 +191,7 @@ mod tests {
             assets: vec!["a".into(), "b".into()],
             dates: (0..301).map(|t| format!("{t:04}")).collect(),
             bars: vec![bar; 602],
+            queue: None,
         };
         let weights = weights(301);
         let traded = |weights: &Weights| -> f64 {

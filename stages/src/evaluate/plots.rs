@@ -5,9 +5,10 @@ use plotters::style::text_anchor::HPos;
 
 use super::assessment::Assessment;
 use super::charts::{
-    BLUE, Curve, Figure, GREY, GRID, Mark, ORANGE, PENS, axes, curves, draw, legend, legend_of,
-    line, padded, plot_text, text, thinned,
+    BLUE, Curve, Figure, GREY, GRID, Mark, ORANGE, PENS, Pen, axes, curves, draw, legend,
+    legend_of, line, padded, plot_text, text, thinned,
 };
+use super::importance::Importance;
 use super::metrics::sharpe;
 use super::numbers;
 use super::quality::Quality;
@@ -246,6 +247,80 @@ pub(super) fn confusion(quality: &Quality) -> Maybe {
             "Counts, and shares of each row. Matthews correlation {}; balanced accuracy {}, of which a third is chance.",
             numbers::or_none(classes.mcc, numbers::ratio),
             numbers::or_none(classes.balanced_accuracy, numbers::percent)
+        ),
+        svg,
+    }))
+}
+
+/// Features of the chart at most.
+const FEATURES: usize = 14;
+
+/// By how much the log loss increases when a feature is permuted, with intervals.
+pub(super) fn importance(all: &[Importance]) -> Maybe {
+    let shown = &all[..all.len().min(FEATURES)];
+    if shown.is_empty() {
+        return Ok(None);
+    }
+    let ends = |i: &Importance| {
+        let (low, high) = i.interval.unwrap_or((i.loss_increase, i.loss_increase));
+        [low, high, i.loss_increase]
+    };
+    let svg = draw(|root| {
+        let range = padded(shown.iter().flat_map(ends).chain([0.0]));
+        let pen = Pen { color: ORANGE, width: 2, dash: None };
+        let entries = [("increase", Mark::Box(BLUE)), ("95% interval", Mark::Line(pen))];
+        let plot = legend(root, &entries)?;
+        let mut chart = ChartBuilder::on(&plot)
+            .margin_right(24)
+            .margin_top(2)
+            .x_label_area_size(32)
+            .y_label_area_size(210)
+            .build_cartesian_2d(range.0..range.1, (shown.len() as f64)..0.0)?;
+        let digits = if range.1 - range.0 < 0.02 { 4 } else { 3 };
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(GRID)
+            .label_style(text())
+            .x_labels(4)
+            .x_label_formatter(&|x| numbers::fixed(*x, digits))
+            .draw()?;
+        for (at, i) in shown.iter().enumerate() {
+            let middle = at as f64 + 0.5;
+            let bar = [(0.0, middle - 0.3), (i.loss_increase, middle + 0.3)];
+            chart.draw_series([Rectangle::new(bar, BLUE.filled())])?;
+            if let Some((low, high)) = i.interval {
+                let style = pen.color.stroke_width(pen.width);
+                let whisker = vec![(low, middle), (high, middle)];
+                let ends = [low, high].map(|x| vec![(x, middle - 0.2), (x, middle + 0.2)]);
+                let parts = std::iter::once(whisker).chain(ends);
+                chart.draw_series(parts.map(|points| PathElement::new(points, style)))?;
+            }
+            let place = chart.plotting_area().map_coordinate(&(range.0, middle));
+            let name: String = i.feature.chars().take(24).collect();
+            plot_text(root, name, (place.0 - 8, place.1), HPos::Right)?;
+        }
+        let zero = vec![(0.0, 0.0), (0.0, shown.len() as f64)];
+        chart.draw_series(LineSeries::new(zero, GREY.stroke_width(1)))?;
+        Ok(())
+    })?;
+    let first = shown.first().map_or("", |i| i.feature.as_str());
+    let sure = all.iter().filter(|i| i.interval.is_some_and(|(low, _)| low > 0.0)).count();
+    let what = match all.len() - shown.len() {
+        0 => "all features".to_string(),
+        _ => {
+            format!("the {} most important of {}", shown.len(), numbers::many(all.len(), "feature"))
+        }
+    };
+    Ok(Some(Figure {
+        name: "importance",
+        title: "Feature importance".into(),
+        caption: format!(
+            "Increase of the log loss out of fold when a feature is permuted: {what}, {first} the most. The interval of {} lies above 0.",
+            numbers::count(sure)
         ),
         svg,
     }))

@@ -29,7 +29,8 @@ fn bar(open: f64, close: f64) -> Bar {
 
 fn panel(width: usize, bars: Vec<Bar>) -> Panel {
     let dates = (0..bars.len() / width).map(|t| format!("{t:06}")).collect();
-    Panel { assets: (0..width).map(|a| a.to_string()).collect(), dates, bars }
+    let assets = (0..width).map(|a| a.to_string()).collect();
+    Panel { assets, dates, bars, queue: None }
 }
 
 fn weights(width: usize, rows: &[(usize, &[f64])], dates: usize) -> Weights {

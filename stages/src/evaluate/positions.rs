@@ -16,8 +16,10 @@ use super::backtest::Rules;
 use super::baselines::{RULES, vol_targeted};
 use super::causality;
 use super::contest::{Case, contest};
+use super::control::{Control, Rig, measure};
 use super::facts;
 use super::forecasts::{Forecast, Run, mean};
+use super::importance::Importance;
 use super::inference::quantile;
 use super::input::Table;
 use super::metrics::{cagr, max_drawdown, sharpe};
@@ -48,6 +50,10 @@ pub struct Given<'a> {
     pub runs: Vec<Run>,
     /// Other models, by name.
     pub baselines: Vec<Run>,
+    /// The model fitted to labels in another order: a run for each of its seeds.
+    pub control: Vec<Run>,
+    /// What its features are worth to the model, where that is known.
+    pub importance: Option<Vec<Importance>>,
     /// Digests of the inputs.
     pub inputs: Vec<Source>,
     /// Returns of other configurations on the same bars.
@@ -59,7 +65,7 @@ pub struct Given<'a> {
 /// # Errors
 /// The span is too short, or `sizing` asks for a scale that a forecast lacks.
 pub fn assess(given: Given) -> Result<Assessment> {
-    let Given { params, policy, seed, tables, whole, runs, baselines, inputs, trials } = given;
+    let Given { params, policy, seed, tables, whole, runs, baselines, .. } = given;
     let horizon = runs.first().map_or(1, |run| run.horizon);
     let forecasts = mean(&runs);
     if policy.sizing == Sizing::MeanOverScale && forecasts.iter().any(|f| f.scale.is_none()) {
@@ -81,7 +87,7 @@ pub fn assess(given: Given) -> Result<Assessment> {
     let shape = Shape { first, dates, every, policy };
     let plans = plans(&shape, tables, whole, &mine, &baselines, (last, per_year));
     let storm = storm(tables, &panel);
-    let case = Case { params, seed, panel: &panel, plans, per_year, storm: &storm };
+    let case = Case { params, seed, panel: &panel, plans, per_year, storm: &storm, queues: &[] };
     let found = contest(case);
     let moves = Moves::Weights(mine.clone());
     let block = (found.block.ceil() as usize).max(every).max(horizon);
@@ -106,6 +112,17 @@ pub fn assess(given: Given) -> Result<Assessment> {
     ];
     causality.extend(tables.first().map(|(_, table)| causality::planted(table, seed)));
     causality.push(facts::overlap_check(&splits));
+    let rig = Rig {
+        panel: &panel,
+        weights: &|f| weights_of(f, dates),
+        rules: &rules,
+        per_year,
+        block: found.block,
+        draws: params.draws,
+        seed,
+    };
+    let control = measure(&given.control, &folds, &rig);
+    causality.push(Control::check(control.as_ref()));
     let mut measured = vec![quality(MODEL, &forecasts, horizon)];
     measured.extend(baselines.iter().map(|run| quality(&run.name, &run.judged, horizon)));
     let provenance = Provenance {
@@ -126,10 +143,10 @@ pub fn assess(given: Given) -> Result<Assessment> {
                 format!("{}: {} forecasts", run.name, super::numbers::count(run.judged.len()))
             })
             .collect(),
-        inputs,
+        inputs: given.inputs,
         params: params.clone(),
     };
-    let selection = selection::known(&found.strategies, &panel.dates, &trials, per_year);
+    let selection = selection::known(&found.strategies, &panel.dates, &given.trials, per_year);
     let parts = Parts {
         contamination: facts::contamination(params, &provenance.first, false),
         seeds: seeds(&runs, &panel, &rules, per_year, &|f| weights_of(f, dates)),
@@ -139,6 +156,8 @@ pub fn assess(given: Given) -> Result<Assessment> {
         dates: panel.dates.clone(),
         provenance,
         causality,
+        control,
+        importance: given.importance,
         splits,
         selection,
         storm,

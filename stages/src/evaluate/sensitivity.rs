@@ -23,6 +23,8 @@ pub struct Scenario {
     pub max_drawdown: f64,
     /// Whole return.
     pub total_return: f64,
+    /// Limit orders that would have changed the position, and those that filled.
+    pub limits: (usize, usize),
 }
 
 /// A part of the bars: returns and Sharpe ratios of the model, buy and hold, and the base model.
@@ -36,17 +38,14 @@ pub struct Slice {
     pub rows: Vec<(f64, Option<f64>)>,
 }
 
-/// Replays the model under other costs, latency and, where `limits` has it send limit orders, fills.
+/// Replays the model under other costs, latency and, where it sends limit orders (`limits`), other fills:
+/// those that the rules do not have, or `true` for all, to stand side by side.
 pub fn scenarios(
     replay: &(dyn Fn(&Rules) -> Path + Sync),
     rules: &Rules,
     per_year: f64,
-    limits: bool,
+    limits: Option<bool>,
 ) -> Vec<Scenario> {
-    let other = match rules.fill {
-        Fill::Penetrate => ("limits fill when touched", Fill::Touch),
-        Fill::Touch => ("limits fill when traded through", Fill::Penetrate),
-    };
     let mut cases = vec![
         ("gross: no costs", rules.scaled(0.0)),
         ("0.5x costs", rules.scaled(0.5)),
@@ -55,22 +54,28 @@ pub fn scenarios(
         ("5x costs", rules.scaled(5.0)),
         ("one more bar of latency", Rules { latency: rules.latency + 1, ..*rules }),
     ];
-    if limits {
-        cases.push((other.0, Rules { fill: other.1, ..*rules }));
+    let fills = [
+        ("limits fill when touched", Fill::Touch),
+        ("limits fill when traded through", Fill::Penetrate),
+    ];
+    if let Some(all) = limits {
+        let others = fills.into_iter().filter(|(_, fill)| all || *fill != rules.fill);
+        cases.extend(others.map(|(name, fill)| (name, Rules { fill, ..*rules })));
     }
-    cases
-        .into_par_iter()
-        .map(|(name, rules)| {
-            let metrics = measure(&replay(&rules), &[], per_year);
-            Scenario {
-                name: name.into(),
-                cagr: metrics.cagr,
-                sharpe: metrics.sharpe,
-                max_drawdown: metrics.max_drawdown,
-                total_return: metrics.total_return,
-            }
-        })
-        .collect()
+    cases.into_par_iter().map(|(name, rules)| scenario(name, &replay(&rules), per_year)).collect()
+}
+
+/// A replay under another assumption.
+pub fn scenario(name: impl Into<String>, path: &Path, per_year: f64) -> Scenario {
+    let metrics = measure(path, &[], per_year);
+    Scenario {
+        name: name.into(),
+        cagr: metrics.cagr,
+        sharpe: metrics.sharpe,
+        max_drawdown: metrics.max_drawdown,
+        total_return: metrics.total_return,
+        limits: metrics.limits,
+    }
 }
 
 /// The cost of each side, in basis points, at which nothing is left, by bisection. `None` where the model does not

@@ -1,22 +1,26 @@
 //! The stage itself: reads the inputs, asks the models, writes the outputs.
 
+use super::anonymise::{Anonymise, Replaced};
 use super::answers::FAILURE;
-use super::assess::{Given, assess};
+use super::assess::{Anonymous, Given, assess};
+use super::assessment::Training;
 use super::causality::Outcome;
 use super::decide::{Count, decide};
 use super::inference::Moments;
+use super::input::{Prompt, Step};
 use super::panel::Panel;
 use super::params::{Asking, Judging};
-use super::{Assessment, Params, Places, facts, input, numerical, selection, write};
+use super::{Assessment, Params, Places, facts, input, numerical, queues, selection, write};
 use crate::featurize::table;
-use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, Tried};
+use crate::train::events;
+use crate::{Context, Format, Invalid, Judged, Port, Result, Stage, StageError, Tried};
 
 /// The stage `evaluate`.
 pub struct Evaluate;
 
 impl Stage for Evaluate {
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const ABOUT: &'static str =
         "decide on the test span, backtest against baselines, and report honestly";
     const SEEDED: bool = true;
@@ -42,6 +46,10 @@ impl Stage for Evaluate {
             Asking::Head => Port::input("pairs", Format::Pairs),
             _ => Port::optional("pairs", Format::Pairs),
         });
+        ports.push(match params.book {
+            Some(_) => Port::input("events", Format::Any),
+            None => Port::optional("events", Format::Any),
+        });
         ports
     }
 
@@ -63,12 +71,19 @@ impl Stage for Evaluate {
         if let Some(policy) = &params.forecasts {
             return finish(&numerical::run(params, policy, ctx)?, params, ctx);
         }
+        if ctx.has("events") && params.book.is_none() {
+            return Err(StageError::failed(
+                "port `events` is fed, and `book` does not say what it holds",
+            )
+            .hint("set `book: { source: { binance: {} } }`, as in `featurize`"));
+        }
         let table = input::features(&table::files(ctx)?)?;
         let mut prompts = input::prompts(ctx.file("prompts")?, &table, params.split.name())?;
-        let log = if ctx.has("log") { input::log(ctx.file("log")?)? } else { Vec::new() };
         let available = prompts.len();
         prompts.truncate(params.max_prompts.unwrap_or(available));
-        let models = if ctx.has("base") { 2 } else { 1 };
+        let other = params.anonymise.as_ref().map(|anonymise| without_names(anonymise, &prompts));
+        let again = other.as_ref().is_some_and(|(_, replaced)| replaced.changed > 0);
+        let models = 1 + usize::from(ctx.has("base")) + usize::from(again);
         let total = prompts.len() * models;
         let first = prompts.first().and_then(|prompt| table.dates.get(prompt.row));
         let since = first.map_or("", String::as_str);
@@ -82,7 +97,25 @@ impl Stage for Evaluate {
             about.push(decided.about);
             base = Some(decided.answers);
         }
+        let anonymous = match other {
+            None => None,
+            Some((others, replaced)) => {
+                let changed = prompts.iter().zip(&others).find(|(a, b)| a.text != b.text);
+                let example = changed.map(|(_, other)| other.text.clone());
+                let count = Count { done: total - prompts.len(), total };
+                let answers = match again {
+                    true => Some(decide(ctx, "model", &others, params, since, count)?.answers),
+                    false => None,
+                };
+                Some(Anonymous { replaced, example, answers })
+            }
+        };
         ctx.progress(total as u64, total as u64, "prompts", "backtest")?;
+        let rules = params.rules();
+        let follow = |panel: &Panel, offsets: &[u32]| match &params.book {
+            Some(book) => queues::follow(panel, &rules, book, offsets, ctx),
+            None => Ok(Vec::new()),
+        };
         let found = assess(Given {
             params,
             seed: ctx.seed(),
@@ -91,11 +124,13 @@ impl Stage for Evaluate {
             available,
             model: model.answers,
             base,
-            log,
+            anonymous,
+            training: training(ctx)?,
             about,
             baselines: numerical::baselines(ctx, &Panel::single(&table), params.split.name(), 0)?,
             inputs: facts::sources(ctx)?,
             trials: numerical::trials(ctx)?,
+            queues: params.book.is_some().then_some(&follow),
         })?;
         finish(&found, params, ctx)
     }
@@ -103,6 +138,59 @@ impl Stage for Evaluate {
     fn judge(tried: &[Tried], own: Option<usize>) -> Result<Option<Judged>> {
         selection::judge(tried, own).map(Some)
     }
+}
+
+/// What is known of the model's training: from the port `log`, else from the model's own folder.
+fn training(ctx: &Context) -> Result<Training> {
+    if ctx.has("log") {
+        let log = input::log(ctx.file("log")?)?;
+        return Ok(Training::of(&log, "From the log that was fed to the port `log`."));
+    }
+    let feed = "feed the output `log` of its `train` stage to the port `log`";
+    let files: Vec<(&str, &std::path::Path)> = ctx.files("model").collect();
+    let own = files.iter().find(|(name, _)| *name == events::NAME);
+    Ok(match own {
+        Some((_, path)) => match events::read(&fs_err::read(path)?) {
+            Some(rows) => {
+                let step = |row: events::Row| -> Step {
+                    let step = ("step".to_owned(), row.step as f64);
+                    row.numbers.into_iter().chain([step]).collect()
+                };
+                let log: Vec<Step> = rows.into_iter().map(step).collect();
+                Training::of(
+                    &log,
+                    format!("From the record in the model’s folder, `{}`.", events::NAME),
+                )
+            }
+            None => Training::of(
+                &[],
+                format!(
+                    "Not available: `{}` in the model’s folder is damaged, or of another program; {feed}.",
+                    events::NAME
+                ),
+            ),
+        },
+        None if files.iter().all(|(name, _)| name.ends_with(".gguf")) => Training::of(
+            &[],
+            format!(
+                "Not available: a GGUF file keeps nothing of a training; where Quantmill trained it, {feed}."
+            ),
+        ),
+        None => Training::of(
+            &[],
+            format!(
+                "Not available: the model’s folder has no record of a training (`{}`); where Quantmill trained it, {feed}.",
+                events::NAME
+            ),
+        ),
+    })
+}
+
+/// The prompts without names and dates, and what was replaced.
+fn without_names(anonymise: &Anonymise, prompts: &[Prompt]) -> (Vec<Prompt>, Replaced) {
+    let (texts, replaced) = anonymise.apply(prompts.iter().map(|prompt| prompt.text.as_str()));
+    let other = |(prompt, text): (&Prompt, String)| Prompt { row: prompt.row, text };
+    (prompts.iter().zip(texts).map(other).collect(), replaced)
 }
 
 /// Says what was found and writes it.
@@ -162,6 +250,18 @@ fn say(found: &Assessment, ctx: &Context) {
         if let Some(value) = value {
             ctx.metric(name, value);
         }
+    }
+    let change = found.anonymised.as_ref().and_then(|a| a.change.as_ref());
+    if let Some(change) = change {
+        ctx.metric("decisions_changed_anonymised", change.decisions);
+        if let Some(sharpe) = change.anonymous {
+            ctx.metric("sharpe_anonymised", sharpe);
+        }
+    }
+    if found.anonymised.is_some() && change.is_none() {
+        ctx.warn(
+            "`anonymise` found nothing to replace in the prompts: the model was not asked again",
+        );
     }
     for check in found.causality.iter().filter(|c| c.outcome == Outcome::Caught) {
         ctx.warn(format!("{}: {}", check.name, check.said));

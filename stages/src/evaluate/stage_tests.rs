@@ -180,6 +180,137 @@ fn a_head_learns_what_the_state_says() {
     assert_eq!(ran.text("decisions"), again.text("decisions"));
 }
 
+/// What a training leaves in the model's folder is shown; a port that is fed comes first.
+#[test]
+fn a_model_brings_the_curve_of_its_training() {
+    use crate::train::events::{self, Row};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let run = |more: &[(&str, &Path)]| {
+        let mut inputs: Vec<(&str, &Path)> =
+            vec![("model", &tuned), ("prompts", &prompts), ("features", &features)];
+        inputs.extend(more);
+        testing::run::<Evaluate>(params(json!({})), &inputs).unwrap()
+    };
+    let curves = |ran: &Ran| -> Value {
+        let metrics: Value = serde_json::from_str(&ran.text("metrics")).unwrap();
+        metrics["training"]["curves"].clone()
+    };
+    let none = run(&[]);
+    assert_eq!(curves(&none), json!([]));
+    assert!(none.text("markdown").contains("has no record of a training"));
+    let row = |step: usize| Row {
+        step,
+        numbers: vec![
+            ("loss".into(), 0.25),
+            ("reward_mean".into(), 0.5 + step as f64 / 16.0),
+            ("samples".into(), 8.0),
+            ("parse_failures".into(), 4.0),
+        ],
+    };
+    let rows: Vec<Row> = (1..=4).map(row).collect();
+    let file = tuned.join(events::NAME);
+    fs_err::write(&file, events::file(&rows)).unwrap();
+    let own = run(&[]);
+    assert_eq!(
+        curves(&own),
+        json!([
+            ["reward", [[1.0, 0.5625], [2.0, 0.625], [3.0, 0.6875], [4.0, 0.75]]],
+            ["failures", [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5], [4.0, 0.5]]],
+        ])
+    );
+    for output in ["report", "markdown"] {
+        let page = own.text(output);
+        assert!(page.contains("Reward by training step"), "{output}");
+        assert!(!page.contains("no record of a training"), "{output}");
+    }
+    let log = dir.path().join("log.jsonl");
+    fs_err::write(&log, "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n").unwrap();
+    assert_eq!(curves(&run(&[("log", &log)])), json!([["loss", [[1.0, 3.0], [2.0, 2.0]]]]));
+    fs_err::write(&file, b"nothing of the kind").unwrap();
+    let damaged = run(&[]);
+    assert_eq!(curves(&damaged), json!([]));
+    assert!(damaged.text("markdown").contains("is damaged"));
+}
+
+/// Prompts that name a ticker and a date, and a model that reads them to the character.
+#[test]
+fn names_and_dates_are_taken_out_and_the_model_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (features, prompts) = market(dir.path());
+    let tuned = model(dir.path(), 1);
+    let told = |i: usize| format!("ACME on {}: {}", date(i), text(i));
+    let line = |i: usize| {
+        let split = if i < 20 { "train" } else { "test" };
+        json!({"id": date(i), "t0": date(i), "split": split, "prompt": told(i)}).to_string() + "\n"
+    };
+    let named = dir.path().join("named.jsonl");
+    fs_err::write(&named, (0..40).map(line).collect::<String>()).unwrap();
+    let run = |prompts: &Path, more: Value| {
+        let inputs: &[(&str, &Path)] =
+            &[("model", &tuned), ("prompts", prompts), ("features", &features)];
+        testing::run::<Evaluate>(params(more), inputs).unwrap()
+    };
+    // Sampled, so that the random model trades.
+    let how = json!({"form": "words", "temperature": 2.0});
+    let with = |anonymise: Value| {
+        let mut all = how.clone();
+        all["anonymise"] = anonymise;
+        all
+    };
+    let ask = with(json!({"names": {"ACME": "STOCK"}, "shift_days": 7}));
+    let (first, second) = (run(&named, ask.clone()), run(&named, ask));
+    for output in ["report", "markdown", "metrics", "decisions"] {
+        assert_eq!(first.text(output), second.text(output), "{output}");
+    }
+    let metrics: Value = serde_json::from_str(&first.text("metrics")).unwrap();
+    let found = &metrics["anonymised"];
+    assert_eq!(found["replaced"]["changed"], 20);
+    assert_eq!(found["replaced"]["names"], json!([["ACME", "STOCK", 20]]));
+    assert_eq!(found["replaced"]["dates"][0], json!(["2020-02-01", "2020-02-08", 1]));
+    assert_eq!(found["replaced"]["dates"].as_array().unwrap().len(), 20);
+    // The second answers are those to prompts that had no names and dates in the first place.
+    let plain = dir.path().join("plain.jsonl");
+    let text = fs_err::read_to_string(&named).unwrap();
+    let shifted = |i: usize| {
+        let [year, month, day] =
+            [0, 1, 2].map(|at| date(i).split('-').nth(at).unwrap().parse::<u32>().unwrap());
+        let date = chrono::NaiveDate::from_ymd_opt(year as i32, month, day).unwrap();
+        (date + chrono::TimeDelta::days(7)).to_string()
+    };
+    let lines = text.lines().enumerate().map(|(i, line)| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row["prompt"] = told(i).replace("ACME", "STOCK").replace(&date(i), &shifted(i)).into();
+        row.to_string() + "\n"
+    });
+    fs_err::write(&plain, lines.collect::<String>()).unwrap();
+    let other = run(&plain, how.clone());
+    assert_eq!(said(&first, "anonymised"), said(&other, "model"));
+    let (mine, anonymous) = (said(&first, "model"), said(&first, "anonymised"));
+    let changed = mine.iter().zip(&anonymous).filter(|(a, b)| a != b).count();
+    assert!(changed > 0);
+    assert_eq!(found["change"]["decisions"], changed as f64 / 20.0);
+    assert_eq!(found["change"]["anonymous"].as_f64(), other.metrics.get("sharpe").copied());
+    assert!(found["change"]["difference"]["low"].is_number());
+    for output in ["report", "markdown"] {
+        let page = first.text(output);
+        for want in ["Asked without names and dates", "ACME → STOCK (20 times)", "Reading: "] {
+            assert!(page.contains(want), "{output} {want}");
+        }
+    }
+    // Prompts without either: said, and nobody is asked.
+    let none = run(&prompts, with(json!({"names": {"ACME": "STOCK"}})));
+    assert!(said(&none, "anonymised").is_empty());
+    assert!(none.text("report").contains("There was nothing to replace"));
+    assert!(none.warnings.iter().any(|w| w.contains("nothing to replace")), "{:?}", none.warnings);
+    let metrics: Value = serde_json::from_str(&none.text("metrics")).unwrap();
+    assert_eq!(metrics["anonymised"]["change"], Value::Null);
+    // Not asked for: the page says how.
+    assert!(run(&prompts, how).text("markdown").contains("Set `anonymise`"));
+}
+
 #[test]
 fn a_prompt_that_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -195,6 +195,7 @@ pub fn sentences(a: &Assessment) -> Vec<String> {
     let Some(model) = a.strategy(MODEL) else { return Vec::new() };
     let mut say = vec![headline(a, model).to_string()];
     say.extend(suspicion(a));
+    say.extend(a.control.as_ref().and_then(super::control::Control::sentence));
     say.push(result(a, model));
     if model.metrics.trades > 0 {
         say.push(skill(model));

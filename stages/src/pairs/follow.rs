@@ -10,17 +10,15 @@ use std::path::{Path, PathBuf};
 
 use super::Params;
 use super::action::Side;
+use super::exchange::{self, Exchange};
 use super::fill::Waits;
-use super::queue::{Queue, Resting, key};
 use super::rank::sigma;
 use crate::featurize::split::{Split, evenly};
 use crate::featurize::table::{self, Around, Extent, Rows};
-use crate::market::binance::Stream;
-use crate::market::book::Book;
-use crate::market::event::{Event, Events, Level, What};
-use crate::market::orders::{Life, Lives, Reader};
+use crate::market::event::Event;
+use crate::market::orders::{Life, Lives};
 use crate::market::quality::Tally;
-use crate::market::{Quote, Source, Trade, time};
+use crate::market::{Source, time};
 use crate::{Context, Result, StageError};
 
 /// Rows that determine the two numbers of the fill model well enough.
@@ -106,11 +104,7 @@ struct Placed {
 pub fn queues(extent: Extent, params: &Params, ctx: &Context) -> Result<Vec<Waits>> {
     let features = table::files(ctx)?;
     let paths = paths(ctx);
-    let mut events: Box<dyn Events> = match &params.source {
-        Source::Binance(binance) => Box::new(Stream::new(binance, paths.clone())),
-        Source::Orders(orders) => Box::new(Reader::open(orders, paths.clone())?),
-        _ => return Err(StageError::failed("`source` tells of no trades, or of no book")),
-    };
+    let mut events = exchange::open(&params.source, paths.clone())?;
     let mut tally = Tally::new(&params.quality, paths.clone());
     let mut dues = Dues::open(&features, extent, params, ROWS)?;
     let mut next = dues.next()?;
@@ -136,15 +130,15 @@ pub fn queues(extent: Extent, params: &Params, ctx: &Context) -> Result<Vec<Wait
         }
     }
     follower.expire(i64::MAX);
-    if !(follower.traded && follower.quoted) {
+    if !(follower.market.traded && follower.quoted) {
         let path = paths.first().map_or(table::first(&features), PathBuf::as_path);
         return Err(StageError::bad(path, "holds no trades, or no quotes, at the training rows")
             .hint("`fills: queue` needs the trades and the book of the features' own time"));
     }
     ctx.metric("fill_rows_unplaced", follower.unplaced as f64);
     ctx.metric("fill_orders_lost", follower.lost as f64);
-    ctx.metric("fill_orders_queued", follower.queued as f64);
-    let reached = follower.bids.reached() + follower.asks.reached();
+    ctx.metric("fill_orders_queued", follower.market.queued as f64);
+    let reached = follower.market.bids.reached() + follower.market.asks.reached();
     ctx.metric("fill_fills_in_queue", reached as f64);
     Ok(follower.waits)
 }
@@ -164,43 +158,28 @@ fn apart(paths: &[PathBuf], features: &Path, due: &Due, mid: f64) -> StageError 
 }
 
 struct Follower {
-    book: Book,
-    bids: Resting<Open>,
-    asks: Resting<Open>,
+    market: Exchange<Open>,
     placed: VecDeque<Placed>,
     waits: Vec<Waits>,
     /// Buffer of what an event fills.
     filled: Vec<Open>,
-    /// The tick, times 1e9; 0 before the first price.
-    tick: i64,
-    depth: bool,
-    traded: bool,
     quoted: bool,
     rows: u64,
     unplaced: u64,
     lost: u64,
-    /// Orders that joined behind others.
-    queued: u64,
 }
 
 impl Follower {
     fn new(params: &Params) -> Follower {
-        let model: Queue = params.queue;
         Follower {
-            book: Book::default(),
-            bids: Resting::new(Side::Buy, model),
-            asks: Resting::new(Side::Sell, model),
+            market: Exchange::new(params.queue),
             placed: VecDeque::new(),
             waits: Vec::new(),
             filled: Vec::new(),
-            tick: 0,
-            depth: false,
-            traded: false,
             quoted: false,
             rows: 0,
             unplaced: 0,
             lost: 0,
-            queued: 0,
         }
     }
 
@@ -209,7 +188,7 @@ impl Follower {
     /// # Errors
     /// The mid of the book, where it is not that of the row.
     fn place(&mut self, due: &Due, params: &Params) -> Result<(), f64> {
-        let Some(quote) = self.book.quote().filter(|_| self.tick > 0) else {
+        let Some(quote) = self.market.quote() else {
             self.unplaced += 1;
             return Ok(());
         };
@@ -223,24 +202,17 @@ impl Follower {
         for (at, &offset) in params.offsets_bps.iter().enumerate() {
             for side in [Side::Buy, Side::Sell] {
                 let wanted = due.mid * (1.0 - side.sign() * f64::from(offset) / 1e4);
-                let price = passive(side, key(wanted), self.tick);
+                let price = self.market.price(side, wanted);
                 if price <= 0 {
                     continue;
                 }
                 let away = 1e4 * side.sign() * (1.0 - price as f64 / 1e9 / due.mid);
                 let distance = params.reward.fill_distance.of(away, due.sigma);
                 let order = Open { row, at: at as u32, start: due.start, bar: due.bar, distance };
-                let size = self.size(side, price, &quote);
-                self.queued += u64::from(size > 0.0);
+                self.market.join(side, price, order, &quote);
                 match side {
-                    Side::Buy => {
-                        self.bids.join(price, size, order);
-                        placed.bids.push((price, order));
-                    }
-                    Side::Sell => {
-                        self.asks.join(price, size, order);
-                        placed.asks.push((price, order));
-                    }
+                    Side::Buy => placed.bids.push((price, order)),
+                    Side::Sell => placed.asks.push((price, order)),
                 }
             }
         }
@@ -248,147 +220,44 @@ impl Follower {
         Ok(())
     }
 
-    /// Units that rest at a price.
-    fn size(&self, side: Side, price: i64, quote: &Quote) -> f64 {
-        let (best, units, levels) = match side {
-            Side::Buy => (quote.bid, quote.bid_size, self.book.bids()),
-            Side::Sell => (quote.ask, quote.ask_size, self.book.asks()),
-        };
-        if key(best) == price { units } else { levels.at(price as f64 / 1e9) }
-    }
-
     /// Takes back the orders whose horizon is over at `now`.
     fn expire(&mut self, now: i64) {
         while self.placed.front().is_some_and(|placed| placed.end <= now) {
             let Some(placed) = self.placed.pop_front() else { return };
-            for (side, orders) in [(&mut self.bids, &placed.bids), (&mut self.asks, &placed.asks)] {
-                for &(price, order) in orders {
-                    if side.leave(price, order) {
-                        self.waits.push(wait(&order, placed.end, false));
-                    }
+            self.leave(&placed, placed.end);
+        }
+    }
+
+    /// Takes orders back at a time; how many still rested.
+    fn leave(&mut self, placed: &Placed, until: i64) -> u64 {
+        let mut rested = 0;
+        for (side, orders) in [(Side::Buy, &placed.bids), (Side::Sell, &placed.asks)] {
+            for &(price, order) in orders {
+                if self.market.side(side).leave(price, order) {
+                    rested += 1;
+                    self.waits.push(wait(&order, until, false));
                 }
             }
         }
+        rested
     }
 
     fn take(&mut self, event: &Event, tally: &mut Tally) -> Result<()> {
+        let known = self.market.take(event, tally, &mut self.filled)?;
         let time = event.time;
-        match event.what {
-            What::Depth(depth) => {
-                self.depth = true;
-                let faults = tally.counts.gaps + tally.counts.crossed;
-                self.book.change(time, event.place, &depth, tally)?;
-                depth.bids.iter().chain(depth.asks).for_each(|level| self.learn(level.price));
-                if faults != tally.counts.gaps + tally.counts.crossed {
-                    self.lose(time);
-                } else if depth.snapshot {
-                    self.compare(time);
-                } else {
-                    let told = |level: &Level| (key(level.price), level.size);
-                    for (price, size) in depth.bids.iter().map(told) {
-                        self.bids.change(time, price, size);
-                    }
-                    for (price, size) in depth.asks.iter().map(told) {
-                        self.asks.change(time, price, size);
-                    }
-                }
-                self.reach(time);
-            }
-            What::Quote(quote, id) => {
-                self.book.ticker(time, event.place, quote, id, tally)?;
-                if !self.depth {
-                    self.learn(quote.bid);
-                    self.learn(quote.ask);
-                    self.bids.change(time, key(quote.bid), quote.bid_size);
-                    self.asks.change(time, key(quote.ask), quote.ask_size);
-                }
-                self.reach(time);
-            }
-            What::Trade(Trade { price, size, bought, .. }) => {
-                self.traded = true;
-                self.learn(price);
-                let price = key(price);
-                if bought != Some(true) {
-                    self.bids.trade(time, price, size, &mut self.filled);
-                }
-                if bought != Some(false) {
-                    self.asks.trade(time, price, size, &mut self.filled);
-                }
-                self.settle(time);
+        self.waits.extend(self.filled.drain(..).map(|order| wait(&order, time, true)));
+        if !known {
+            while let Some(placed) = self.placed.pop_front() {
+                self.lost += self.leave(&placed, time.min(placed.end));
             }
         }
         Ok(())
-    }
-
-    /// The best quotes may have reached orders of the other side.
-    fn reach(&mut self, time: i64) {
-        if self.bids.count() + self.asks.count() == 0 {
-            return;
-        }
-        let Some(quote) = self.book.quote() else { return };
-        self.bids.pass(key(quote.ask), true, &mut self.filled);
-        self.asks.pass(key(quote.bid), true, &mut self.filled);
-        self.settle(time);
-    }
-
-    /// Every level that is watched, against a whole book.
-    fn compare(&mut self, time: i64) {
-        for (side, levels) in
-            [(&mut self.bids, self.book.bids()), (&mut self.asks, self.book.asks())]
-        {
-            let prices: Vec<i64> = side.prices().collect();
-            prices.into_iter().for_each(|p| side.change(time, p, levels.at(p as f64 / 1e9)));
-        }
-    }
-
-    fn settle(&mut self, time: i64) {
-        self.waits.extend(self.filled.drain(..).map(|order| wait(&order, time, true)));
-    }
-
-    /// Nothing is known of the queues any more.
-    fn lose(&mut self, time: i64) {
-        while let Some(placed) = self.placed.pop_front() {
-            for (side, orders) in [(&mut self.bids, &placed.bids), (&mut self.asks, &placed.asks)] {
-                for &(price, order) in orders {
-                    if side.leave(price, order) {
-                        self.lost += 1;
-                        self.waits.push(wait(&order, time.min(placed.end), false));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes a price into account for the tick.
-    #[inline]
-    fn learn(&mut self, price: f64) {
-        let key = key(price);
-        if self.tick == 0 || key % self.tick != 0 {
-            self.tick = divisor(key, self.tick);
-        }
     }
 }
 
 fn wait(order: &Open, until: i64, filled: bool) -> Waits {
     let exposure = (until - order.start) as f64 / order.bar;
     Waits { distance: order.distance, fills: f64::from(u8::from(filled)), exposure }
-}
-
-/// A price rounded to the tick, away from the market.
-fn passive(side: Side, price: i64, tick: i64) -> i64 {
-    let below = price.div_euclid(tick) * tick;
-    match side {
-        Side::Sell if below < price => below + tick,
-        _ => below,
-    }
-}
-
-/// The greatest common divisor.
-fn divisor(mut a: i64, mut b: i64) -> i64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// The waits of the orders that others placed within the training span, behind the mid: each up to its

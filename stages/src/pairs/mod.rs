@@ -55,6 +55,7 @@ mod balance;
 mod charts;
 mod compare;
 pub mod decision;
+pub mod exchange;
 pub mod fill;
 mod follow;
 mod observe;

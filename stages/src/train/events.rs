@@ -3,8 +3,11 @@
 //! The format is TFRecord (length, its checksum, bytes, their checksum) around protocol buffers
 //! (`tensorflow/core/util/event.proto`). No clock: step `n` is written as `n` seconds after the
 //! epoch, so that the same run gives the same bytes. Choose "step" as the horizontal axis.
+//!
+//! [`read`] takes back what [`file`] writes: a model's folder holds its event file, so that what is known
+//! of a training goes with the model.
 
-use super::log::Row;
+pub(crate) use super::log::Row;
 
 /// The file's name, which TensorBoard goes by.
 pub const NAME: &str = "events.out.tfevents.0.quantmill";
@@ -31,6 +34,102 @@ pub fn file(rows: &[Row]) -> Vec<u8> {
         record(&mut out, &event);
     }
     out
+}
+
+/// The rows of an event file of scalars, as [`file`] writes it; numbers are those of an f32. `None` where
+/// a record is cut off, or its checksum is another.
+pub fn read(mut file: &[u8]) -> Option<Vec<Row>> {
+    let mut rows = Vec::new();
+    while !file.is_empty() {
+        let length = file.get(..8)?;
+        let sum = u32::from_le_bytes(file.get(8..12)?.try_into().ok()?);
+        let size = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
+        let content = file.get(12..size.checked_add(12)?)?;
+        let end = size.checked_add(16)?;
+        let own = u32::from_le_bytes(file.get(size + 12..end)?.try_into().ok()?);
+        if masked(length) != sum || masked(content) != own {
+            return None;
+        }
+        file = &file[end..];
+        let mut row = Row { step: 0, numbers: Vec::new() };
+        for (field, value) in fields(content)? {
+            match (field, value) {
+                (2, Field::Number(step)) => row.step = usize::try_from(step).ok()?,
+                (5, Field::Bytes(summary)) => {
+                    for (_, value) in fields(summary)?.into_iter().filter(|(field, _)| *field == 1)
+                    {
+                        let Field::Bytes(value) = value else { return None };
+                        row.numbers.extend(scalar(value)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !row.numbers.is_empty() {
+            rows.push(row);
+        }
+    }
+    Some(rows)
+}
+
+/// The name and the number of a value of a summary; none where it is no scalar.
+fn scalar(value: &[u8]) -> Option<Option<(String, f64)>> {
+    let (mut name, mut number) = (None, None);
+    for (field, value) in fields(value)? {
+        match (field, value) {
+            (1, Field::Bytes(tag)) => name = Some(std::str::from_utf8(tag).ok()?.to_owned()),
+            (2, Field::Fixed(bits)) => number = Some(f64::from(f32::from_bits(bits))),
+            _ => {}
+        }
+    }
+    Some(name.zip(number))
+}
+
+enum Field<'a> {
+    Number(u64),
+    Fixed(u32),
+    Bytes(&'a [u8]),
+    /// Eight bytes, of which none is needed here.
+    Wide,
+}
+
+/// The fields of a message by number.
+fn fields(mut message: &[u8]) -> Option<Vec<(u64, Field<'_>)>> {
+    let mut all = Vec::new();
+    while !message.is_empty() {
+        let key = number(&mut message)?;
+        let mut take = |size: usize| {
+            let (taken, rest) = message.split_at_checked(size)?;
+            message = rest;
+            Some(taken)
+        };
+        let value = match key & 7 {
+            0 => Field::Number(number(&mut message)?),
+            1 => take(8).map(|_| Field::Wide)?,
+            2 => {
+                let size = usize::try_from(number(&mut message)?).ok()?;
+                let (taken, rest) = message.split_at_checked(size)?;
+                message = rest;
+                Field::Bytes(taken)
+            }
+            5 => Field::Fixed(u32::from_le_bytes(take(4)?.try_into().ok()?)),
+            _ => return None,
+        };
+        all.push((key >> 3, value));
+    }
+    Some(all)
+}
+
+fn number(message: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for (at, byte) in message.iter().enumerate().take(10) {
+        number |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
+        if byte & 0x80 == 0 {
+            *message = &message[at + 1..];
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// An event that begins with its time.
@@ -105,6 +204,26 @@ mod tests {
         assert_eq!(next.len(), 12 + length + 4);
         let sum = u32::from_le_bytes(next[8..12].try_into().unwrap());
         assert_eq!(sum, masked(&next[..8]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_damaged_is_not() {
+        let whole = file(&rows());
+        let back = read(&whole).unwrap();
+        assert_eq!(back.len(), 300);
+        for (row, got) in rows().iter().zip(&back) {
+            assert_eq!(row.step, got.step);
+            for ((name, number), (own, other)) in row.numbers.iter().zip(&got.numbers) {
+                assert_eq!((name, f64::from(*number as f32)), (own, *other));
+            }
+        }
+        assert_eq!(read(&[]), Some(Vec::new()));
+        assert_eq!(read(&whole[..whole.len() - 1]), None);
+        for at in (0..200).chain([whole.len() - 9]) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert_eq!(read(&damaged), None, "byte {at}");
+        }
     }
 
     /// Opt-in, with the `tensorboard` package: `QUANTMILL_TEST_PYTHON=1`.

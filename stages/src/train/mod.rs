@@ -30,9 +30,7 @@ mod dapo;
 mod data;
 #[cfg(feature = "models")]
 mod dpo;
-#[cfg(feature = "models")]
-mod events;
-#[cfg(feature = "models")]
+pub(crate) mod events;
 mod log;
 #[cfg(feature = "models")]
 mod logps;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use quantmill_stages::evaluate::assess::{Given, assess};
+use quantmill_stages::evaluate::assessment::Training;
 use quantmill_stages::evaluate::forecasts::{Forecast, Run};
 use quantmill_stages::evaluate::panel::Panel;
 use quantmill_stages::evaluate::policy::{Policy, Sizing};
@@ -111,11 +112,13 @@ fn found(
         available: case.prompts.len(),
         model,
         base,
-        log: log(steps),
+        anonymous: None,
+        training: Training::of(&log(steps), "a log"),
         about: vec!["a fixed rule in the place of a model".into()],
         baselines: Vec::new(),
         inputs: Vec::new(),
         trials: Vec::new(),
+        queues: None,
     })
     .unwrap()
 }
@@ -187,7 +190,7 @@ fn decisions_keep_every_character() {
     let said = answers(n, 1);
     let found = found(&case, &quick(), said.clone(), None, 0);
     let html = page(&case, &found);
-    assert!(!html.contains("<h3>Training</h3>") && !html.contains("base model</th>"));
+    assert!(!html.contains("<figure id=\"reward\">") && !html.contains("base model</th>"));
     let mut reader = csv::Reader::from_path(case.dir.join("decisions.csv")).unwrap();
     assert_eq!(
         reader.headers().unwrap(),
@@ -295,11 +298,13 @@ fn leaving_prompts_out_ends_the_backtest_with_them() {
         available: all,
         model: answers(60, 1),
         base: None,
-        log: Vec::new(),
+        anonymous: None,
+        training: Training::default(),
         about: Vec::new(),
         baselines: Vec::new(),
         inputs: Vec::new(),
         trials: Vec::new(),
+        queues: None,
     })
     .unwrap();
     assert_eq!(found.dates.len(), 61);
@@ -344,6 +349,8 @@ fn a_report_of_forecasts_is_whole_too() {
         whole: &panel,
         runs: (1..=5).map(|seed| forecasts(&case, &panel, seed, -0.4)).collect(),
         baselines: vec![boosting],
+        control: Vec::new(),
+        importance: None,
         inputs: Vec::new(),
         trials: Vec::new(),
     })

@@ -36,7 +36,9 @@ pub fn causality(a: &Assessment) -> Vec<Block> {
     let mut table = Table { rows: vec![Row::new("Sharpe", cells)], ..Table::default() };
     table.head = std::iter::once(String::new()).chain(head).collect();
     blocks.push(Block::Table(table));
-    blocks.push(words("Labels are not shuffled before training, which would take training anew; that decisions in another order earn nothing is the same question asked of the result."));
+    if a.of_language() {
+        blocks.push(words("A control fitted to shuffled labels is not available: a language model’s labels are not shuffled before training, which would take training anew; that decisions in another order earn nothing is the same question asked of the result."));
+    }
     blocks
 }
 

@@ -137,10 +137,21 @@ pub fn costs(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
                 signed_percent(s.total_return),
                 or_none(s.sharpe, ratio),
                 percent(s.max_drawdown),
+                match s.limits {
+                    (0, _) => NONE.into(),
+                    (sent, filled) => format!("{} of {}", count(filled), count(sent)),
+                },
             ],
         )
     };
-    let head = ["The model with", "Return a year", "Whole return", "Sharpe", "Deepest fall"];
+    let head = [
+        "The model with",
+        "Return a year",
+        "Whole return",
+        "Sharpe",
+        "Deepest fall",
+        "Limit orders filled",
+    ];
     let table = Table::new(&head, a.scenarios.iter().map(row).collect());
     let even = match a.break_even_bps {
         Some(bps) => format!("The model breaks even at {} bps of the notional a side.", ratio(bps)),
@@ -153,6 +164,15 @@ pub fn costs(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
     let fills = match limits {
         (0, _) => "Touch, penetrate and queue fills are the same here: no limit order was sent."
             .to_string(),
+        (sent, filled) if a.provenance.params.book.is_some() => format!(
+            "{} of {} filled. In the queue an order waits behind what the book held when it came, {}; cancels ahead of it count as its row says. It fills whole, and nobody reacts to it.",
+            count(filled),
+            many(sent, "limit order"),
+            match a.provenance.params.book.as_ref().and_then(|book| book.delay) {
+                Some(delay) => format!("{} after the close", String::from(delay)),
+                None => "without delay".into(),
+            }
+        ),
         (sent, filled) => format!(
             "{} of {} filled. Queue fills take a book, which bars do not have: the touch is their upper end, the penetration the cautious one.",
             count(filled),

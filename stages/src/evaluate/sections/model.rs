@@ -6,6 +6,7 @@ use crate::evaluate::answers::FAILURE;
 use crate::evaluate::assessment::{Assessment, Rival};
 use crate::evaluate::charts::Figure;
 use crate::evaluate::document::{Block, Row, Table};
+use crate::evaluate::importance::Importance;
 use crate::evaluate::numbers::{NONE, count, or_none, percent, ratio};
 use crate::evaluate::quality::{ACROSS, Quality};
 use crate::evaluate::significance::Comparison;
@@ -101,7 +102,58 @@ fn forecasts(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         blocks.push(words("Test of Diebold and Mariano with the correction of Harvey, Leybourne and Newbold, on dates; below 0 the model is better:"));
         blocks.push(Block::Table(table));
     }
+    blocks.push(Block::Heading("Feature importance".into()));
+    blocks.extend(importance(a, figures));
     blocks
+}
+
+/// Features of a table at most.
+const FEATURES: usize = 40;
+
+/// What the features are worth to the model.
+fn importance(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
+    let all = match &a.importance {
+        None => {
+            return vec![words(
+                "Not available: feed the output `importance` of the judged `forecast` stage to the port `importance`.",
+            )];
+        }
+        Some(all) if all.is_empty() => {
+            return vec![words(
+                "The model reads no features: a rule, or a model that reads forecasts.",
+            )];
+        }
+        Some(all) => all,
+    };
+    let row = |i: &Importance| {
+        let interval = i.interval.map_or_else(
+            || NONE.to_string(),
+            |(low, high)| format!("{} to {}", digits(low), digits(high)),
+        );
+        let said = match i.interval {
+            Some((low, _)) if low > 0.0 => "matters",
+            Some((_, high)) if high < 0.0 => "is better without it",
+            _ => "not proven",
+        };
+        Row::new(i.feature.clone(), [digits(i.loss_increase), interval, said.into()])
+    };
+    let head = ["Feature", "Increase of the log loss", "95% interval", "The model"];
+    let table = Table::new(&head, all.iter().take(FEATURES).map(row).collect());
+    let more = match all.len().saturating_sub(FEATURES) {
+        0 => String::new(),
+        n => format!(" {} less important ones are in `metrics.json` alone.", count(n)),
+    };
+    let mut blocks = vec![words(format!(
+        "By how much the log loss out of fold increases when a feature is permuted across dates, the fitted models as they are. Features that say the same stand in for one another: each alone looks idle.{more}"
+    ))];
+    blocks.extend(shown(figures, &["importance"]));
+    blocks.push(Block::Table(table));
+    blocks
+}
+
+/// An increase of a log loss, as exact as a small one needs it.
+fn digits(x: f64) -> String {
+    crate::evaluate::numbers::fixed(x, 5)
 }
 
 fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
@@ -159,11 +211,11 @@ fn answers(a: &Assessment, figures: &[Figure]) -> Vec<Block> {
         blocks.push(Block::Heading("Sample prompts, at even distances".into()));
         blocks.push(Block::Samples(a.samples.clone()));
     }
-    let training = shown(figures, &["reward", "failures", "accuracy", "loss"]);
-    if let Some(training) = training {
-        blocks.push(Block::Heading("Training".into()));
-        blocks.push(training);
-    }
+    blocks.push(Block::Heading("Training".into()));
+    blocks.push(words(a.training.said.clone()));
+    blocks.extend(shown(figures, &["reward", "failures", "accuracy", "loss"]));
+    blocks.push(Block::Heading("Feature importance".into()));
+    blocks.push(words("Not available: a language model reads a text, and no table whose columns could be permuted."));
     blocks
 }
 

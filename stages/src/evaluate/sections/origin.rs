@@ -1,11 +1,15 @@
 //! Provenance, contamination, and what the numbers do not show.
 
+use std::collections::BTreeMap;
+
 use super::words;
+use crate::evaluate::anonymise::Anonymised;
 use crate::evaluate::assessment::Assessment;
 use crate::evaluate::backtest::Fill;
 use crate::evaluate::document::{Block, Table};
-use crate::evaluate::numbers::{count, many, ratio};
+use crate::evaluate::numbers::{count, many, or_none, percent, ratio};
 use crate::evaluate::policy::Sizing;
+use crate::evaluate::verdict::show;
 use crate::{Result, StageError};
 
 /// Where the numbers come from.
@@ -63,10 +67,11 @@ fn facts(a: &Assessment) -> Vec<(&'static str, String)> {
         "Orders",
         match a.of_language() {
             true => format!(
-                "decided at a close; {later}, a market order fills at the open, a limit order only where the bar {} the limit",
+                "decided at a close; {later}, a market order fills at the open, a limit order only where {}",
                 match rules.fill {
-                    Fill::Penetrate => "trades beyond",
-                    Fill::Touch => "reaches",
+                    Fill::Penetrate => "the bar trades beyond the limit",
+                    Fill::Touch => "the bar reaches the limit",
+                    Fill::Queue => "trades have taken what stood before it in the book’s queue, or gone past it",
                 }
             ),
             false => format!(
@@ -128,10 +133,114 @@ pub fn contamination(a: &Assessment) -> Vec<Block> {
         true => vec![words(said.clone())],
         false => vec![Block::Alarm(said.clone())],
     };
-    if a.of_language() {
-        blocks.push(words("The change in Sharpe ratio with an anonymised ticker and shifted dates is not computed here: it takes answers to other prompts. Encode the same rows with names and dates taken out, evaluate them in a stage of their own, and set the two side by side."));
+    match &a.anonymised {
+        Some(anonymised) => blocks.extend(without_names(anonymised)),
+        None if a.of_language() => blocks.push(words("The change in Sharpe ratio with names replaced and dates moved is not available: it takes answers to other prompts, and as long again. Set `anonymise`.")),
+        None => {}
     }
     blocks
+}
+
+/// Dates that are listed at most.
+const LISTED: usize = 8;
+
+/// What asking without names and dates changed.
+fn without_names(a: &Anonymised) -> Vec<Block> {
+    let r = &a.replaced;
+    let list = |all: &BTreeMap<(String, String), usize>| -> String {
+        let one = |((from, to), times): (&(String, String), &usize)| {
+            format!("{from} → {to} ({})", many(*times, "time"))
+        };
+        let more = all.len().saturating_sub(LISTED);
+        let mut said: Vec<String> = all.iter().take(LISTED).map(one).collect();
+        if more > 0 {
+            said.push(format!("and {} more, in `metrics.json`", count(more)));
+        }
+        match said.is_empty() {
+            true => "none".into(),
+            false => said.join("; "),
+        }
+    };
+    let times: usize = r.dates.values().sum();
+    let mut facts = vec![
+        ("Prompts changed", format!("{} of {}", count(r.changed), count(r.prompts))),
+        ("Names replaced", list(&r.names)),
+        (
+            "Dates moved",
+            match times {
+                0 => "none".to_string(),
+                n => format!(
+                    "{} by {} days: {}",
+                    many(n, "time"),
+                    count_signed(a.shift_days),
+                    list(&r.dates)
+                ),
+            },
+        ),
+    ];
+    if !r.left.is_empty() {
+        let mut left: Vec<(&String, &usize)> = r.left.iter().collect();
+        left.sort_by_key(|(what, times)| (std::cmp::Reverse(**times), what.as_str()));
+        let first: Vec<String> =
+            left.iter().take(LISTED).map(|(what, times)| format!("{what} ({times})")).collect();
+        facts.push((
+            "Left as it was",
+            format!(
+                "{}, which may be years or dates and may be numbers: {}. To replace one, put it among `names`",
+                many(left.len(), "word"),
+                first.join(", ")
+            ),
+        ));
+    }
+    let Some(change) = &a.change else {
+        return vec![
+            Block::Heading("Asked without names and dates".into()),
+            words(
+                "There was nothing to replace: no prompt has a date or one of the names, so that the model was not asked again and this says nothing of memory. The built-in styles of `encode` name neither date nor ticker; prices, returns and regimes can still be recognised.",
+            ),
+            Block::Table(Table::facts(facts)),
+        ];
+    };
+    facts.extend([
+        ("Decisions changed", percent(change.decisions)),
+        (
+            "Sharpe ratio",
+            format!(
+                "{} with names and dates, {} without; the first less the second lies between {} (95%, the same draws)",
+                or_none(change.named, ratio),
+                or_none(change.anonymous, ratio),
+                show(change.difference, ratio).replace(" to ", " and ")
+            ),
+        ),
+    ]);
+    let reading = match change.difference {
+        None => "The returns of one of the two do not vary, so that nothing can be compared.",
+        Some(d) if d.low > 0.0 => {
+            "Reading: it earns more where it can tell what and when it is asked about. That hints at memory of what followed."
+        }
+        Some(d) if d.high < 0.0 => {
+            "Reading: it earns less with names and dates than without. That is no hint at memory."
+        }
+        Some(_) => {
+            "Reading: no change is proven, hence no hint at memory. It is no proof of the contrary: prices, returns and news can tell the time to who remembers them."
+        }
+    };
+    let mut blocks = vec![
+        Block::Heading("Asked without names and dates".into()),
+        Block::Table(Table::facts(facts)),
+        words(reading),
+    ];
+    if let Some(example) = &a.example {
+        blocks.push(words("A prompt as it was asked anew:"));
+        blocks.push(Block::Code(example.clone()));
+    }
+    blocks
+}
+
+/// A whole number with its sign.
+fn count_signed(n: i64) -> String {
+    let sign = if n < 0 { "−" } else { "+" };
+    format!("{sign}{}", count(n.unsigned_abs() as usize))
 }
 
 /// What the numbers do not show.
@@ -149,7 +258,7 @@ pub fn limits(a: &Assessment) -> Vec<String> {
         "Whether the prices could be traded. If they are those of an index or another computed series, nobody quotes them, and every fill here is a fiction that only exercises the machinery.".into(),
         "Fills come from bars. A bar says that a price was traded, not that our order stood first; market impact, partial fills, borrow fees, interest, dividends and margin are left out.".into(),
     ];
-    if a.log.iter().any(|s| s.contains_key("reward_mean")) {
+    if a.training.curves.iter().any(|(name, _)| *name == "reward") {
         limits.push("Reward in training is not profit: it scores how an order was sent, on the training span. A rising curve says that the model learned the reward, nothing about the test span.".into());
     }
     let judged = p.params.split.name();
