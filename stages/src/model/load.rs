@@ -43,10 +43,6 @@ fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Resul
         (Some(gguf), None) => gguf.config()?,
         _ => Config::read(folder.need("config.json")?)?,
     };
-    let trainable = config.trainable();
-    trainable.map_err(|message| {
-        crate::StageError::failed(message).hint("load a Llama, Qwen2 or Qwen3 model")
-    })?;
     let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
         (Some(gguf), None) => gguf.tokenizer(&config)?,
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,

@@ -18,14 +18,14 @@ fn reference() -> Value {
 }
 
 /// The numbers of nested arrays.
-fn floats(value: &Value) -> Vec<f32> {
+pub(super) fn floats(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(items) => items.iter().flat_map(floats).collect(),
         number => vec![number.as_f64().unwrap() as f32],
     }
 }
 
-fn tokens(value: &Value) -> Vec<u32> {
+pub(super) fn tokens(value: &Value) -> Vec<u32> {
     floats(value).into_iter().map(|x| x as u32).collect()
 }
 
@@ -34,7 +34,7 @@ fn base<B: Backend<Device = Place>>() -> Llama<B> {
 }
 
 /// A model without a tokenizer, which the tiny one does not have.
-fn folder<B: Backend<Device = Place>>(path: &Path, place: &Place) -> Llama<B> {
+pub(super) fn folder<B: Backend<Device = Place>>(path: &Path, place: &Place) -> Llama<B> {
     let folder = Folder::of_dir(path).unwrap();
     let config = Config::read(folder.need("config.json").unwrap()).unwrap();
     let mut source = weights::Tensors::open_model(&folder).unwrap();
@@ -45,12 +45,12 @@ fn adapted<B: Backend<Device = Place>>(adapter: &str) -> Llama<B> {
     lora::read(base(), &Folder::of_dir(&data(adapter)).unwrap()).unwrap()
 }
 
-fn far(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn far(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
 }
 
-fn logits<B: Kernels>(model: &Llama<B>, tokens: &[u32], batch: usize) -> Vec<f32> {
+pub(super) fn logits<B: Kernels>(model: &Llama<B>, tokens: &[u32], batch: usize) -> Vec<f32> {
     model.forward(tokens, batch).unwrap().into_data().to_vec().unwrap()
 }
 
@@ -74,7 +74,7 @@ fn logits_are_those_of_transformers_and_peft() {
 }
 
 /// Positions whose next token is a label, as transformers shifts them.
-fn labelled(reference: &Value) -> Vec<usize> {
+pub(super) fn labelled(reference: &Value) -> Vec<usize> {
     let labels = floats(&reference["labels"]);
     (0..labels.len()).filter(|&i| i % 10 != 9 && labels[i + 1] >= 0.0).collect()
 }

@@ -12,6 +12,7 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
         ("seq_len", p.seq_len.is_some(), Method::Sft),
         ("micro_batch", p.micro_batch.is_some(), Method::Sft),
         ("gradient_checkpointing", p.gradient_checkpointing, Method::Sft),
+        ("router_aux_loss_coef", p.router_aux_loss_coef.is_some(), Method::Sft),
         ("sft", p.sft.is_some(), Method::Sft),
         ("dpo", p.dpo.is_some(), Method::Dpo),
         ("dapo", p.dapo.is_some(), Method::Dapo),
@@ -56,6 +57,7 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
     }
     above("epsilon", p.epsilon, 0.0)?;
     within("max_grad_norm", p.max_grad_norm, 0.0, f64::MAX)?;
+    within("router_aux_loss_coef", p.router_aux_loss_coef.unwrap_or(0.0), 0.0, 1.0)?;
     if p.warmup_steps > p.steps {
         return Err(Invalid::new("warmup_steps", "more steps of warm-up than steps in all"));
     }
@@ -112,7 +114,8 @@ fn check_lora(lora: &Lora) -> Result<(), Invalid> {
     // What a glob or a longer name matches only the model can tell.
     let plain = |name: &&String| !name.contains(['*', '?', '.']) && *name != "all-linear";
     for target in lora.targets.iter().filter(plain) {
-        if !TARGETS.contains(&target.as_str()) {
+        // `gate` is the router of experts.
+        if !TARGETS.contains(&target.as_str()) && target != "gate" {
             return Err(Invalid::new("lora.targets", format!("no projection `{target}`"))
                 .help(format!("one of {}; a glob; or all-linear", TARGETS.join(", "))));
         }

@@ -20,6 +20,8 @@
 //!
 //! Not here: mixed precision, more than one device.
 
+#[cfg(feature = "models")]
+mod balance;
 mod check;
 #[cfg(feature = "models")]
 mod checkpoint;
@@ -41,6 +43,9 @@ mod losses;
 mod market;
 #[cfg(feature = "models")]
 mod memory;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod moe_tests;
 #[cfg(feature = "models")]
 pub(crate) mod optim;
 mod options;

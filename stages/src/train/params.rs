@@ -41,6 +41,11 @@ pub struct Settings {
     /// `sft`: keep only what passes between blocks for the backward pass, and compute the inside of a
     /// block again: much less memory for about a third more time, the same gradient.
     gradient_checkpointing: Option<bool>,
+    /// `sft` of a mixture of experts: the weight of the loss that keeps the experts busy alike, as
+    /// transformers defines it; 0.001 where models of this kind are made. Default: 0, as in transformers,
+    /// whose trainers leave it out unless the model's config has `output_router_logits`: the routers of a
+    /// finished model are balanced, and a small corpus should not move them for balance's sake.
+    router_aux_loss_coef: Option<f64>,
     /// Peak learning rate. Default: 3e-3 (`sft`), 3e-4 (`sft` of a LoRA), 5e-3 (`dpo`), 5e-4
     /// (`dapo`). These suit models of a few million parameters; for billions take a hundredth.
     learning_rate: Option<f64>,
@@ -96,6 +101,8 @@ pub struct Params {
     pub micro_batch: Option<usize>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     pub learning_rate: f64,
     pub warmup_steps: usize,
     pub schedule: Curve,
@@ -159,6 +166,7 @@ impl From<Settings> for Params {
             batch: given.batch.or(preset.batch).unwrap_or(if method == Rl { 8 } else { 4 }),
             micro_batch: given.micro_batch.or(preset.micro_batch),
             gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
+            router_aux_loss_coef: given.router_aux_loss_coef.filter(|&weight| weight != 0.0),
             learning_rate: rate.unwrap_or(match (method, &lora) {
                 (Corpus, None) => 3e-3,
                 (Corpus, Some(_)) => 3e-4,

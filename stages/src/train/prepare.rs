@@ -94,6 +94,10 @@ impl Start {
             return Err(StageError::failed("the model names no end-of-text token")
                 .hint("config.json needs `eos_token_id`: without one no answer ever ends"));
         };
+        if params.router_aux_loss_coef.is_some() && model.config.num_experts.is_none() {
+            return Err(StageError::failed("`router_aux_loss_coef`: the model has no experts")
+                .hint("remove it: it is for a mixture of experts such as Qwen3-MoE"));
+        }
         let model = match &params.lora {
             Some(lora) => model.with_adapter(&spec(lora), ctx.seed())?,
             None => model,

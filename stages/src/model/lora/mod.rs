@@ -285,9 +285,16 @@ impl<B: Backend> Llama<B> {
     }
 
     /// The same model with the weights of its blocks' linear layers in 4 bits, frozen: the base of a
-    /// QLoRA.
+    /// QLoRA. Routers of experts stay as they are.
     pub fn pack(self) -> Llama<B> {
-        self.map_layers(Linear::pack)
+        let pack = |name: &str, layer: Linear<B>| match targets::router(name) {
+            true => layer,
+            false => layer.pack(),
+        };
+        match self.map_linears(|name, layer| Ok::<_, std::convert::Infallible>(pack(name, layer))) {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
     }
 
     /// True where a layer has an adapter.
