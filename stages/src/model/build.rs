@@ -4,7 +4,7 @@
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 
 use super::config::Config;
 use super::ffn::{Experts, Ffn, Mlp};
@@ -34,12 +34,20 @@ pub(super) fn angles<B: Backend>(
 
 pub(super) type Vector<B> = Param<Tensor<B, 1>>;
 
+/// How weights are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Those of the blocks' linear layers in 4 bits.
+    pub packed: bool,
+    /// Other matrices in bf16, which the model then computes in.
+    pub half: bool,
+}
+
 /// Makes modules of the tensors of a source.
 pub(super) struct Build<'a, B: Backend> {
     pub source: &'a mut dyn Source,
     pub device: &'a B::Device,
-    /// Hold the weights of linear layers in 4 bits.
-    pub pack: bool,
+    pub held: Held,
 }
 
 impl<B: Backend> Build<'_, B> {
@@ -52,11 +60,20 @@ impl<B: Backend> Build<'_, B> {
     }
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
         let values = self.source.read(name, &shape)?;
-        Ok(Param::from_data(TensorData::new(values, shape), self.device))
+        Ok(self.held(TensorData::new(values, shape)))
+    }
+    fn held(&self, values: TensorData) -> Param<Tensor<B, 2>> {
+        match self.held.half {
+            true => {
+                let values = values.convert_dtype(DType::BF16);
+                Param::from_tensor(Tensor::from_data(values, (self.device, DType::BF16)))
+            }
+            false => Param::from_data(values, self.device),
+        }
     }
     pub fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Linear<B>> {
         let values = self.source.read(&format!("{name}.weight"), &[to, from])?;
-        let packed = if self.pack { Nf4::of(&values, [to, from]) } else { None };
+        let packed = if self.held.packed { Nf4::of(&values, [to, from]) } else { None };
         if let Some(packed) = packed {
             let bias = if bias { Some(self.vector(&format!("{name}.bias"), to)?) } else { None };
             let zero = Param::from_data([[0.0f32]], self.device).no_grad();
@@ -67,7 +84,7 @@ impl<B: Backend> Build<'_, B> {
             true => Some(self.vector(&format!("{name}.bias"), to)?),
             false => None,
         };
-        let weight = Param::from_data(values, self.device);
+        let weight = self.held(values);
         Ok(Linear { weight, bias, adapter: None, packed: None })
     }
 
@@ -78,9 +95,9 @@ impl<B: Backend> Build<'_, B> {
             return Ok(Ffn::Dense(self.mlp(name, d, config.intermediate_size, bias)?));
         };
         // In full: it is small, and a token that goes elsewhere is another model.
-        let pack = std::mem::take(&mut self.pack);
+        let packed = std::mem::take(&mut self.held.packed);
         let router = self.linear(&format!("{name}.gate"), d, count, false)?;
-        self.pack = pack;
+        self.held.packed = packed;
         let mut experts = Vec::new();
         for i in 0..count {
             experts.push(self.mlp(&format!("{name}.experts.{i}"), d, width, bias)?);

@@ -7,6 +7,7 @@
 //! has no gradient, and is made on the host. There is no bound on how many tokens an expert takes.
 
 use burn::prelude::*;
+use burn::tensor::DType;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -88,7 +89,7 @@ impl<B: Kernels> Experts<B> {
     fn forward(&self, x: Tensor<B, 2>) -> (Tensor<B, 2>, Routed<B>) {
         let ([n, d], device) = (x.dims(), x.device());
         let (count, used) = (self.experts.len(), self.used);
-        let probs = softmax(self.router.forward(x.clone()), 1);
+        let probs = softmax(self.router.forward(x.clone()).cast(DType::F32), 1);
         let rows: Vec<f32> = probs.to_data().iter::<f32>().collect();
         let chosen: Vec<usize> = rows.chunks_exact(count).flat_map(|row| top(row, used)).collect();
         let ints = |values: Vec<i32>| Tensor::<B, 1, Int>::from_data(values.as_slice(), &device);
@@ -110,7 +111,8 @@ impl<B: Kernels> Experts<B> {
                 done += 1;
             }
         }
-        let out = Tensor::cat(parts, 0).select(0, ints(order)) * weights.reshape([n * used, 1]);
+        let weights = weights.reshape([n * used, 1]).cast(x.dtype());
+        let out = Tensor::cat(parts, 0).select(0, ints(order)) * weights;
         let out = out.reshape([n, used, d]).sum_dim(1).reshape([n, d]);
         (out, Routed { probs, chosen })
     }

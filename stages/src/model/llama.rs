@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use burn::module::Param;
 use burn::prelude::*;
+use burn::tensor::DType;
 
-use super::build::{Build, Vector, angles};
+use super::build::{Build, Held, Vector, angles};
 use super::config::Config;
 use super::ffn::{Ffn, Routed};
 use super::kernels::{Kernels, Span};
@@ -38,6 +39,9 @@ pub struct Llama<B: Backend> {
     /// The shape.
     #[module(skip)]
     pub config: Config,
+    /// The stream between the layers is bf16.
+    #[module(skip)]
+    pub(super) half: bool,
 }
 
 /// Attention and a feed-forward layer, each on a normed copy of the stream and added to it.
@@ -127,6 +131,17 @@ impl<B: Backend> Cache<B> {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+    /// A cache of the sequences at `rows` alone, in that order.
+    pub fn keep(&self, rows: &[usize]) -> Cache<B> {
+        let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let keep = |t: &Tensor<B, 4>| {
+            let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &t.device());
+            t.clone().select(0, ids)
+        };
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| layer.as_ref().map(|(k, v)| (keep(k), keep(v))));
+        Cache { layers: layers.collect(), batch: rows.len(), ..*self }
+    }
     /// A cache of `batch` sequences that all begin as this one's only sequence does.
     pub fn repeat(&self, batch: usize) -> Cache<B> {
         let repeat = |t: &Tensor<B, 4>| t.clone().repeat_dim(0, batch);
@@ -139,21 +154,20 @@ impl<B: Backend> Cache<B> {
 impl<B: Backend> Llama<B> {
     /// A model of the given shape with the weights of `source`, ready to be trained in full.
     pub fn build(config: &Config, source: &mut dyn Source, device: &B::Device) -> Result<Llama<B>> {
-        Llama::build_as(config, source, device, false)
+        Llama::build_as(config, source, device, Held::default())
     }
 
-    /// [`Llama::build`]; with `pack` the weights of the blocks' linear layers are held in 4 bits, and
-    /// never all of them in more.
+    /// [`Llama::build`] with the weights held as they are to be held, and never all of them in more.
     pub fn build_as(
         config: &Config,
         source: &mut dyn Source,
         device: &B::Device,
-        pack: bool,
+        held: Held,
     ) -> Result<Llama<B>> {
         config.check().map_err(StageError::failed)?;
         let (d, size) = (config.hidden_size, config.head_size());
         let (q, kv) = (config.num_attention_heads * size, config.kv_heads() * size);
-        let mut build = Build { source, device, pack };
+        let mut build = Build { source, device, held };
         let embed = build.matrix("model.embed_tokens.weight", [config.vocab_size, d])?;
         let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
@@ -175,12 +189,13 @@ impl<B: Backend> Llama<B> {
         let head = match config.tie_word_embeddings {
             true => None,
             false => {
-                build.pack = false;
+                build.held.packed = false;
                 Some(build.linear("lm_head", d, config.vocab_size, false)?)
             }
         };
         let (cos, sin) = angles(config, device);
-        Ok(Llama { embed, blocks, norm, head, cos, sin, config: config.clone() })
+        let (config, half) = (config.clone(), held.half);
+        Ok(Llama { embed, blocks, norm, head, cos, sin, config, half })
     }
 
     /// The linear layers of the blocks with their HF names, such as `model.layers.0.self_attn.q_proj`;
@@ -214,10 +229,15 @@ impl<B: Backend> Llama<B> {
         Ok(self)
     }
 
+    /// The type of the stream.
+    fn kind(&self) -> DType {
+        if self.half { DType::BF16 } else { DType::F32 }
+    }
+
     /// An empty cache for `batch` sequences of up to `capacity` tokens.
     pub fn cache(&self, batch: usize, capacity: usize) -> Cache<B> {
         let shape = [batch, self.config.kv_heads(), capacity, self.config.head_size()];
-        let zeros = || Tensor::zeros(shape, &self.embed.device());
+        let zeros = || Tensor::zeros(shape, (&self.embed.device(), self.kind()));
         let layers = self.blocks.iter().map(|_| Some((zeros(), zeros()))).collect();
         Cache { layers, batch, len: 0, capacity }
     }
@@ -242,7 +262,10 @@ impl<B: Kernels> Llama<B> {
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.head {
             Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.embed.val().transpose()),
+            None => {
+                let embed = self.embed.val().cast(hidden.dtype());
+                hidden.matmul(embed.transpose())
+            }
         }
     }
 
@@ -320,7 +343,7 @@ impl<B: Kernels> Llama<B> {
     pub fn embedded(&self, tokens: &[u32]) -> Tensor<B, 2> {
         let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
         let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
-        self.embed.val().select(0, ids)
+        self.embed.val().select(0, ids).cast(self.kind())
     }
 
     /// The stream after a block, and where its router sent tokens, if it has one.

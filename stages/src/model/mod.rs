@@ -40,6 +40,8 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod tiny;
 
+#[cfg(feature = "models")]
+pub use build::Held;
 pub use config::Config;
 #[cfg(feature = "models")]
 pub use constrained::{Choice, Constrained, constrained};
@@ -53,6 +55,6 @@ pub use kernels::{Kernels, Span};
 #[cfg(feature = "models")]
 pub use llama::{Cache, Frame, Llama, Packed};
 #[cfg(feature = "models")]
-pub use load::{Loaded, load, load_folder, load_packed};
+pub use load::{Loaded, load, load_folder, load_held};
 pub use tokenizer::Tokenizer;
 pub use weights::{Folder, Normal, Source};

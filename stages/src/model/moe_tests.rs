@@ -209,6 +209,42 @@ fn files_give_back_what_was_written_and_experts_may_lie_in_one_tensor() {
     assert!(e.to_string().contains("gate_up_proj"), "{e}");
 }
 
+/// On a GPU: the loss, the gradients, and weights after one step of AdamW; bf16 where it computes that,
+/// and else a word. Called by the opt-in test.
+pub(super) fn a_step_on(place: &crate::device::Place) {
+    use crate::device::computes_bf16;
+    use crate::train::optim::{AdamW, Optimizer};
+    use burn::optim::GradientsParams;
+    let reference = reference();
+    let input = tokens(&reference["input_ids"]);
+    let at = labelled(&reference);
+    let spec = Spec { r: 2, alpha: 4.0, targets: vec!["mlp.*".into()], ..Default::default() };
+    let step = |place: &crate::device::Place, on_cpu: bool, half: bool| {
+        let model = folder::<Train>(&data(), place).with_adapter(&spec, 5).unwrap();
+        let model = if half { model.in_bf16() } else { model };
+        let loss = model.log_probs(&input, 2, &at, 1.0).unwrap().mean().neg();
+        let value = f64::from(loss.clone().into_scalar());
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let settings =
+            AdamW { betas: [0.9, 0.999], epsilon: 1e-3, weight_decay: 0.0, max_norm: 1.0 };
+        let (model, norm) = Optimizer::new(settings, on_cpu).step(0.01, model, grads);
+        let adapters = model.linears().filter_map(|(_, layer)| layer.adapter.as_ref());
+        let values = adapters.flat_map(|a| a.b.val().into_data().into_vec::<f32>().unwrap());
+        (value, norm, values.collect::<Vec<f32>>())
+    };
+    let (loss, norm, weights) = step(&cpu(), true, false);
+    assert!((loss - reference["normed"]["loss"].as_f64().unwrap()).abs() < 1e-5);
+    let (theirs, their_norm, their_weights) = step(place, false, false);
+    assert!((loss - theirs).abs() < 1e-4 && (norm - their_norm).abs() < 1e-4);
+    assert!(far(&weights, &their_weights) < 1e-5);
+    if !computes_bf16(place) {
+        return eprintln!("this device does not compute in bf16");
+    }
+    let (half, half_norm, half_weights) = step(place, false, true);
+    assert!((loss - half).abs() < 0.05 && (norm - half_norm).abs() < 0.1 * norm);
+    assert!(far(&weights, &half_weights) < 0.01);
+}
+
 #[test]
 fn experts_are_held_in_four_bits_and_their_router_in_full() {
     let model = base::<Back>(true).pack();

@@ -175,3 +175,42 @@ fn a_mixture_that_gguf_cannot_describe_is_refused() {
     let params = json!({ "method": "f32", "format": "safetensors" });
     testing::run::<Quantize>(params, &[("model", folder.path())]).unwrap();
 }
+
+/// Opt-in: `QUANTMILL_TEST_LLAMA_CPP` names a Python that imports xllamacpp.
+#[test]
+fn llama_cpp_thinks_the_same_of_a_mixture() {
+    let Some(python) = std::env::var_os("QUANTMILL_TEST_LLAMA_CPP") else {
+        return eprintln!("skipped: set QUANTMILL_TEST_LLAMA_CPP to a Python with xllamacpp");
+    };
+    let mut config = tiny::config("qwen3_moe");
+    config.head_dim = Some(32);
+    let folder = tiny::folder(&config, &tiny::random(&config));
+    let prompts: Vec<Vec<u32>> =
+        (1..=20).map(|n| (0..n + 3).map(|i| (i * 37 + n * 11) % 256 + 3).collect()).collect();
+    // Its cache is f16, and so is what it multiplies by matrices in 8 bits.
+    for (method, bound) in [("f32", 0.02), ("q8_0", 0.2), ("q4_0", 0.3)] {
+        let inputs = [("model", folder.path())];
+        let written = testing::run::<Quantize>(json!({ "method": method }), &inputs).unwrap();
+        let file = written.outputs["model"].join("model.gguf");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/quantize/llama_cpp.py");
+        let asked = serde_json::to_string(&prompts).unwrap();
+        let ran = std::process::Command::new(&python).arg(script).arg(&file).arg(asked).output();
+        let text = String::from_utf8(ran.unwrap().stdout).unwrap();
+        let reply = text.lines().find_map(|line| line.strip_prefix("reply ")).expect(&text);
+        let theirs: Vec<Vec<(usize, f32)>> = serde_json::from_str(reply).unwrap();
+        assert_eq!(theirs.len(), prompts.len());
+        let engine = Engine::open(&file, Options { threads: Some(1), context: None }).unwrap();
+        let (mut off, mut same) = (0.0f32, 0);
+        for (prompt, top) in prompts.iter().zip(&theirs) {
+            let logits = engine.session(32).read(&engine, prompt).unwrap().to_vec();
+            let total = logits.iter().map(|x| x.exp()).sum::<f32>().ln();
+            for &(token, logprob) in top {
+                off = off.max((logits[token] - total - logprob).abs());
+            }
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+            same += usize::from(best == Some(top[0].0));
+        }
+        eprintln!("{method}: {same} of {} likeliest alike, log-probabilities within {off}", 20);
+        assert!(off < bound && same >= 19, "{method}: {same}, {off}");
+    }
+}
