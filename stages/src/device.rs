@@ -10,6 +10,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use burn::backend::Autodiff;
+use burn::tensor::DType;
+use burn::tensor::backend::Backend;
 use burn::{Dispatch, DispatchDevice};
 
 use crate::{Device, Result, StageError};
@@ -58,6 +60,11 @@ pub(crate) fn flex() -> burn_flex::FlexDevice {
 /// True where tensors lie in this process's memory and the kernels of [`crate::model`] apply.
 pub(crate) fn is_cpu(place: &Place) -> bool {
     matches!(place, DispatchDevice::Flex(_))
+}
+
+/// Whether tensors of bf16 can be computed with. WGSL has no such type.
+pub(crate) fn computes_bf16(place: &Place) -> bool {
+    Back::supports_dtype(place, DType::BF16)
 }
 
 /// Number of CUDA devices, from the driver itself.

@@ -46,17 +46,26 @@ pub(super) fn apply(
 fn linears<'a>(
     block: &'a mut Block,
     config: &Config,
-) -> Vec<(&'static str, &'a mut Matrix, Option<usize>)> {
+) -> Vec<(String, &'a mut Matrix, Option<usize>)> {
     let mut all = vec![
-        ("self_attn.q_proj", &mut block.q, Some(config.num_attention_heads)),
-        ("self_attn.k_proj", &mut block.k, Some(config.kv_heads())),
-        ("self_attn.v_proj", &mut block.v, None),
-        ("self_attn.o_proj", &mut block.o, None),
+        ("self_attn.q_proj".to_owned(), &mut block.q, Some(config.num_attention_heads)),
+        ("self_attn.k_proj".into(), &mut block.k, Some(config.kv_heads())),
+        ("self_attn.v_proj".into(), &mut block.v, None),
+        ("self_attn.o_proj".into(), &mut block.o, None),
     ];
-    if let Ffn::Dense { gate, up, down } = &mut block.ffn {
-        all.push(("mlp.gate_proj", gate, None));
-        all.push(("mlp.up_proj", up, None));
-        all.push(("mlp.down_proj", down, None));
+    let mut feed = |at: &str, layers: [&'a mut Matrix; 3]| {
+        for (name, matrix) in ["gate", "up", "down"].into_iter().zip(layers) {
+            all.push((format!("{at}.{name}_proj"), matrix, None));
+        }
+    };
+    match &mut block.ffn {
+        Ffn::Dense { gate, up, down } => feed("mlp", [gate, up, down]),
+        Ffn::Experts(layer) => {
+            for (i, one) in layer.experts.iter_mut().enumerate() {
+                feed(&format!("mlp.experts.{i}"), [&mut one.gate, &mut one.up, &mut one.down]);
+            }
+            all.push(("mlp.gate".into(), &mut layer.router, None));
+        }
     }
     all
 }

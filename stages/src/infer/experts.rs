@@ -7,6 +7,7 @@ use super::engine::Buffers;
 use super::forward::Run;
 use super::kernels::Out;
 use super::matrix::Matrix;
+use crate::model::router;
 
 /// A router and its experts.
 pub(super) struct Experts {
@@ -56,12 +57,13 @@ pub(super) fn experts(run: &Run, layer: &Experts, b: &mut Buffers) {
 /// The experts of a token and their weights, by the router's logits.
 fn choose(logits: &[f32], used: usize, normed: bool) -> Vec<(usize, f32)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut probs: Vec<(usize, f32)> = logits.iter().map(|x| (x - top).exp()).enumerate().collect();
-    let sum: f32 = probs.iter().map(|(_, p)| p).sum();
-    probs.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    probs.truncate(used);
-    let sum = if normed { probs.iter().map(|(_, p)| p).sum() } else { sum };
-    probs.iter().map(|(expert, p)| (*expert, p / sum)).collect()
+    let probs: Vec<f32> = logits.iter().map(|x| (x - top).exp()).collect();
+    let chosen = router::top(&probs, used);
+    let sum: f32 = match normed {
+        true => chosen.iter().map(|&expert| probs[expert]).sum(),
+        false => probs.iter().sum(),
+    };
+    chosen.into_iter().map(|expert| (expert, probs[expert] / sum)).collect()
 }
 
 #[cfg(test)]

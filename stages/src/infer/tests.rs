@@ -144,6 +144,8 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
         ("llama", Packing::Q8_0, 0.03),
         ("qwen2", Packing::Q4_0, 0.03),
         ("qwen3", Packing::Q4_1, 0.03),
+        ("qwen3_moe", Packing::F32, 1e-5),
+        ("qwen3_moe", Packing::Bf16, 1e-3),
     ] {
         let mut config = config(model_type);
         config.head_dim = Some(32);

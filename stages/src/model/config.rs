@@ -3,8 +3,7 @@
 //!
 //! A file comes from anywhere, so every number is checked before memory is asked for by it. What
 //! would change the mathematics and is not implemented (RoPE scaled otherwise than in Llama 3,
-//! sliding windows, other activations) is an error and not a guess. Local inference runs every
-//! layout; [`Config::trainable`] says which ones training knows.
+//! sliding windows, other activations) is an error and not a guess.
 
 use std::path::Path;
 
@@ -71,6 +70,9 @@ pub struct Config {
     /// Experts of a layer (Qwen3-MoE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_experts: Option<usize>,
+    /// The same by the name that newer files have; read into `num_experts`.
+    #[serde(default, skip_serializing)]
+    pub num_local_experts: Option<usize>,
     /// Experts that a token goes through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_experts_per_tok: Option<usize>,
@@ -180,6 +182,7 @@ impl Config {
             rope_scaling: None,
             rope_parameters: None,
             num_experts: None,
+            num_local_experts: None,
             num_experts_per_tok: None,
             moe_intermediate_size: None,
             norm_topk_prob: false,
@@ -203,8 +206,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Takes the angles from where newer files keep them.
+    /// Takes the number of experts and the angles from where newer files keep them.
     fn settle(&mut self) -> std::result::Result<(), String> {
+        self.num_experts = self.num_experts.or(self.num_local_experts.take());
         let Some(parameters) = self.rope_parameters.take().filter(|value| !value.is_null()) else {
             return Ok(());
         };
@@ -302,14 +306,6 @@ impl Config {
             return Err("layers without experts among layers with them are not supported".into());
         }
         Ok(())
-    }
-
-    /// Says what training does not know, in lower case: it knows no experts.
-    pub fn trainable(&self) -> std::result::Result<(), String> {
-        match self.model_type.as_str() {
-            "llama" | "qwen2" | "qwen3" => Ok(()),
-            other => Err(format!("a model of type `{other}` can be run, not trained")),
-        }
     }
 
     /// What the angle of each pair of a head is divided by: 1 but where they are scaled (Llama 3.1,
@@ -431,7 +427,6 @@ mod tests {
             assert_eq!((factors[0], factors[63]), (1.0, 8.0));
             // Pair 32: wave length 2 pi sqrt(500000) = 4442.9, 1.8438 turns, smooth 0.28128.
             assert!((factors[32] - 2.694_53).abs() < 1e-4, "{}", factors[32]);
-            assert!(config.trainable().is_ok());
         }
     }
 
@@ -446,6 +441,6 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
-        assert!(parse(r#", "rope_scaling": null"#).unwrap().trainable().is_ok());
+        assert!(parse(r#", "rope_scaling": null"#).is_ok());
     }
 }

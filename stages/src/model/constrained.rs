@@ -2,7 +2,8 @@
 //!
 //! As [`super::generate`], but each token is drawn among those that a grammar allows, and where it
 //! allows only one, that one is taken unasked. What the answers begin with is read with the prompt;
-//! what is forced later is read in one pass where every sample has more to read. Beside each token
+//! what is forced later is read in one pass where every sample has more to read. A sample that has ended
+//! is computed no further. Beside each token
 //! stands what it was chosen among, so that a loss can ask for its probability in the same terms.
 //!
 //! There is no repetition penalty here. Models that only answer run on [`crate::infer`].
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::generate::{Prompt, Sample, Sampling, step};
+use super::generate::{Prompt, Sample, Sampling, shrink, step};
 use super::kernels::Kernels;
 use super::llama::Llama;
 use crate::Result;
@@ -116,22 +117,26 @@ pub fn constrained<B: Kernels>(
     let most = sampling.max_tokens.min(opening.len() + room + 1);
     let vocab = read.logits().len();
     let (mut cache, mut logits) = (read.cache.repeat(n), read.logits().repeat(n));
-    let idle = sampling.stop.first().copied().unwrap_or(0);
     ways.iter_mut().for_each(|way| way.queue.clear());
+    // Which samples the rows of the cache are: those that have ended leave it.
+    let mut open: Vec<usize> = (0..n).collect();
     loop {
-        for (way, row) in ways.iter_mut().zip(logits.chunks_exact(vocab)) {
-            if !way.done && way.queue.is_empty() {
-                way.draw(row, sampling, most)?;
+        let mut going = Vec::new();
+        for (row, (&i, logits)) in open.iter().zip(logits.chunks_exact(vocab)).enumerate() {
+            let way = &mut ways[i];
+            if way.queue.is_empty() {
+                way.draw(logits, sampling, most)?;
+            }
+            if !way.done {
+                going.push(row);
             }
         }
-        let open = ways.iter().filter(|way| !way.done);
-        let Some(len) = open.map(|way| way.queue.len()).min() else { break };
-        let mut next = Vec::with_capacity(n * len);
-        for way in &mut ways {
-            match way.done {
-                true => next.resize(next.len() + len, idle),
-                false => next.extend(way.queue.drain(..len)),
-            }
+        shrink(&mut cache, &going);
+        open = going.into_iter().map(|row| open[row]).collect();
+        let Some(len) = open.iter().map(|&i| ways[i].queue.len()).min() else { break };
+        let mut next = Vec::with_capacity(open.len() * len);
+        for &i in &open {
+            next.extend(ways[i].queue.drain(..len));
         }
         logits = step(model, &next, &mut cache)?;
     }

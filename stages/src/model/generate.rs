@@ -2,7 +2,8 @@
 //!
 //! All samples of a prompt go through the model as one batch that starts from one cache, and a
 //! prompt can go on from another, so that what many prompts begin with is read once. Each sample
-//! draws from a random stream of its own, so that it does not depend on how many others there are.
+//! draws from a random stream of its own, so that it does not depend on how many others there are. A
+//! sample that has ended is computed no further: the batch shrinks to those that go on.
 //! There is no beam search, and no grammar: that is [`super::constrained`].
 
 use burn::prelude::*;
@@ -86,6 +87,13 @@ pub(super) fn step<B: Kernels>(
     logits.into_vec().map_err(|e| StageError::failed(format!("logits: {e:?}")))
 }
 
+/// Drops the sequences of a cache that are not in `going`.
+pub(super) fn shrink<B: Kernels>(cache: &mut Cache<B>, going: &[usize]) {
+    if going.len() < cache.batch() {
+        *cache = cache.keep(going);
+    }
+}
+
 /// Draws `n` samples after a prompt. A sample also ends where the model's context does.
 pub fn sample<B: Kernels>(
     model: &Llama<B>,
@@ -107,26 +115,29 @@ pub fn sample<B: Kernels>(
     let mut cache = prompt.cache.repeat(n);
     let mut logits = prompt.logits.repeat(n);
     let vocab = prompt.logits.len();
-    let idle = sampling.stop.first().copied().unwrap_or(0);
+    // Which samples the rows of the cache are.
+    let mut open: Vec<usize> = (0..n).collect();
     for drawn in 1..=most {
-        let mut next = vec![idle; n];
-        let rows = logits.chunks_exact(vocab).zip(&mut streams);
-        let each = samples.iter_mut().zip(&mut seen).zip(&mut next).zip(rows);
-        for (((sample, seen), next), (row, rng)) in each {
+        let (mut next, mut going) = (Vec::new(), Vec::new());
+        for (row, (&i, logits)) in open.iter().zip(logits.chunks_exact(vocab)).enumerate() {
+            let (sample, seen) = (&mut samples[i], &mut seen[i]);
+            let (token, log_prob) = draw(logits, None, seen, sampling, &mut streams[i])?;
+            if penalised && !seen.contains(&token) {
+                seen.push(token);
+            }
+            sample.tokens.push(token);
+            sample.log_probs.push(log_prob);
+            sample.stopped = sampling.stop.contains(&token);
             if !sample.stopped {
-                let (token, log_prob) = draw(row, None, seen, sampling, rng)?;
-                if penalised && !seen.contains(&token) {
-                    seen.push(token);
-                }
-                sample.tokens.push(token);
-                sample.log_probs.push(log_prob);
-                sample.stopped = sampling.stop.contains(&token);
-                *next = token;
+                next.push(token);
+                going.push(row);
             }
         }
-        if drawn == most || samples.iter().all(|sample| sample.stopped) {
+        if drawn == most || going.is_empty() {
             break;
         }
+        shrink(&mut cache, &going);
+        open = going.into_iter().map(|row| open[row]).collect();
         logits = step(model, &next, &mut cache)?;
     }
     Ok(samples)

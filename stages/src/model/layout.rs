@@ -1,6 +1,7 @@
 //! Which tensors a model of a given shape has, by HF's names and in HF's order of axes.
 
 use super::config::Config;
+use super::weights::expert_of;
 
 /// Name and shape of every tensor, in the order of the names.
 pub fn tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
@@ -60,6 +61,20 @@ pub fn tensors(config: &Config) -> Vec<(String, Vec<usize>)> {
     out
 }
 
+/// As [`tensors`], with a matrix of every expert of a layer as one tensor `[experts, rows, columns]`,
+/// by the name of one without its number: as GGUF has them.
+pub fn stacked(config: &Config) -> Vec<(String, Vec<usize>)> {
+    let experts = config.num_experts.unwrap_or(0);
+    let stack = |(name, shape): (String, Vec<usize>)| match expert_of(&name) {
+        None => Some((name, shape)),
+        Some((at, 0, layer)) => {
+            Some((format!("{at}.{layer}.weight"), [vec![experts], shape].concat()))
+        }
+        Some(_) => None,
+    };
+    tensors(config).into_iter().filter_map(stack).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +93,10 @@ mod tests {
         (config.num_experts, config.num_experts_per_tok) = (Some(3), Some(2));
         config.moe_intermediate_size = Some(8);
         assert_eq!(count(&config), config.parameters());
+        let stacked = stacked(&config);
+        let sum: usize = stacked.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(sum, config.parameters());
+        let up = ("model.layers.0.mlp.experts.up_proj.weight".to_owned(), vec![3, 8, 16]);
+        assert!(stacked.contains(&up), "{stacked:?}");
     }
 }

@@ -1,22 +1,25 @@
-//! A whole decoder of the Llama, Qwen2 and Qwen3 layouts, top to bottom: shape, weights, cache,
-//! forward.
+//! A whole decoder of the Llama, Qwen2, Qwen3 and Qwen3-MoE layouts, top to bottom: shape, weights,
+//! cache, forward.
 //!
 //! Tokens go in as host integers, `[b, t]` row by row, because they come from a tokenizer or a
 //! sampler and are checked against the vocabulary. Inside, a row is a token: `[b * t, d]`. A batch
 //! needs sequences of one length: pad on the right, where a causal model cannot see it, or pack
 //! several into one window ([`Packed`]), where none sees another.
 //!
-//! It holds no optimizer, no loss beyond [`Llama::log_probs`], and no sampling (`generate.rs`).
+//! It holds no optimizer, no loss beyond [`Llama::log_probs`], and no sampling (`generate.rs`). The
+//! feed-forward layer is in `ffn.rs`.
 
 use std::sync::Arc;
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::DType;
 
+use super::build::{Build, Held, Vector, angles};
 use super::config::Config;
+use super::ffn::{Ffn, Routed};
 use super::kernels::{Kernels, Span};
-use super::lora::{Linear, Nf4};
+use super::lora::Linear;
 use super::weights::Source;
 use crate::{Result, StageError};
 
@@ -36,6 +39,9 @@ pub struct Llama<B: Backend> {
     /// The shape.
     #[module(skip)]
     pub config: Config,
+    /// The stream between the layers is bf16.
+    #[module(skip)]
+    pub(super) half: bool,
 }
 
 /// Attention and a feed-forward layer, each on a normed copy of the stream and added to it.
@@ -57,17 +63,9 @@ pub struct Block<B: Backend> {
     pub k_norm: Option<Param<Tensor<B, 1>>>,
     /// `[d]`.
     pub post_norm: Param<Tensor<B, 1>>,
-    /// `[d, ffn]`.
-    pub gate: Linear<B>,
-    /// `[d, ffn]`.
-    pub up: Linear<B>,
-    /// `[ffn, d]`.
-    pub down: Linear<B>,
+    /// `[n, d]` to `[n, d]`.
+    pub ffn: Ffn<B>,
 }
-
-/// The linear layers of a block, by their HF names.
-pub const LINEARS: [&str; 7] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Windows of one length, each of several sequences after one another.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +131,17 @@ impl<B: Backend> Cache<B> {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+    /// A cache of the sequences at `rows` alone, in that order.
+    pub fn keep(&self, rows: &[usize]) -> Cache<B> {
+        let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let keep = |t: &Tensor<B, 4>| {
+            let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &t.device());
+            t.clone().select(0, ids)
+        };
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| layer.as_ref().map(|(k, v)| (keep(k), keep(v))));
+        Cache { layers: layers.collect(), batch: rows.len(), ..*self }
+    }
     /// A cache of `batch` sequences that all begin as this one's only sequence does.
     pub fn repeat(&self, batch: usize) -> Cache<B> {
         let repeat = |t: &Tensor<B, 4>| t.clone().repeat_dim(0, batch);
@@ -145,27 +154,25 @@ impl<B: Backend> Cache<B> {
 impl<B: Backend> Llama<B> {
     /// A model of the given shape with the weights of `source`, ready to be trained in full.
     pub fn build(config: &Config, source: &mut dyn Source, device: &B::Device) -> Result<Llama<B>> {
-        Llama::build_as(config, source, device, false)
+        Llama::build_as(config, source, device, Held::default())
     }
 
-    /// [`Llama::build`]; with `pack` the weights of the blocks' linear layers are held in 4 bits, and
-    /// never all of them in more.
+    /// [`Llama::build`] with the weights held as they are to be held, and never all of them in more.
     pub fn build_as(
         config: &Config,
         source: &mut dyn Source,
         device: &B::Device,
-        pack: bool,
+        held: Held,
     ) -> Result<Llama<B>> {
         config.check().map_err(StageError::failed)?;
-        let (d, f, size) = (config.hidden_size, config.intermediate_size, config.head_size());
+        let (d, size) = (config.hidden_size, config.head_size());
         let (q, kv) = (config.num_attention_heads * size, config.kv_heads() * size);
-        let mut build = Build { source, device, pack };
+        let mut build = Build { source, device, held };
         let embed = build.matrix("model.embed_tokens.weight", [config.vocab_size, d])?;
         let mut blocks = Vec::new();
         for i in 0..config.num_hidden_layers {
             let at = |name: &str| format!("model.layers.{i}.{name}");
-            let (qkv_bias, o_bias, mlp_bias) =
-                (config.qkv_bias(), config.output_bias(), config.mlp_bias);
+            let (qkv_bias, o_bias) = (config.qkv_bias(), config.output_bias());
             blocks.push(Block {
                 input_norm: build.vector(&at("input_layernorm.weight"), d)?,
                 q: build.linear(&at("self_attn.q_proj"), d, q, qkv_bias)?,
@@ -175,55 +182,62 @@ impl<B: Backend> Llama<B> {
                 q_norm: build.maybe(config.qk_norm(), &at("self_attn.q_norm.weight"), size)?,
                 k_norm: build.maybe(config.qk_norm(), &at("self_attn.k_norm.weight"), size)?,
                 post_norm: build.vector(&at("post_attention_layernorm.weight"), d)?,
-                gate: build.linear(&at("mlp.gate_proj"), d, f, mlp_bias)?,
-                up: build.linear(&at("mlp.up_proj"), d, f, mlp_bias)?,
-                down: build.linear(&at("mlp.down_proj"), f, d, mlp_bias)?,
+                ffn: build.ffn(&at("mlp"), config)?,
             });
         }
         let norm = build.vector("model.norm.weight", d)?;
         let head = match config.tie_word_embeddings {
             true => None,
             false => {
-                build.pack = false;
+                build.held.packed = false;
                 Some(build.linear("lm_head", d, config.vocab_size, false)?)
             }
         };
         let (cos, sin) = angles(config, device);
-        Ok(Llama { embed, blocks, norm, head, cos, sin, config: config.clone() })
+        let (config, half) = (config.clone(), held.half);
+        Ok(Llama { embed, blocks, norm, head, cos, sin, config, half })
     }
 
-    /// The linear layers with their HF names, such as `model.layers.0.self_attn.q_proj`.
+    /// The linear layers of the blocks with their HF names, such as `model.layers.0.self_attn.q_proj`;
+    /// routers of experts are among them.
     pub fn linears(&self) -> impl Iterator<Item = (String, &Linear<B>)> {
         self.blocks.iter().enumerate().flat_map(|(i, block)| {
-            let Block { q, k, v, o, gate, up, down, .. } = block;
-            let layers = [q, k, v, o, gate, up, down];
-            LINEARS.iter().zip(layers).map(move |(name, layer)| (linear_name(i, name), layer))
+            let Block { q, k, v, o, ffn, .. } = block;
+            let attention = [("q", q), ("k", k), ("v", v), ("o", o)];
+            let attention =
+                attention.map(|(name, layer)| (format!("self_attn.{name}_proj"), layer));
+            let all = attention.into_iter().chain(ffn.linears());
+            all.map(move |(name, layer)| (format!("model.layers.{i}.{name}"), layer))
         })
     }
 
-    /// The same model with every linear layer of the blocks passed through `f`, with its HF name.
+    /// The same model with each of [`Llama::linears`] passed through `f`, with its HF name.
     pub fn map_linears<E>(
         mut self,
         mut f: impl FnMut(&str, Linear<B>) -> std::result::Result<Linear<B>, E>,
     ) -> std::result::Result<Llama<B>, E> {
         let blocks = std::mem::take(&mut self.blocks).into_iter().enumerate();
         for (i, mut block) in blocks {
-            block.q = f(&linear_name(i, "q_proj"), block.q)?;
-            block.k = f(&linear_name(i, "k_proj"), block.k)?;
-            block.v = f(&linear_name(i, "v_proj"), block.v)?;
-            block.o = f(&linear_name(i, "o_proj"), block.o)?;
-            block.gate = f(&linear_name(i, "gate_proj"), block.gate)?;
-            block.up = f(&linear_name(i, "up_proj"), block.up)?;
-            block.down = f(&linear_name(i, "down_proj"), block.down)?;
+            let mut f = |name: &str, layer| f(&format!("model.layers.{i}.{name}"), layer);
+            block.q = f("self_attn.q_proj", block.q)?;
+            block.k = f("self_attn.k_proj", block.k)?;
+            block.v = f("self_attn.v_proj", block.v)?;
+            block.o = f("self_attn.o_proj", block.o)?;
+            block.ffn = block.ffn.map_linears(&mut f)?;
             self.blocks.push(block);
         }
         Ok(self)
     }
 
+    /// The type of the stream.
+    fn kind(&self) -> DType {
+        if self.half { DType::BF16 } else { DType::F32 }
+    }
+
     /// An empty cache for `batch` sequences of up to `capacity` tokens.
     pub fn cache(&self, batch: usize, capacity: usize) -> Cache<B> {
         let shape = [batch, self.config.kv_heads(), capacity, self.config.head_size()];
-        let zeros = || Tensor::zeros(shape, &self.embed.device());
+        let zeros = || Tensor::zeros(shape, (&self.embed.device(), self.kind()));
         let layers = self.blocks.iter().map(|_| Some((zeros(), zeros()))).collect();
         Cache { layers, batch, len: 0, capacity }
     }
@@ -241,14 +255,17 @@ impl<B: Kernels> Llama<B> {
     /// costs less than those of all.
     pub fn hidden(&self, tokens: &[u32], batch: usize) -> Result<Tensor<B, 2>> {
         let frame = self.frame(tokens, batch)?;
-        Ok(self.run(tokens, &frame, None))
+        Ok(self.stream(tokens, &frame, &mut Vec::new()))
     }
 
     /// Logits of the next token for rows of [`Llama::hidden`]: `[n, d]` to `[n, vocab]`.
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.head {
             Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.embed.val().transpose()),
+            None => {
+                let embed = self.embed.val().cast(hidden.dtype());
+                hidden.matmul(embed.transpose())
+            }
         }
     }
 
@@ -263,7 +280,7 @@ impl<B: Kernels> Llama<B> {
     ) -> Result<Tensor<B, 1>> {
         let frame = self.frame(tokens, batch)?;
         let targets = Llama::targets(&frame, tokens, at)?;
-        let hidden = self.run(tokens, &frame, None);
+        let hidden = self.stream(tokens, &frame, &mut Vec::new());
         Ok(self.chosen(hidden, at, &targets, temperature))
     }
 
@@ -272,7 +289,7 @@ impl<B: Kernels> Llama<B> {
     pub fn packed_log_probs(&self, packed: &Packed, at: &[usize]) -> Result<Tensor<B, 1>> {
         let frame = self.packed_frame(packed)?;
         let targets = Llama::targets(&frame, &packed.tokens, at)?;
-        let hidden = self.run(&packed.tokens, &frame, None);
+        let hidden = self.stream(&packed.tokens, &frame, &mut Vec::new());
         Ok(self.chosen(hidden, at, &targets, 1.0))
     }
 
@@ -280,7 +297,7 @@ impl<B: Kernels> Llama<B> {
     /// be longer than the model's context, a sequence may not.
     pub fn packed_hidden(&self, packed: &Packed) -> Result<Tensor<B, 2>> {
         let frame = self.packed_frame(packed)?;
-        Ok(self.run(&packed.tokens, &frame, None))
+        Ok(self.stream(&packed.tokens, &frame, &mut Vec::new()))
     }
 
     /// Where the tokens of `[b, t]` stand, each sequence from position 0.
@@ -326,12 +343,28 @@ impl<B: Kernels> Llama<B> {
     pub fn embedded(&self, tokens: &[u32]) -> Tensor<B, 2> {
         let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
         let ids = Tensor::<B, 1, Int>::from_data(ids.as_slice(), &self.embed.device());
-        self.embed.val().select(0, ids)
+        self.embed.val().select(0, ids).cast(self.kind())
     }
 
-    /// The stream after a block.
-    pub fn through(&self, block: &Block<B>, x: Tensor<B, 2>, frame: &Frame<B>) -> Tensor<B, 2> {
+    /// The stream after a block, and where its router sent tokens, if it has one.
+    pub fn through(
+        &self,
+        block: &Block<B>,
+        x: Tensor<B, 2>,
+        frame: &Frame<B>,
+    ) -> (Tensor<B, 2>, Option<Routed<B>>) {
         block.forward(x, frame, None, &self.config)
+    }
+
+    /// The stream after the last norm, of tokens that stand as `frame` says: `[b * t, d]`. Where the
+    /// routers sent tokens is added to `routed`, block by block.
+    pub fn stream(
+        &self,
+        tokens: &[u32],
+        frame: &Frame<B>,
+        routed: &mut Vec<Routed<B>>,
+    ) -> Tensor<B, 2> {
+        self.run(tokens, frame, None, routed)
     }
 
     /// The stream after the last norm.
@@ -364,7 +397,7 @@ impl<B: Kernels> Llama<B> {
                 cache.capacity
             )));
         }
-        let out = self.run(tokens, &frame, Some(cache));
+        let out = self.run(tokens, &frame, Some(cache), &mut Vec::new());
         cache.len += span.len;
         Ok(out)
     }
@@ -393,12 +426,20 @@ impl<B: Kernels> Llama<B> {
         Ok(Frame { span: Span { batch, len, start }, angles, starts: None })
     }
 
-    fn run(&self, tokens: &[u32], frame: &Frame<B>, cache: Option<&mut Cache<B>>) -> Tensor<B, 2> {
+    fn run(
+        &self,
+        tokens: &[u32],
+        frame: &Frame<B>,
+        cache: Option<&mut Cache<B>>,
+        routed: &mut Vec<Routed<B>>,
+    ) -> Tensor<B, 2> {
         let mut x = self.embedded(tokens);
         let mut layers = cache.map(|cache| cache.layers.iter_mut());
         for block in &self.blocks {
             let layer = layers.as_mut().and_then(Iterator::next);
-            x = block.forward(x, frame, layer, &self.config);
+            let (out, sent) = block.forward(x, frame, layer, &self.config);
+            routed.extend(sent);
+            x = out;
         }
         self.normed(x)
     }
@@ -411,7 +452,7 @@ impl<B: Kernels> Block<B> {
         frame: &Frame<B>,
         cache: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
         config: &Config,
-    ) -> Tensor<B, 2> {
+    ) -> (Tensor<B, 2>, Option<Routed<B>>) {
         let (eps, size, groups) =
             (config.rms_norm_eps as f32, config.head_size(), config.kv_heads());
         let shared = config.num_attention_heads / groups;
@@ -452,8 +493,8 @@ impl<B: Kernels> Block<B> {
         let x = x + self.o.forward(mixed);
 
         let normed = B::rms_norm(x.clone(), self.post_norm.val(), eps);
-        let inner = B::swiglu(self.gate.forward(normed.clone()), self.up.forward(normed));
-        x + self.down.forward(inner)
+        let (out, routed) = self.ffn.forward(normed);
+        (x + out, routed)
     }
 }
 
@@ -474,64 +515,4 @@ fn remember<B: Backend>(
     let seen = (keys.clone().narrow(2, 0, end), values.clone().narrow(2, 0, end));
     *cache = Some((keys, values));
     seen
-}
-
-fn linear_name(block: usize, name: &str) -> String {
-    let part = if name.starts_with(['g', 'u', 'd']) { "mlp" } else { "self_attn" };
-    format!("model.layers.{block}.{part}.{name}")
-}
-
-/// Cosines and sines of the rotary angles, `[positions, size / 2]` each.
-fn angles<B: Backend>(config: &Config, device: &B::Device) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let (len, half) = (config.context(), config.head_size() / 2);
-    let factors = config.rope_factors();
-    let angle = |i: usize| {
-        let (position, j) = (i / half, i % half);
-        // HF computes the frequencies and the products in f32.
-        let frequency = (1.0 / config.rope_theta.powf(j as f64 / half as f64)) as f32;
-        f64::from(position as f32 * (frequency / factors[j]))
-    };
-    let table = |f: fn(f64) -> f64| {
-        let values: Vec<f32> = (0..len * half).map(|i| f(angle(i)) as f32).collect();
-        Tensor::from_data(TensorData::new(values, [len, half]), device)
-    };
-    (table(f64::cos), table(f64::sin))
-}
-
-type Vector<B> = Param<Tensor<B, 1>>;
-
-struct Build<'a, B: Backend> {
-    source: &'a mut dyn Source,
-    device: &'a B::Device,
-    pack: bool,
-}
-
-impl<B: Backend> Build<'_, B> {
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vector<B>> {
-        let values = self.source.read(name, &[len])?;
-        Ok(Param::from_data(TensorData::new(values, [len]), self.device))
-    }
-    fn maybe(&mut self, wanted: bool, name: &str, len: usize) -> Result<Option<Vector<B>>> {
-        if wanted { self.vector(name, len).map(Some) } else { Ok(None) }
-    }
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Param<Tensor<B, 2>>> {
-        let values = self.source.read(name, &shape)?;
-        Ok(Param::from_data(TensorData::new(values, shape), self.device))
-    }
-    fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Linear<B>> {
-        let values = self.source.read(&format!("{name}.weight"), &[to, from])?;
-        let packed = if self.pack { Nf4::of(&values, [to, from]) } else { None };
-        if let Some(packed) = packed {
-            let bias = if bias { Some(self.vector(&format!("{name}.bias"), to)?) } else { None };
-            let zero = Param::from_data([[0.0f32]], self.device).no_grad();
-            return Ok(Linear { weight: zero, bias, adapter: None, packed: Some(packed) });
-        }
-        let values = TensorData::new(super::weights::transpose(&values, to, from), [from, to]);
-        let bias = match bias {
-            true => Some(self.vector(&format!("{name}.bias"), to)?),
-            false => None,
-        };
-        let weight = Param::from_data(values, self.device);
-        Ok(Linear { weight, bias, adapter: None, packed: None })
-    }
 }

@@ -1,8 +1,9 @@
 //! A model folder to a model of tensors.
 
+use burn::module::Module;
 use burn::prelude::*;
 
-use super::{Config, Folder, Gguf, Llama, Tokenizer, lora, weights};
+use super::{Config, Folder, Gguf, Held, Llama, Tokenizer, lora, weights};
 use crate::{Context, Result};
 
 /// A model folder, read.
@@ -21,20 +22,34 @@ pub fn load<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result
 
 /// [`load`] from the files of a folder.
 pub fn load_folder<B: Backend>(folder: &Folder, device: &B::Device) -> Result<Loaded<B>> {
-    load_as(folder, device, false)
+    load_as(folder, device, Held::default())
 }
 
-/// [`load`] with the base in 4 bits, for QLoRA: never all of it in more, but where it has an adapter
-/// of its own to be merged first.
-pub fn load_packed<B: Backend>(ctx: &Context, port: &str, device: &B::Device) -> Result<Loaded<B>> {
+/// [`load`] of a base that stays frozen, held as told: never all of it in more, but where it has an
+/// adapter of its own, which is merged first.
+pub fn load_held<B: Backend>(
+    ctx: &Context,
+    port: &str,
+    device: &B::Device,
+    held: Held,
+) -> Result<Loaded<B>> {
     let folder = Folder::of_port(ctx, port);
     let whole = folder.get("adapter_config.json").is_none();
-    let loaded = load_as(&folder, device, whole)?;
-    let model = if whole { loaded.model } else { loaded.model.merge().pack() };
-    Ok(Loaded { model, ..loaded })
+    if whole {
+        return load_as(&folder, device, held);
+    }
+    let mut loaded = load_as(&folder, device, Held::default())?;
+    loaded.model = loaded.model.merge();
+    if held.packed {
+        loaded.model = loaded.model.pack();
+    }
+    if held.half {
+        loaded.model = loaded.model.no_grad().in_bf16();
+    }
+    Ok(loaded)
 }
 
-fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Result<Loaded<B>> {
+fn load_as<B: Backend>(folder: &Folder, device: &B::Device, held: Held) -> Result<Loaded<B>> {
     let gguf = match folder.iter().find(|(name, _)| name.ends_with(".gguf")) {
         Some((_, path)) => Some(Gguf::open(path)?),
         None => None,
@@ -43,10 +58,6 @@ fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Resul
         (Some(gguf), None) => gguf.config()?,
         _ => Config::read(folder.need("config.json")?)?,
     };
-    let trainable = config.trainable();
-    trainable.map_err(|message| {
-        crate::StageError::failed(message).hint("load a Llama, Qwen2 or Qwen3 model")
-    })?;
     let tokenizer = match (&gguf, folder.get("tokenizer.json")) {
         (Some(gguf), None) => gguf.tokenizer(&config)?,
         _ => Tokenizer::read(folder.need("tokenizer.json")?, &config)?,
@@ -54,11 +65,11 @@ fn load_as<B: Backend>(folder: &Folder, device: &B::Device, pack: bool) -> Resul
     let model = match &gguf {
         Some(gguf) => {
             gguf.check_angles(&config)?;
-            Llama::build_as(&config, &mut gguf.source(&config), device, pack)?
+            Llama::build_as(&config, &mut gguf.source(&config), device, held)?
         }
         None => {
             let mut tensors = weights::Tensors::open_model(folder)?;
-            Llama::build_as(&config, &mut tensors, device, pack)?
+            Llama::build_as(&config, &mut tensors, device, held)?
         }
     };
     Ok(Loaded { model: adapt(model, folder)?, tokenizer })

@@ -18,14 +18,14 @@ fn reference() -> Value {
 }
 
 /// The numbers of nested arrays.
-fn floats(value: &Value) -> Vec<f32> {
+pub(super) fn floats(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(items) => items.iter().flat_map(floats).collect(),
         number => vec![number.as_f64().unwrap() as f32],
     }
 }
 
-fn tokens(value: &Value) -> Vec<u32> {
+pub(super) fn tokens(value: &Value) -> Vec<u32> {
     floats(value).into_iter().map(|x| x as u32).collect()
 }
 
@@ -34,7 +34,7 @@ fn base<B: Backend<Device = Place>>() -> Llama<B> {
 }
 
 /// A model without a tokenizer, which the tiny one does not have.
-fn folder<B: Backend<Device = Place>>(path: &Path, place: &Place) -> Llama<B> {
+pub(super) fn folder<B: Backend<Device = Place>>(path: &Path, place: &Place) -> Llama<B> {
     let folder = Folder::of_dir(path).unwrap();
     let config = Config::read(folder.need("config.json").unwrap()).unwrap();
     let mut source = weights::Tensors::open_model(&folder).unwrap();
@@ -45,12 +45,12 @@ fn adapted<B: Backend<Device = Place>>(adapter: &str) -> Llama<B> {
     lora::read(base(), &Folder::of_dir(&data(adapter)).unwrap()).unwrap()
 }
 
-fn far(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn far(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
 }
 
-fn logits<B: Kernels>(model: &Llama<B>, tokens: &[u32], batch: usize) -> Vec<f32> {
+pub(super) fn logits<B: Kernels>(model: &Llama<B>, tokens: &[u32], batch: usize) -> Vec<f32> {
     model.forward(tokens, batch).unwrap().into_data().to_vec().unwrap()
 }
 
@@ -74,7 +74,7 @@ fn logits_are_those_of_transformers_and_peft() {
 }
 
 /// Positions whose next token is a label, as transformers shifts them.
-fn labelled(reference: &Value) -> Vec<usize> {
+pub(super) fn labelled(reference: &Value) -> Vec<usize> {
     let labels = floats(&reference["labels"]);
     (0..labels.len()).filter(|&i| i % 10 != 9 && labels[i + 1] >= 0.0).collect()
 }
@@ -159,6 +159,7 @@ fn a_gpu_gives_the_logits_loss_and_gradients_of_the_reference() {
     }
     let off = (f64::from(square.sqrt()) - expected["grad_norm"].as_f64().unwrap()).abs();
     assert!(off < 1e-3, "the norm of the gradient is off by {off}");
+    super::moe_tests::a_step_on(&place);
 }
 
 #[test]
@@ -183,14 +184,20 @@ fn a_cached_prompt_in_parts_gives_the_logits_of_one_pass() {
     }
 }
 
+/// Enough that some samples end early.
+const STOPS: [u32; 12] = [44, 3, 11, 19, 27, 35, 43, 51, 59, 67, 75, 83];
+
 #[test]
 fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
     let model = base::<Back>();
     let prompt = [5, 17, 33];
     let sampling =
-        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, ..Sampling::greedy(6, &[44]) };
+        Sampling { temperature: 0.7, top_k: 20, top_p: 0.9, ..Sampling::greedy(6, &STOPS) };
     let many = generate(&model, &prompt, 5, &sampling, 7).unwrap();
     assert_eq!(many[..2], generate(&model, &prompt, 2, &sampling, 7).unwrap());
+    // Some end while others go on.
+    let lengths: Vec<usize> = many.iter().map(|sample| sample.tokens.len()).collect();
+    assert!(lengths.iter().any(|len| *len != lengths[0]), "{lengths:?}");
     assert_ne!(many, generate(&model, &prompt, 5, &sampling, 8).unwrap());
     for sample in &many {
         let tokens = [&prompt[..], &sample.tokens].concat();
@@ -198,8 +205,24 @@ fn samples_have_their_probabilities_and_do_not_depend_on_each_other() {
         let again: Vec<f32> =
             model.log_probs(&tokens, 1, &at, 0.7).unwrap().into_data().to_vec().unwrap();
         assert!(far(&again, &sample.log_probs) < 1e-4);
-        assert_eq!(sample.stopped, sample.tokens.last() == Some(&44));
+        assert_eq!(sample.stopped, sample.tokens.last().is_some_and(|t| STOPS.contains(t)));
     }
+}
+
+#[test]
+fn sequences_that_are_kept_in_a_cache_go_on_as_they_would() {
+    let model = base::<Back>();
+    let prompt = [5, 17, 33, 2, 41, 9];
+    let mut all = model.cache(3, 4);
+    model.forward_cached(&prompt, &mut all).unwrap();
+    let mut two = all.keep(&[0, 2]);
+    assert_eq!((two.batch(), two.len(), two.capacity()), (2, 2, 4));
+    let next = |cache: &mut Cache<Back>, tokens: &[u32]| -> Vec<f32> {
+        let hidden = model.forward_cached(tokens, cache).unwrap();
+        model.logits(hidden).into_data().into_vec().unwrap()
+    };
+    let (whole, part) = (next(&mut all, &[7, 8, 9]), next(&mut two, &[7, 9]));
+    assert!(far(&part, &[&whole[..97], &whole[2 * 97..]].concat()) < 1e-6);
 }
 
 #[test]

@@ -51,17 +51,18 @@ pub fn folder(config: &Config, tensors: &[Named]) -> tempfile::TempDir {
     folder
 }
 
-/// A GGUF file with [`tokenizer`], matrices packed as `packing` and vectors as they are.
+/// A GGUF file with [`tokenizer`], matrices packed as `packing`, vectors and routers as they are.
 pub fn write_gguf(path: &Path, config: &Config, tensors: &[Named], packing: Packing) -> Result<()> {
-    let entry = |t: &Named| Entry {
-        name: t.name.clone(),
-        shape: t.shape.clone(),
-        packing: if t.shape.len() < 2 { Packing::F32 } else { packing },
+    let entry = |(name, shape): (String, Vec<usize>)| {
+        let vector = shape.len() < 2 || name.ends_with("mlp.gate.weight");
+        Entry { name, packing: if vector { Packing::F32 } else { packing }, shape }
     };
-    let entries: Vec<Entry> = tensors.iter().map(entry).collect();
-    let mut values = tensors.iter();
+    let entries: Vec<Entry> = layout::stacked(config).into_iter().map(entry).collect();
     gguf::write(path, config, &tokenizer(), Some("{{ messages }}"), &entries, |entry| {
-        Ok(entry.packing.pack(&values.next().unwrap().values, None))
+        let find = |name: &String| tensors.iter().find(|t| t.name == *name).unwrap();
+        let parts = entry.parts().0;
+        let pack = |name| entry.packing.pack(&find(name).values, None);
+        Ok(parts.iter().flat_map(pack).collect())
     })
 }
 

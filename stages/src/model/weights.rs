@@ -221,8 +221,48 @@ impl Tensors {
         self.files.iter().find_map(|f| f.header.info(name)).map(|info| info.shape.as_slice())
     }
 
-    /// A tensor as it lies in its file.
+    /// A tensor as it lies in its file. An expert's matrix may be a part of one that holds those of
+    /// all experts of a layer (`mlp.experts.gate_up_proj`), as transformers 5 has them in memory and
+    /// some files on disk.
     pub fn raw(&self, name: &str) -> Result<Raw> {
+        match self.shape(name) {
+            None => match self.expert(name)? {
+                Some(raw) => Ok(raw),
+                None => self.whole(name),
+            },
+            Some(_) => self.whole(name),
+        }
+    }
+
+    /// A matrix of an expert from the tensor of all, if there is one.
+    fn expert(&self, name: &str) -> Result<Option<Raw>> {
+        let Some((at, expert, layer)) = expert_of(name) else { return Ok(None) };
+        let (all, part, parts) = match layer {
+            "gate_proj" => ("gate_up_proj", 0, 2),
+            "up_proj" => ("gate_up_proj", 1, 2),
+            _ => ("down_proj", 0, 1),
+        };
+        let all = format!("{at}.{all}");
+        if self.shape(&all).is_none() {
+            return Ok(None);
+        }
+        let raw = self.whole(&all)?;
+        let [experts, rows, columns] = raw.shape[..] else {
+            let message = format!("tensor `{all}` is {:?}, not of three axes", raw.shape);
+            return Err(StageError::bad(self.path(), message));
+        };
+        if expert >= experts || !rows.is_multiple_of(parts) {
+            let message = format!("tensor `{all}` of {:?} has no `{name}`", raw.shape);
+            return Err(StageError::bad(self.path(), message));
+        }
+        let size = raw.bytes.len() / (experts * parts);
+        let start = (expert * parts + part) * size;
+        let bytes = raw.bytes.part(start..start + size);
+        let bytes = bytes.ok_or_else(|| StageError::bad(self.path(), "an offset past the end"))?;
+        Ok(Some(Raw { shape: vec![rows / parts, columns], packing: raw.packing, bytes }))
+    }
+
+    fn whole(&self, name: &str) -> Result<Raw> {
         let found = self.files.iter().find_map(|f| Some((f, f.header.info(name)?)));
         let Some((file, info)) = found else {
             return Err(StageError::bad(self.path(), format!("no tensor `{name}`"))
@@ -258,6 +298,15 @@ impl Source for Tensors {
         }
         Ok(raw.packing.unpack(&raw.bytes))
     }
+}
+
+/// `model.layers.0.mlp.experts.3.up_proj.weight` as `model.layers.0.mlp.experts`, 3 and `up_proj`.
+pub(crate) fn expert_of(name: &str) -> Option<(&str, usize, &str)> {
+    let (at, rest) = name.split_at(name.find(".mlp.experts.")? + ".mlp.experts".len());
+    let (expert, layer) = rest.strip_prefix('.')?.split_once('.')?;
+    let layer = layer.strip_suffix(".weight")?;
+    let known = matches!(layer, "gate_proj" | "up_proj" | "down_proj");
+    known.then_some((at, expert.parse().ok()?, layer))
 }
 
 /// Weights that only a pickle holds: reading one runs whatever code it brings.

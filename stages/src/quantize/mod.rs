@@ -4,8 +4,8 @@
 //! the embedding by `embeddings`, norms and biases stay f32; the packed bytes are those of ggml, or
 //! with `importance` those that keep the errors where the model looks least. The folder holds `model.gguf` with shape,
 //! tokenizer, chat template and end tokens in it, and HF's files beside it, so that it is a model to
-//! the other stages too. A tensor is read, packed and written at a time. It works on the CPU and
-//! knows no Burn.
+//! the other stages too. A tensor is read, packed and written at a time, the experts of a layer as one;
+//! their router stays f32. It works on the CPU and knows no Burn.
 
 mod measure;
 mod params;
@@ -40,7 +40,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl Stage for Quantize {
     const NAME: &'static str = "quantize";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str = "pack a model's weights in 4 bits, as GGUF";
 
     type Params = Params;
@@ -208,8 +208,14 @@ fn gguf(
     given: &Given,
     importance: &BTreeMap<String, Vec<f32>>,
 ) -> Result<Tally> {
+    if given.config.num_experts.is_some() && !given.config.norm_topk_prob {
+        let message =
+            "a GGUF file cannot say that the weights of a token's experts do not sum to 1";
+        return Err(StageError::failed(format!("{message} (`norm_topk_prob: false`)"))
+            .hint("llama.cpp would compute another model; write `format: safetensors`"));
+    }
     let entries = entries(params, &given.config);
-    let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+    let names: Vec<String> = entries.iter().flat_map(|entry| entry.parts().0).collect();
     let mut source = given.weights(&names)?;
     let (mut tally, mut done) = (Tally::default(), 0);
     let path = ctx.output("model")?.join("model.gguf");
@@ -217,10 +223,15 @@ fn gguf(
     gguf::write(&path, &given.config, &given.tokenizer, template, &entries, |entry| {
         ctx.progress(done, entries.len() as u64, "tensors", entry.name.as_str())?;
         done += 1;
-        let values = source.read(&entry.name, &entry.shape)?;
-        let packed = entry.packing.pack(&values, importance.get(&entry.name).map(Vec::as_slice));
-        tally.add(&values, entry.packing, &packed);
-        Ok(packed)
+        let (parts, shape) = entry.parts();
+        let mut all = Vec::new();
+        for name in parts {
+            let values = source.read(&name, shape)?;
+            let packed = entry.packing.pack(&values, importance.get(&name).map(Vec::as_slice));
+            tally.add(&values, entry.packing, &packed);
+            all.extend(packed);
+        }
+        Ok(all)
     })?;
     ctx.progress(done, entries.len() as u64, "tensors", "")?;
     Ok(tally)
@@ -231,7 +242,7 @@ fn entries(params: &Params, config: &Config) -> Vec<Entry> {
         let packing = params.packing(&name, &shape, config);
         Entry { name, shape, packing }
     };
-    layout::tensors(config).into_iter().map(entry).collect()
+    layout::stacked(config).into_iter().map(entry).collect()
 }
 
 /// One file of HF's, in the floats of the method.

@@ -207,6 +207,8 @@ impl Params {
         let row = shape.last().copied().unwrap_or(1);
         let kind = name.rsplit('.').nth(1).unwrap_or_default();
         match kind {
+            // As llama.cpp has it: a router is small, and a token that goes elsewhere is another model.
+            "gate" => Packing::F32,
             _ if shape.len() < 2 => Packing::F32,
             "embed_tokens" | "lm_head" => self.embeddings.packing(row),
             "v_proj" | "down_proj" if self.method == Method::Q4KM && careful(name, config) => {

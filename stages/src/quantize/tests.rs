@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::device::{Back, cpu};
+use crate::infer::{Engine, Options};
 use crate::model::lora::{self, Spec};
-use crate::model::{Config, Llama, Normal, load_folder, save};
+use crate::model::{Config, Ffn, Llama, Normal, load_folder, save, tiny};
 use crate::testing;
 
 /// Writes a model folder with an adapter that does something.
@@ -20,7 +21,8 @@ fn model(folder: &Path) -> Llama<Back> {
     let spec = Spec { r: 2, alpha: 8.0, targets, ..Default::default() };
     let mut model = base.with_adapter(&spec, 1).unwrap();
     for block in &mut model.blocks {
-        let adapter = block.up.adapter.as_mut().unwrap();
+        let Ffn::Dense(layer) = &mut block.ffn else { unreachable!("a Llama has no experts") };
+        let adapter = layer.up.adapter.as_mut().unwrap();
         adapter.b = adapter.b.clone().map(|b| b + 0.1);
     }
     lora::write(&model, &spec, folder).unwrap();
@@ -118,4 +120,97 @@ fn what_belongs_to_the_model_comes_along() {
     let file = Gguf::open(&out.join("model.gguf")).unwrap();
     assert_eq!(file.get("tokenizer.chat_template"), Some(&template));
     assert!(matches!(file.get("tokenizer.ggml.eos_token_id"), Some(gguf::Value::Int(_))));
+}
+
+/// With an adapter on an expert, merged on the way.
+#[test]
+fn experts_are_stacked_and_the_engine_reads_them() {
+    let config = tiny::config("qwen3_moe");
+    let tensors = tiny::random(&config);
+    let folder = tiny::folder(&config, &tensors);
+    let corpus = folder.path().join("chunks.jsonl");
+    fs_err::write(&corpus, "{\"text\": \"a small text, and another small text\"}\n").unwrap();
+    let targets = vec!["experts.2.up_proj".into()];
+    let spec = Spec { r: 2, alpha: 8.0, targets, ..Default::default() };
+    let base = load_folder::<Back>(&Folder::of_dir(folder.path()).unwrap(), &cpu()).unwrap().model;
+    let mut model = base.with_adapter(&spec, 1).unwrap();
+    for block in &mut model.blocks {
+        let Ffn::Experts(layer) = &mut block.ffn else { unreachable!("it is a mixture") };
+        let adapter = layer.experts[2].up.adapter.as_mut().unwrap();
+        adapter.b = adapter.b.clone().map(|b| b + 0.3);
+    }
+    lora::write(&model, &spec, folder.path()).unwrap();
+    let mut last = f32::INFINITY;
+    for (method, bound) in [("q4_0", 0.3), ("q8_0", 0.03), ("f32", 1e-5)] {
+        let inputs = [("model", folder.path()), ("text", corpus.as_path())];
+        let ran = testing::run::<Quantize>(json!({ "method": method }), &inputs).unwrap();
+        let out = &ran.outputs["model"];
+        // From the file alone, as llama.cpp has it.
+        let file = out.join("model.gguf");
+        let gguf = Gguf::open(&file).unwrap();
+        assert_eq!(gguf.get("qwen3moe.expert_count"), Some(&gguf::Value::Int(5)));
+        assert_eq!(gguf.get("qwen3moe.expert_used_count"), Some(&gguf::Value::Int(2)));
+        assert_eq!(gguf.get("qwen3moe.expert_feed_forward_length"), Some(&gguf::Value::Int(32)));
+        assert_eq!(gguf.raw("model.layers.1.mlp.gate.weight").unwrap().packing, Packing::F32);
+        let engine = Engine::open(&file, Options { threads: Some(1), context: None }).unwrap();
+        let text = [3, 40, 50, 60];
+        let got = engine.session(4).read_all(&engine, &text).unwrap();
+        let expected = logits(&model);
+        let size = expected.iter().map(|x| x * x).sum::<f32>();
+        let off = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        let off = (off / size).sqrt();
+        assert!(off < bound && off < last, "{method}: {off}");
+        last = off;
+    }
+}
+
+#[test]
+fn a_mixture_that_gguf_cannot_describe_is_refused() {
+    let mut config = tiny::config("qwen3_moe");
+    config.norm_topk_prob = false;
+    let folder = tiny::folder(&config, &tiny::random(&config));
+    let error = testing::run::<Quantize>(json!({}), &[("model", folder.path())]).err().unwrap();
+    assert!(error.to_string().contains("norm_topk_prob"), "{error}");
+    assert!(error.help().unwrap().contains("safetensors"));
+    let params = json!({ "method": "f32", "format": "safetensors" });
+    testing::run::<Quantize>(params, &[("model", folder.path())]).unwrap();
+}
+
+/// Opt-in: `QUANTMILL_TEST_LLAMA_CPP` names a Python that imports xllamacpp.
+#[test]
+fn llama_cpp_thinks_the_same_of_a_mixture() {
+    let Some(python) = std::env::var_os("QUANTMILL_TEST_LLAMA_CPP") else {
+        return eprintln!("skipped: set QUANTMILL_TEST_LLAMA_CPP to a Python with xllamacpp");
+    };
+    let mut config = tiny::config("qwen3_moe");
+    config.head_dim = Some(32);
+    let folder = tiny::folder(&config, &tiny::random(&config));
+    let prompts: Vec<Vec<u32>> =
+        (1..=20).map(|n| (0..n + 3).map(|i| (i * 37 + n * 11) % 256 + 3).collect()).collect();
+    // Its cache is f16, and so is what it multiplies by matrices in 8 bits.
+    for (method, bound) in [("f32", 0.02), ("q8_0", 0.2), ("q4_0", 0.3)] {
+        let inputs = [("model", folder.path())];
+        let written = testing::run::<Quantize>(json!({ "method": method }), &inputs).unwrap();
+        let file = written.outputs["model"].join("model.gguf");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/quantize/llama_cpp.py");
+        let asked = serde_json::to_string(&prompts).unwrap();
+        let ran = std::process::Command::new(&python).arg(script).arg(&file).arg(asked).output();
+        let text = String::from_utf8(ran.unwrap().stdout).unwrap();
+        let reply = text.lines().find_map(|line| line.strip_prefix("reply ")).expect(&text);
+        let theirs: Vec<Vec<(usize, f32)>> = serde_json::from_str(reply).unwrap();
+        assert_eq!(theirs.len(), prompts.len());
+        let engine = Engine::open(&file, Options { threads: Some(1), context: None }).unwrap();
+        let (mut off, mut same) = (0.0f32, 0);
+        for (prompt, top) in prompts.iter().zip(&theirs) {
+            let logits = engine.session(32).read(&engine, prompt).unwrap().to_vec();
+            let total = logits.iter().map(|x| x.exp()).sum::<f32>().ln();
+            for &(token, logprob) in top {
+                off = off.max((logits[token] - total - logprob).abs());
+            }
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+            same += usize::from(best == Some(top[0].0));
+        }
+        eprintln!("{method}: {same} of {} likeliest alike, log-probabilities within {off}", 20);
+        assert!(off < bound && same >= 19, "{method}: {same}, {off}");
+    }
 }

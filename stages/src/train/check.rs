@@ -12,6 +12,7 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
         ("seq_len", p.seq_len.is_some(), Method::Sft),
         ("micro_batch", p.micro_batch.is_some(), Method::Sft),
         ("gradient_checkpointing", p.gradient_checkpointing, Method::Sft),
+        ("router_aux_loss_coef", p.router_aux_loss_coef.is_some(), Method::Sft),
         ("sft", p.sft.is_some(), Method::Sft),
         ("dpo", p.dpo.is_some(), Method::Dpo),
         ("dapo", p.dapo.is_some(), Method::Dapo),
@@ -56,6 +57,7 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
     }
     above("epsilon", p.epsilon, 0.0)?;
     within("max_grad_norm", p.max_grad_norm, 0.0, f64::MAX)?;
+    within("router_aux_loss_coef", p.router_aux_loss_coef.unwrap_or(0.0), 0.0, 1.0)?;
     if p.warmup_steps > p.steps {
         return Err(Invalid::new("warmup_steps", "more steps of warm-up than steps in all"));
     }
@@ -64,6 +66,10 @@ pub fn check(p: &Params) -> Result<(), Invalid> {
     }
     if let Some(share) = p.valid_share {
         within("valid_share", share, 0.0, 0.5)?;
+    }
+    if p.full && p.lora.is_some() {
+        return Err(Invalid::new("full", "all weights are trained, or a `lora`")
+            .help("remove one of the two"));
     }
     p.model.as_ref().map_or(Ok(()), check_arch)?;
     p.lora.as_ref().map_or(Ok(()), check_lora)?;
@@ -112,7 +118,8 @@ fn check_lora(lora: &Lora) -> Result<(), Invalid> {
     // What a glob or a longer name matches only the model can tell.
     let plain = |name: &&String| !name.contains(['*', '?', '.']) && *name != "all-linear";
     for target in lora.targets.iter().filter(plain) {
-        if !TARGETS.contains(&target.as_str()) {
+        // `gate` is the router of experts.
+        if !TARGETS.contains(&target.as_str()) && target != "gate" {
             return Err(Invalid::new("lora.targets", format!("no projection `{target}`"))
                 .help(format!("one of {}; a glob; or all-linear", TARGETS.join(", "))));
         }
@@ -235,6 +242,9 @@ mod tests {
                 "dpo.label_smoothing",
             ),
             (json!({ "method": "dapo", "eval_every": 5 }), "eval_every"),
+            (json!({ "method": "dpo", "full": true, "lora": {} }), "full"),
+            (json!({ "method": "dapo", "router_aux_loss_coef": 0.1 }), "router_aux_loss_coef"),
+            (json!({ "method": "sft", "router_aux_loss_coef": -1 }), "router_aux_loss_coef"),
             (json!({ "method": "sft", "patience": 2 }), "patience"),
             (json!({ "method": "sft", "eval_every": 2, "valid_share": 0 }), "eval_every"),
             (json!({ "method": "sft", "preset": "dapo-paper" }), "preset"),
@@ -262,7 +272,12 @@ mod tests {
         assert_eq!((dapo.group, dapo.updates, dapo.max_tokens), (4, 16, 20480));
         assert_eq!((dapo.overlong_cache, dapo.clip_low, dapo.clip_high), (4096, 0.2, 0.28));
         assert_eq!((paper.batch, paper.learning_rate, paper.warmup_steps), (512, 1e-6, 20));
+        assert!(paper.full && paper.lora.is_none() && !dapo.overlong_filter);
         assert_eq!(read(serde_json::to_value(&paper).unwrap()), paper);
+        // An adapter where one is asked for.
+        let low = read(json!({ "method": "dapo", "preset": "dapo-paper", "lora": {} }));
+        assert!(!low.full && low.lora.is_some());
+        assert_eq!(read(serde_json::to_value(&low).unwrap()), low);
         let lora = read(json!({ "method": "sft", "preset": "lora-sft", "learning_rate": 1e-5 }));
         check(&lora).unwrap();
         assert_eq!((lora.learning_rate, lora.warmup_steps, lora.seq_len), (1e-5, 5, Some(2048)));

@@ -126,8 +126,19 @@ pub fn backward<B: AutodiffBackend, M: AutodiffModule<B>>(
     model: &M,
     sum: &mut GradientsAccumulator<M>,
 ) {
+    backward_with(logp, grad, Vec::new(), model, sum);
+}
+
+/// [`backward`] of a loss with more terms, `[1]` each.
+pub fn backward_with<B: AutodiffBackend, M: AutodiffModule<B>>(
+    logp: Tensor<B, 1>,
+    grad: &[f64],
+    terms: Vec<Tensor<B, 1>>,
+    model: &M,
+    sum: &mut GradientsAccumulator<M>,
+) {
     let grad: Vec<f32> = grad.iter().map(|g| *g as f32).collect();
     let weights = Tensor::<B, 1>::from_data(grad.as_slice(), &logp.device());
-    let grads = (logp * weights).sum().backward();
-    sum.accumulate(model, GradientsParams::from_grads(grads, model));
+    let loss = terms.into_iter().fold((logp * weights).sum(), |loss, term| loss + term);
+    sum.accumulate(model, GradientsParams::from_grads(loss.backward(), model));
 }

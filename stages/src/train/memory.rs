@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::params::{Method, Params};
+use super::params::{Method, Params, Precision};
 use crate::model::Config;
 use crate::{Context, Device, Result, StageError};
 
@@ -24,35 +24,72 @@ pub struct Need {
     pub activations: usize,
 }
 
+/// How a model is to be trained.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// Weights that are trained: those of an adapter, or all.
+    pub trained: usize,
+    /// It is an adapter that is trained.
+    pub adapter: bool,
+    /// Sequences at once, and their tokens.
+    pub rows: usize,
+    pub len: usize,
+    /// The best weights are kept beside.
+    pub best: bool,
+    /// Blocks are computed again.
+    pub again: bool,
+    /// The base is held in 4 bits.
+    pub packed: bool,
+    /// Frozen weights and activations are bf16.
+    pub half: bool,
+    /// What the model was is held beside it.
+    pub reference: bool,
+}
+
 impl Need {
-    /// Of `trained` weights of a model, with `rows` sequences of `len` tokens at once; `best` where
-    /// the best weights are kept beside, `again` where blocks are computed again, `packed` where the
-    /// base is held in 4 bits.
-    pub fn of(
-        config: &Config,
-        trained: usize,
-        [rows, len]: [usize; 2],
-        [best, again, packed]: [bool; 3],
-    ) -> Need {
-        let (d, f) = (config.hidden_size, config.intermediate_size);
+    /// Of a model of that shape.
+    pub fn of(config: &Config, plan: &Plan) -> Need {
+        let d = config.hidden_size;
         let (heads, size) = (config.num_attention_heads, config.head_size());
         let (q, kv) = (heads * size, config.kv_heads() * size);
-        // A block keeps two norms' inputs and outputs, q and k before and after they are turned, v,
-        // the scores, what attention gives, gate, up and their product.
-        let token = 4 * d + 3 * q + 3 * kv + heads * len + 3 * f;
-        // Logits, and their gradient.
+        let float = if plan.half { F32 / 2 } else { F32 };
+        // What the feed-forward layer keeps of a token: gate, up and their product, of experts their
+        // outputs before and after they are put in order and the router's softmax; and its weights.
+        let used = config.num_experts_per_tok.unwrap_or(1);
+        let (inner, feed, largest) = match config.num_experts.zip(config.moe_intermediate_size) {
+            Some((experts, f)) => {
+                (used * (3 * f + 3 * d) + 2 * experts, experts * (3 * d * f + d), d * f.max(q))
+            }
+            None => {
+                let f = config.intermediate_size;
+                (3 * f, 3 * d * f, d * f.max(q))
+            }
+        };
+        // A block keeps two norms' inputs and outputs, q, k and v, the softmax, what attention gives,
+        // and what goes into the last layer.
+        let token = 4 * d + 2 * q + 2 * kv + heads * plan.len + inner;
         let blocks = config.num_hidden_layers;
-        let kept = if again { blocks * d + token } else { blocks * token };
-        let all = rows * len * (kept + 2 * config.vocab_size);
-        let linear = blocks * (2 * d * q + 2 * d * kv + 3 * d * f);
-        let whole = config.parameters() * F32;
-        // Four bits, and a scale for each 64; one layer at a time is unpacked.
-        let held = whole - linear * F32 + linear * 9 / 16 + d * f * F32;
-        Need {
-            weights: if packed { held.min(whole) } else { whole },
-            optimizer: trained * F32 * (3 + usize::from(best)),
-            activations: all * F32,
-        }
+        let kept = if plan.again { blocks * d + token } else { blocks * token };
+        // Logits, and their gradient, are f32 where the loss is.
+        let tokens = plan.rows * plan.len;
+        let activations = tokens * (kept * float + 2 * config.vocab_size * F32);
+        let linear = blocks * (2 * d * q + 2 * d * kv + feed);
+        let whole = config.parameters();
+        let weights = match (plan.adapter, plan.packed) {
+            // All are trained, in f32; what they are narrowed to stays for the backward pass.
+            (false, _) => {
+                let beside = usize::from(plan.reference) * whole * F32;
+                beside + whole * if plan.half { F32 + float } else { F32 }
+            }
+            (true, false) => whole * float + plan.trained * F32,
+            // Four bits, and a scale for each 64; one layer at a time is unpacked.
+            (true, true) => {
+                let packed = linear * 9 / 16 + largest * F32;
+                (whole - linear) * float + packed + plan.trained * F32
+            }
+        };
+        let optimizer = plan.trained * F32 * (3 + usize::from(plan.best));
+        Need { weights, optimizer, activations }
     }
 
     /// All of it.
@@ -91,16 +128,18 @@ pub fn check(ctx: &Context, params: &Params, config: &Config, trained: usize) ->
             (dapo.group, dapo.max_tokens.min(config.context()))
         }
     };
-    let need = Need::of(
-        config,
+    let plan = Plan {
         trained,
-        [rows, len],
-        [
-            params.eval_every.is_some(),
-            params.gradient_checkpointing,
-            params.lora.as_ref().is_some_and(|lora| lora.qlora),
-        ],
-    );
+        adapter: params.lora.is_some(),
+        rows,
+        len,
+        best: params.eval_every.is_some(),
+        again: params.gradient_checkpointing,
+        packed: params.lora.as_ref().is_some_and(|lora| lora.qlora),
+        half: params.precision == Precision::Bf16,
+        reference: params.method == Method::Dpo && params.full,
+    };
+    let need = Need::of(config, &plan);
     ctx.metric("memory_estimate_mib", (need.total() >> 20) as f64);
     fits(&need, room(ctx.device()), ctx.device())
 }
@@ -137,21 +176,76 @@ mod tests {
         config.tie_word_embeddings = false;
         let all = config.parameters();
         assert!((7_500_000_000..7_700_000_000).contains(&all));
-        let (full, lora) = (
-            Need::of(&config, all, [1, 2048], [false; 3]),
-            Need::of(&config, 40_000_000, [1, 2048], [false; 3]),
-        );
-        let again = Need::of(&config, all, [1, 2048], [true, true, false]);
+        let all_of = Plan { trained: all, rows: 1, len: 2048, ..Plan::default() };
+        let low = Plan { trained: 40_000_000, adapter: true, ..all_of };
+        let (full, lora) = (Need::of(&config, &all_of), Need::of(&config, &low));
+        let again = Need::of(&config, &Plan { best: true, again: true, ..all_of });
         assert!(again.optimizer == 16 * all && 4 * again.activations < full.activations);
         assert_eq!(full.weights, 4 * all);
         assert!(full.optimizer == 12 * all && lora.optimizer == 480_000_000);
-        let packed = Need::of(&config, 40_000_000, [1, 2048], [false, true, true]);
+        let packed = Need::of(&config, &Plan { packed: true, again: true, ..low });
         assert!(packed.weights < 9 << 30, "{packed}");
+        let half = Need::of(&config, &Plan { half: true, ..low });
+        assert_eq!(half.weights, 2 * all + 160_000_000);
+        assert!(half.activations < 3 * lora.activations / 4 && half.optimizer == lora.optimizer);
         let room = Some(80 << 30);
         fits(&lora, room, Device::Cuda).unwrap();
         let e = fits(&full, room, Device::Cuda).unwrap_err();
         assert!(e.to_string().contains("`cuda` has 80.0 GiB"), "{e}");
         assert!(e.help().unwrap().contains("micro_batch"));
         fits(&full, None, Device::Wgpu).unwrap();
+    }
+
+    /// Opt-in: `QUANTMILL_TEST_SMOLLM2` is the folder of the model. Peaks of this process's own memory
+    /// beside estimates; files that are mapped are not in it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn estimates_are_near_the_peak_of_a_real_training() {
+        use serde_json::json;
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        let Some(base) = std::env::var_os("QUANTMILL_TEST_SMOLLM2") else {
+            return eprintln!("skipped: set QUANTMILL_TEST_SMOLLM2 to a folder of SmolLM2-135M");
+        };
+        let held = || {
+            let text = fs_err::read_to_string("/proc/self/status").unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.trim().strip_suffix("kB").unwrap().trim().parse::<usize>().unwrap() >> 10
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let corpus = dir.path().join("corpus.jsonl");
+        let line =
+            |i: usize| json!({ "text": format!("spread {i} wide, ").repeat(200) }).to_string();
+        fs_err::write(&corpus, (0..20).map(|i| line(i) + "\n").collect::<String>()).unwrap();
+        let inputs = [("base", std::path::Path::new(&base)), ("corpus", corpus.as_path())];
+        for (name, more) in [
+            ("qlora", json!({ "lora": { "qlora": true } })),
+            ("lora bf16", json!({ "lora": {}, "precision": "bf16" })),
+            ("lora f32", json!({ "lora": {} })),
+        ] {
+            let mut params = json!({
+                "method": "sft", "steps": 2, "batch": 2, "seq_len": 256, "valid_share": 0.0
+            });
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let before = held();
+            let (done, mut ran) = (AtomicBool::new(false), None);
+            let peak = std::thread::scope(|scope| {
+                let watch = scope.spawn(|| {
+                    let mut peak = 0;
+                    while !done.load(Relaxed) {
+                        peak = peak.max(held());
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                    peak
+                });
+                ran = Some(crate::testing::run::<super::super::Train>(params, &inputs));
+                done.store(true, Relaxed);
+                watch.join().unwrap()
+            });
+            let estimate = ran.unwrap().unwrap().metrics["memory_estimate_mib"];
+            let peak = peak.saturating_sub(before) as f64;
+            eprintln!("{name}: estimate {estimate} MiB, peak {peak} MiB, before {before} MiB");
+            let share = estimate / peak;
+            assert!((0.75..1.25).contains(&share), "{name}: {estimate} of {peak} MiB");
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! | method | reads | changes |
 //! |---|---|---|
 //! | `sft` | `corpus`, perhaps `base` | all weights of a new model or of the base, or an adapter |
-//! | `dpo` | `base`, `pairs` | a low-rank adapter |
-//! | `dapo` | `base`, `pairs`, `reward` | a low-rank adapter |
+//! | `dpo` | `base`, `pairs` | a low-rank adapter, or all weights (`full`) |
+//! | `dapo` | `base`, `pairs`, `reward` | a low-rank adapter, or all weights (`full`) |
 //!
 //! The output is a model folder: `config.json`, `tokenizer.json` and what else belongs to it (the
 //! chat template among it), `model.safetensors`, and the adapter in PEFT's layout beside it. An
@@ -18,8 +18,13 @@
 //! threads, and however often the run was killed and went on (`checkpoint`). What a step costs in
 //! time is the runner's to measure.
 //!
-//! Not here: mixed precision, more than one device.
+//! Not here: more than one device.
 
+#[cfg(feature = "models")]
+mod balance;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod bf16_tests;
 mod check;
 #[cfg(feature = "models")]
 mod checkpoint;
@@ -39,6 +44,9 @@ mod losses;
 mod market;
 #[cfg(feature = "models")]
 mod memory;
+#[cfg(test)]
+#[cfg(feature = "models")]
+mod moe_tests;
 #[cfg(feature = "models")]
 pub(crate) mod optim;
 mod options;

@@ -40,7 +40,8 @@ pub struct Lora {
     /// The adapter's output is scaled by `alpha / r`.
     pub alpha: f64,
     /// The layers that get one: names (`q_proj`), ends of names (`self_attn.q_proj`), globs
-    /// (`*.layers.0.mlp.*`), or `all-linear`. A pattern that matches no layer is an error.
+    /// (`*.layers.0.mlp.*`), or `all-linear`. A pattern that matches no layer is an error. Experts have
+    /// names such as `mlp.experts.3.up_proj`; their router, `mlp.gate`, is not in `all-linear`.
     pub targets: Vec<String>,
     /// Scale by `alpha / sqrt(r)` instead (rsLoRA, arXiv 2312.03732), for high ranks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

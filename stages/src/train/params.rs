@@ -23,6 +23,24 @@ pub enum Method {
     Dapo,
 }
 
+/// What a training computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits throughout.
+    #[default]
+    F32,
+    /// bfloat16 for what is frozen, for activations and for products; f32 for what is trained, its
+    /// gradient and moments, and inside norms, softmax, rotary angles and losses.
+    Bf16,
+}
+
+impl Precision {
+    fn single(&self) -> bool {
+        *self == Precision::F32
+    }
+}
+
 /// Parameters of `train`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +59,15 @@ pub struct Settings {
     /// `sft`: keep only what passes between blocks for the backward pass, and compute the inside of a
     /// block again: much less memory for about a third more time, the same gradient.
     gradient_checkpointing: Option<bool>,
+    /// What is computed in: `f32`, or `bf16` for half the memory of a frozen base and of activations, and
+    /// the speed of tensor cores; on `cuda`, and slowly on `cpu`. A base that is trained by an adapter is
+    /// written as it was held. Default: `f32`.
+    precision: Option<Precision>,
+    /// `sft` of a mixture of experts: the weight of the loss that keeps the experts busy alike, as
+    /// transformers defines it; 0.001 where models of this kind are made. Default: 0, as in transformers,
+    /// whose trainers leave it out unless the model's config has `output_router_logits`: the routers of a
+    /// finished model are balanced, and a small corpus should not move them for balance's sake.
+    router_aux_loss_coef: Option<f64>,
     /// Peak learning rate. Default: 3e-3 (`sft`), 3e-4 (`sft` of a LoRA), 5e-3 (`dpo`), 5e-4
     /// (`dapo`). These suit models of a few million parameters; for billions take a hundredth.
     learning_rate: Option<f64>,
@@ -71,8 +98,12 @@ pub struct Settings {
     checkpoint_every: Option<usize>,
     /// `sft`: the architecture of a new model, where no `base` is given.
     model: Option<Arch>,
-    /// Train a low-rank adapter and leave the base weights alone. `dpo` and `dapo` always do.
+    /// Train a low-rank adapter and leave the base weights alone. Default: for `dpo` and `dapo`, unless
+    /// `full`.
     lora: Option<Lora>,
+    /// `dpo`, `dapo`: train all weights and no adapter. `dpo` then holds the model twice. Default: false;
+    /// true for the preset `dapo-paper` without a `lora`.
+    full: Option<bool>,
     /// `sft`: how the corpus is read.
     sft: Option<Sft>,
     /// `dpo`: the loss.
@@ -96,6 +127,10 @@ pub struct Params {
     pub micro_batch: Option<usize>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    #[serde(skip_serializing_if = "Precision::single")]
+    pub precision: Precision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     pub learning_rate: f64,
     pub warmup_steps: usize,
     pub schedule: Curve,
@@ -116,6 +151,8 @@ pub struct Params {
     pub model: Option<Arch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sft: Option<Sft>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +182,9 @@ impl From<Settings> for Params {
             Rl => 40,
         });
         let warmup = preset.warmup.map_or(steps / 10, |warmup| warmup(steps));
-        let lora = given.lora.or(preset.lora).or((method != Corpus).then(Lora::default));
+        let full = given.full.unwrap_or(preset.full && given.lora.is_none());
+        let usual = preset.lora.or((method != Corpus).then(Lora::default));
+        let lora = given.lora.or(usual.filter(|_| !full));
         let dapo = match (given.dapo, method == Rl) {
             (None, false) => None,
             (dapo, _) => Some(dapo.unwrap_or_default().over(preset.dapo.unwrap_or_default())),
@@ -159,6 +198,8 @@ impl From<Settings> for Params {
             batch: given.batch.or(preset.batch).unwrap_or(if method == Rl { 8 } else { 4 }),
             micro_batch: given.micro_batch.or(preset.micro_batch),
             gradient_checkpointing: given.gradient_checkpointing.unwrap_or(false),
+            precision: given.precision.unwrap_or_default(),
+            router_aux_loss_coef: given.router_aux_loss_coef.filter(|&weight| weight != 0.0),
             learning_rate: rate.unwrap_or(match (method, &lora) {
                 (Corpus, None) => 3e-3,
                 (Corpus, Some(_)) => 3e-4,
@@ -184,6 +225,7 @@ impl From<Settings> for Params {
             checkpoint_every: given.checkpoint_every.unwrap_or(50),
             model: given.model,
             lora,
+            full: full && method != Corpus,
             sft: given.sft.or((method == Corpus).then(Sft::default)),
             dpo: given.dpo.or((method == Preference).then(Dpo::default)),
             dapo,

@@ -12,15 +12,15 @@ use super::dpo::{Pair, Pairs};
 use super::log::Row;
 use super::logps::Group;
 use super::options::{Arch, Learn, Lora, Packing};
-use super::params::Params;
+use super::params::{Params, Precision};
 use super::records::{Body, Record};
 use super::samples::{Sample as Tokens, Samples, Window};
 use super::sft::Source as Windowed;
 use super::template::{Part, Template};
 use super::{curve, events, memory, template};
-use crate::device::{Back, Place, Train};
+use crate::device::{Back, Place, Train, computes_bf16, is_cpu};
 use crate::model::lora::{self, Spec};
-use crate::model::{self, Config, Folder, Llama, Normal, Source, Tokenizer, save};
+use crate::model::{self, Config, Folder, Held, Llama, Normal, Source, Tokenizer, save};
 use crate::{Context, Result, StageError};
 
 /// A model about to be trained.
@@ -50,9 +50,12 @@ impl Start {
             return Err(StageError::failed("both `base` and `model` are given")
                 .hint("`model` describes a new model: remove it, or remove `base` from `from`"));
         }
-        let loaded = match params.lora.as_ref().is_some_and(|lora| lora.qlora) {
-            true => model::load_packed::<Train>(ctx, "base", place)?,
-            false => model::load::<Train>(ctx, "base", place)?,
+        let loaded = match &params.lora {
+            Some(lora) => {
+                let held = Held { packed: lora.qlora, half: params.precision == Precision::Bf16 };
+                model::load_held::<Train>(ctx, "base", place, held)?
+            }
+            None => model::load::<Train>(ctx, "base", place)?,
         };
         let template = Template::of(&Folder::of_port(ctx, "base"), &loaded.tokenizer)?;
         Start::new(loaded.model.merge(), loaded.tokenizer, template, ctx, params, place)
@@ -94,9 +97,20 @@ impl Start {
             return Err(StageError::failed("the model names no end-of-text token")
                 .hint("config.json needs `eos_token_id`: without one no answer ever ends"));
         };
+        if params.router_aux_loss_coef.is_some() && model.config.num_experts.is_none() {
+            return Err(StageError::failed("`router_aux_loss_coef`: the model has no experts")
+                .hint("remove it: it is for a mixture of experts such as Qwen3-MoE"));
+        }
         let model = match &params.lora {
             Some(lora) => model.with_adapter(&spec(lora), ctx.seed())?,
             None => model,
+        };
+        let model = match params.precision {
+            Precision::F32 => model,
+            Precision::Bf16 => {
+                bf16(ctx, place)?;
+                model.in_bf16()
+            }
         };
         let trained = trained(&model);
         ctx.metric("trained_parameters", trained as f64);
@@ -153,6 +167,19 @@ impl Source for Fresh {
         }
         Ok(values)
     }
+}
+
+/// An error where the device does not compute in bf16, and a word where it gains nothing by it.
+fn bf16(ctx: &Context, place: &Place) -> Result<()> {
+    if !computes_bf16(place) {
+        let message =
+            format!("`precision: bf16`: `{}` does not compute in it", ctx.device().name());
+        return Err(StageError::failed(message).hint("use `--device cuda`, or `precision: f32`"));
+    }
+    if is_cpu(place) {
+        ctx.warn("`precision: bf16` on the CPU: half the memory, and slower than f32");
+    }
+    Ok(())
 }
 
 fn spec(lora: &Lora) -> Spec {

@@ -8,31 +8,39 @@
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::balance::Balance;
 use super::logps::numbers;
 use super::losses::cross_entropy;
 use super::sft::Rows;
 use super::steps::Gradients;
 use crate::Result;
 use crate::device::Train;
-use crate::model::Llama;
+use crate::model::{Llama, Routed};
 
 /// The loss of some windows, a part of a batch of `count` tokens that count, in forward pass
-/// `(step, pass)`. The gradients are added to `sum`.
+/// `(step, pass)`, and that of the balance of experts, which has that `weight`. The gradients are
+/// added to `sum`.
 pub fn backward(
     model: &Llama<Train>,
     rows: &Rows,
     count: usize,
     (step, pass): (usize, usize),
+    weight: f64,
     sum: &mut Gradients,
-) -> Result<f64> {
+) -> Result<(f64, f64)> {
     let frame = rows.frame(model)?;
     let targets = Llama::targets(&frame, rows.tokens(), &rows.at)?;
     let mut inputs = vec![model.embedded(rows.tokens()).inner()];
+    let mut routed = Vec::new();
     model.begin(step, pass);
     for (i, block) in model.blocks.iter().enumerate() {
         let x = Tensor::from_inner(inputs[i].clone());
-        inputs.push(model.through(block, x, &frame).inner());
+        let (out, sent) = model.through(block, x, &frame);
+        inputs.push(out.inner());
+        // The numbers alone: what they came from is not to stay.
+        routed.extend(sent.map(Routed::detach));
     }
+    let balance = Balance::of(&routed, &rows.real());
     let leaf = |x| Tensor::<Train, 2>::from_inner(x).require_grad();
     let mut add = |grads| sum.accumulate(model, GradientsParams::from_grads(grads, model));
 
@@ -50,8 +58,12 @@ pub fn backward(
     for block in model.blocks.iter().rev() {
         let (Some(input), Some(g)) = (inputs.pop(), grad.take()) else { break };
         let x = leaf(input);
-        let out = model.through(block, x.clone(), &frame);
-        let grads = (out * Tensor::from_inner(g)).sum().backward();
+        let (out, sent) = model.through(block, x.clone(), &frame);
+        let mut loss = (out * Tensor::from_inner(g)).sum();
+        if let (Some(sent), true) = (&sent, weight > 0.0) {
+            loss = loss + balance.term(sent, weight);
+        }
+        let grads = loss.backward();
         grad = x.grad(&grads);
         add(grads);
     }
@@ -59,5 +71,5 @@ pub fn backward(
         let out = model.embedded(rows.tokens());
         add((out * Tensor::from_inner(g)).sum().backward());
     }
-    Ok(loss.value)
+    Ok((loss.value, balance.value))
 }

@@ -7,8 +7,9 @@ use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::balance::Balance;
 use super::data::Windows;
-use super::logps::{backward, numbers};
+use super::logps::{backward_with, numbers};
 use super::losses::cross_entropy;
 use super::remat;
 use super::samples::{Samples, Window};
@@ -76,21 +77,24 @@ pub fn run(
         let step = done + 1;
         let windows: Vec<Window> = (0..params.batch).map(|_| train.draw()).collect();
         let count: usize = windows.iter().map(|window| window.at.len()).sum();
-        let mut loss = 0.0;
+        let (mut loss, mut unbalanced) = (0.0, 0.0);
+        let weight = params.router_aux_loss_coef.unwrap_or(0.0);
         let parts = windows.chunks(params.micro_batch.unwrap_or(params.batch));
         for (pass, part) in parts.enumerate() {
             run.tell(done, state.seen, note(state.losses.last().copied()))?;
             model.begin(step, pass);
             let rows = Rows::of(part);
-            loss += match params.gradient_checkpointing {
-                true => remat::backward(&model, &rows, count, (step, pass), &mut gradients)?,
-                false => {
-                    let logp = rows.log_probs(&model)?;
-                    let part = cross_entropy(&numbers(&logp), count);
-                    backward(logp, &part.grad, &model, &mut gradients);
-                    part.value
+            // Each part has a balance of its own: of the step's it is the share of its windows.
+            let share = part.len() as f64 / windows.len() as f64;
+            let (cost, balance) = match params.gradient_checkpointing {
+                true => {
+                    let (at, weight) = ((step, pass), weight * share);
+                    remat::backward(&model, &rows, count, at, weight, &mut gradients)?
                 }
+                false => whole(&model, &rows, count, weight * share, &mut gradients)?,
             };
+            loss += cost;
+            unbalanced += share * balance;
             state.seen += part.iter().map(|window| window.tokens.len()).sum::<usize>();
         }
         let moved;
@@ -104,6 +108,9 @@ pub fn run(
             ("grad_norm", moved.norm),
             ("tokens", state.learned as f64),
         ];
+        if model.config.num_experts.is_some() {
+            line.push(("router_aux_loss", unbalanced));
+        }
         if watch.due(step) {
             let loss = validate(&model.valid(), valid, step, state.seen, run)?;
             line.push(("valid_loss", loss));
@@ -125,12 +132,38 @@ pub fn run(
     Ok(model)
 }
 
+/// The loss of some windows and of the balance of experts, as [`remat::backward`] gives them, with all
+/// activations kept.
+pub fn whole(
+    model: &Llama<Train>,
+    rows: &Rows,
+    count: usize,
+    weight: f64,
+    gradients: &mut Gradients,
+) -> Result<(f64, f64)> {
+    let frame = rows.frame(model)?;
+    let targets = Llama::targets(&frame, rows.tokens(), &rows.at)?;
+    let mut routed = Vec::new();
+    let hidden = model.stream(rows.tokens(), &frame, &mut routed);
+    let logp = model.chosen(hidden, &rows.at, &targets, 1.0);
+    let loss = cross_entropy(&numbers(&logp), count);
+    let balance = Balance::of(&routed, &rows.real());
+    let terms = match weight > 0.0 {
+        true => routed.iter().map(|routed| balance.term(routed, weight)).collect(),
+        false => Vec::new(),
+    };
+    backward_with(logp, &loss.grad, terms, model, gradients);
+    Ok((loss.value, balance.value))
+}
+
 /// Windows as the model takes them.
 pub struct Rows {
     /// Tokens, padded on the right to the longest window.
     tokens: Packed,
     /// Several records may lie in a window.
     packed: bool,
+    /// Tokens of each window that pad nothing.
+    lengths: Vec<usize>,
     /// Places whose next token counts, window by window.
     pub at: Vec<usize>,
 }
@@ -153,8 +186,15 @@ impl Rows {
             starts.resize(tokens.len(), end as u32);
         }
         let at = at.collect();
+        let lengths = windows.iter().map(|window| window.tokens.len()).collect();
         let tokens = Packed { tokens, batch: windows.len(), starts: starts.into() };
-        Rows { tokens, packed, at }
+        Rows { tokens, packed, lengths, at }
+    }
+
+    /// Whether each token, `[b, t]`, is one and no padding.
+    pub fn real(&self) -> Vec<bool> {
+        let len = self.tokens.tokens.len() / self.lengths.len().max(1);
+        self.lengths.iter().flat_map(|&own| (0..len).map(move |at| at < own)).collect()
     }
 
     /// The tokens, `[b, t]`.

@@ -20,7 +20,7 @@ use crate::model::{Config, Kernels, Llama, Normal, Sampling, generate};
 use crate::testing::{self, Ran};
 use crate::{Cancel, Context, Job, Progress, Result, Sink, StageError};
 
-fn corpus(dir: &Path) -> std::path::PathBuf {
+pub(super) fn corpus(dir: &Path) -> std::path::PathBuf {
     let path = dir.join("chunks.jsonl");
     let line = |i: usize| {
         let (volatility, answer) = [("low", "buy limit 10"), ("high", "sell market")][i % 2];
@@ -67,7 +67,7 @@ fn bytes(ran: &Ran) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Column `name` of the log.
-fn logged(ran: &Ran, name: &str) -> Vec<f64> {
+pub(super) fn logged(ran: &Ran, name: &str) -> Vec<f64> {
     let lines = ran.text("log");
     let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()[name].as_f64().unwrap();
     lines.lines().map(line).collect()
@@ -111,7 +111,7 @@ fn micro_batches_leave_the_gradient_as_it_is() {
     }
 }
 
-fn pairs(dir: &Path) -> std::path::PathBuf {
+pub(super) fn pairs(dir: &Path) -> std::path::PathBuf {
     let path = dir.join("pairs.jsonl");
     let line = |i: usize| {
         let row = json!({
@@ -159,6 +159,16 @@ fn dpo_parts_the_pairs_and_leaves_the_base_alone() {
     assert!(bytes(&again) == after);
 }
 
+pub(super) fn reward(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("reward.json");
+    let spec = json!({
+        "maker_fee_bps": 1.0, "taker_fee_bps": 3.0, "adverse_weight": 0.5, "scale": 1.0,
+        "horizon_bars": 1, "markout_bars": 1, "fill": { "a": 0.7, "k": 0.05 }
+    });
+    fs_err::write(&path, spec.to_string()).unwrap();
+    path
+}
+
 #[test]
 fn dapo_runs_on_the_market_and_merges_the_adapter_of_its_base() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,12 +176,7 @@ fn dapo_runs_on_the_market_and_merges_the_adapter_of_its_base() {
     let pairs = pairs(dir.path());
     let inputs = [("base", base.outputs["model"].as_path()), ("pairs", pairs.as_path())];
     let warm = testing::run::<Stage>(dpo_params(), &inputs).unwrap();
-    let reward = dir.path().join("reward.json");
-    let spec = json!({
-        "maker_fee_bps": 1.0, "taker_fee_bps": 3.0, "adverse_weight": 0.5, "scale": 1.0,
-        "horizon_bars": 1, "markout_bars": 1, "fill": { "a": 0.7, "k": 0.05 }
-    });
-    fs_err::write(&reward, spec.to_string()).unwrap();
+    let reward = reward(dir.path());
     let inputs = [
         ("base", warm.outputs["model"].as_path()),
         ("pairs", pairs.as_path()),
@@ -198,12 +203,7 @@ fn dapo_under_a_grammar_always_reads() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(dir.path());
     let pairs = pairs(dir.path());
-    let reward = dir.path().join("reward.json");
-    let spec = json!({
-        "maker_fee_bps": 1.0, "taker_fee_bps": 3.0, "adverse_weight": 0.5, "scale": 1.0,
-        "horizon_bars": 1, "markout_bars": 1, "fill": { "a": 0.7, "k": 0.05 }
-    });
-    fs_err::write(&reward, spec.to_string()).unwrap();
+    let reward = reward(dir.path());
     let inputs = [
         ("base", base.outputs["model"].as_path()),
         ("pairs", pairs.as_path()),

@@ -1,6 +1,9 @@
 //! Names: HF's for a tensor, GGUF's for the same, and of architectures.
 //!
-//! GGUF keeps the experts of a layer as one tensor of three dimensions, HF each as its own.
+//! GGUF keeps the experts of a layer as one tensor of three dimensions, HF each as its own. The name of
+//! all is here that of one without its number: `model.layers.0.mlp.experts.up_proj.weight`.
+
+use crate::model::weights;
 
 /// The GGUF name of an HF tensor, if it has one.
 pub(super) fn name_of(hf: &str) -> Option<String> {
@@ -25,6 +28,9 @@ pub(super) fn name_of(hf: &str) -> Option<String> {
         "mlp.up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
         "mlp.gate" => "ffn_gate_inp",
+        "mlp.experts.gate_proj" => "ffn_gate_exps",
+        "mlp.experts.up_proj" => "ffn_up_exps",
+        "mlp.experts.down_proj" => "ffn_down_exps",
         _ => return None,
     };
     Some(format!("blk.{block}.{layer}.{kind}"))
@@ -32,15 +38,8 @@ pub(super) fn name_of(hf: &str) -> Option<String> {
 
 /// The GGUF name of the tensor that holds an expert's matrix, and the expert's place in it.
 pub(super) fn expert_of(hf: &str) -> Option<(String, usize)> {
-    let (block, rest) = hf.strip_prefix("model.layers.")?.split_once(".mlp.experts.")?;
-    let (expert, rest) = rest.split_once('.')?;
-    let layer = match rest {
-        "gate_proj.weight" => "ffn_gate_exps",
-        "up_proj.weight" => "ffn_up_exps",
-        "down_proj.weight" => "ffn_down_exps",
-        _ => return None,
-    };
-    Some((format!("blk.{block}.{layer}.weight"), expert.parse().ok()?))
+    let (at, expert, layer) = weights::expert_of(hf)?;
+    Some((name_of(&format!("{at}.{layer}.weight"))?, expert))
 }
 
 /// GGUF's name of an architecture for HF's `model_type`.

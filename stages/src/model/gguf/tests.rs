@@ -7,7 +7,7 @@ use crate::model::weights::Named;
 fn a_file_in_f32_gives_back_the_model_and_its_tokenizer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    for model_type in ["llama", "qwen2"] {
+    for model_type in ["llama", "qwen2", "qwen3_moe"] {
         let (config, tokenizer) = (config(model_type), tokenizer());
         let tensors = random(&config);
         write_gguf(&path, &config, &tensors, Packing::F32).unwrap();

@@ -15,9 +15,9 @@ const ALIGN: usize = 32;
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its HF name.
+    /// Its HF name; of the matrices of all experts of a layer that of one without its number.
     pub name: String,
-    /// Its shape, in HF's order.
+    /// Its shape, in HF's order; experts are the first axis.
     pub shape: Vec<usize>,
     /// How it is packed; a row is a multiple of the block.
     pub packing: Packing,
@@ -31,6 +31,18 @@ impl Entry {
             (self.packing.block(), self.shape.iter().rev().skip(1).product::<usize>());
         let bytes = row / block * self.packing.bytes();
         row.is_multiple_of(block).then_some((bytes, bytes * rows))
+    }
+
+    /// The HF tensors that it is made of, one after another, and their shape: one, or that of each
+    /// expert.
+    pub fn parts(&self) -> (Vec<String>, &[usize]) {
+        match (self.name.split_once(".mlp.experts."), self.shape.split_first()) {
+            (Some((at, layer)), Some((&experts, shape))) if shape.len() == 2 => {
+                let name = |i| format!("{at}.mlp.experts.{i}.{layer}");
+                ((0..experts).map(name).collect(), shape)
+            }
+            _ => (vec![self.name.clone()], &self.shape),
+        }
     }
 }
 
@@ -146,6 +158,13 @@ fn metadata(
         ("vocab_size", int(config.vocab_size)),
     ];
     meta.extend(shape.map(|(key, value)| (format!("{arch}.{key}"), value)));
+    let experts = [
+        ("expert_count", config.num_experts),
+        ("expert_used_count", config.num_experts_per_tok),
+        ("expert_feed_forward_length", config.moe_intermediate_size),
+    ];
+    let experts = experts.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+    meta.extend(experts.map(|(key, value)| (format!("{arch}.{key}"), int(value))));
 
     let mut bpe = tokenizer.bpe()?;
     // A model may have more rows than its tokenizer has tokens.

@@ -1,6 +1,6 @@
 //! The kernels in training: each is one node of Burn's record, with its own backward pass.
 //!
-//! A node keeps what its backward pass needs, hands gradients to those parents that want them and
+//! A node keeps what its backward pass needs (in bf16 where the stream is that), hands gradients to those parents that want them and
 //! nothing else. Checkpointing is not offered: activations stay.
 
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::prelude::*;
-use burn::tensor::TensorPrimitive;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{DType, TensorPrimitive};
 use burn::{Dispatch, DispatchTensor};
 
-use super::{Kernels, Span, composed, cpu, data, floats, floats_mut, tensor};
+use super::{Kernels, Span, composed, cpu, data, floats, floats_mut, tensor, wide};
 use crate::device::{self, Train, is_cpu};
 use crate::model::lora::Nf4;
 
@@ -35,6 +35,11 @@ fn primitive<const D: usize>(tensor: Plain<D>) -> DispatchTensor {
 
 fn tracked<const D: usize>(node: FloatTensor<Train>) -> Tensor<Train, D> {
     Tensor::from_primitive(TensorPrimitive::Float(node))
+}
+
+/// Whether the values can be taken out as they are.
+fn slices<const D: usize>(tensor: &Plain<D>) -> bool {
+    is_cpu(&tensor.device()) && tensor.dtype() == DType::F32
 }
 
 /// Adds a gradient to a parent that wants one.
@@ -63,7 +68,9 @@ impl Backward<Dispatch, 2> for Swiglu {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<2> = plain(grads.consume::<Dispatch>(&ops.node));
-        let (gate, up) = ops.state;
+        let kind = grad.dtype();
+        let (gate, up) = (wide(ops.state.0), wide(ops.state.1));
+        let grad = wide(grad);
         let (dgate, dup) = if is_cpu(&grad.device()) {
             let (gate, up, mut grad) = (data(gate), data(up), data(grad));
             let shape = grad.shape.dims::<2>();
@@ -73,8 +80,8 @@ impl Backward<Dispatch, 2> for Swiglu {
             composed::swiglu_backward(gate, up, grad)
         };
         let [gate, up] = ops.parents.map(|p| p.map(|p| p.id));
-        give(grads, gate, dgate);
-        give(grads, up, dup);
+        give(grads, gate, dgate.cast(kind));
+        give(grads, up, dup.cast(kind));
     }
 }
 
@@ -87,6 +94,8 @@ impl Backward<Dispatch, 2> for RmsNorm {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<2> = plain(grads.consume::<Dispatch>(&ops.node));
         let (x, weight, eps) = ops.state;
+        let kind = grad.dtype();
+        let (x, grad) = (wide(x), wide(grad));
         let (dx, dweight) = if is_cpu(&grad.device()) {
             let (x, weight, mut grad) = (data(x), data(weight), data(grad));
             let slices = (floats(&x), floats(&weight));
@@ -97,7 +106,7 @@ impl Backward<Dispatch, 2> for RmsNorm {
             composed::rms_norm_backward(x, weight, eps, grad)
         };
         let [x, weight] = ops.parents.map(|p| p.map(|p| p.id));
-        give(grads, x, dx);
+        give(grads, x, dx.cast(kind));
         give(grads, weight, dweight);
     }
 }
@@ -111,6 +120,8 @@ impl Backward<Dispatch, 1> for Rope {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<4> = plain(grads.consume::<Dispatch>(&ops.node));
         let (cos, sin) = ops.state;
+        let kind = grad.dtype();
+        let grad = wide(grad);
         let dx = if is_cpu(&grad.device()) {
             let [batch, heads, len, size] = grad.dims();
             let (grad, cos, sin) = (data(grad), data(cos), data(sin));
@@ -121,7 +132,7 @@ impl Backward<Dispatch, 1> for Rope {
             composed::rope_backward(grad, cos, sin)
         };
         let [x] = ops.parents.map(|p| p.map(|p| p.id));
-        give(grads, x, dx);
+        give(grads, x, dx.cast(kind));
     }
 }
 
@@ -135,6 +146,8 @@ impl Backward<Dispatch, 1> for CausalSoftmax {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<4> = plain(grads.consume::<Dispatch>(&ops.node));
         let (probs, scale, span, starts) = ops.state;
+        let kind = grad.dtype();
+        let (probs, grad) = (wide(probs), wide(grad));
         let dscores = if is_cpu(&grad.device()) {
             let keys = grad.dims()[3];
             let (probs, mut grad) = (data(probs), data(grad));
@@ -145,7 +158,7 @@ impl Backward<Dispatch, 1> for CausalSoftmax {
             composed::causal_softmax_backward(probs, scale, grad)
         };
         let [scores] = ops.parents.map(|p| p.map(|p| p.id));
-        give(grads, scores, dscores);
+        give(grads, scores, dscores.cast(kind));
     }
 }
 
@@ -157,7 +170,7 @@ impl Backward<Dispatch, 1> for PackedMatmul {
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<2> = plain(grads.consume::<Dispatch>(&ops.node));
-        let weight = ops.state.tensor(&grad.device());
+        let weight = ops.state.tensor(&grad.device()).cast(grad.dtype());
         let [x] = ops.parents.map(|p| p.map(|p| p.id));
         give(grads, x, grad.matmul(weight));
     }
@@ -171,7 +184,8 @@ struct LogProbsState {
     logits: Plain<2>,
     targets: Vec<u32>,
     temperature: f32,
-    /// The log of each row's partition sum; empty where the kernels do not apply.
+    /// The log of each row's partition sum; empty where the kernels do not apply or the logits are
+    /// not f32.
     partition: Vec<f32>,
 }
 
@@ -181,17 +195,18 @@ impl Backward<Dispatch, 1> for LogProbs {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad: Plain<1> = plain(grads.consume::<Dispatch>(&ops.node));
         let LogProbsState { logits, targets, temperature, partition } = ops.state;
-        let dlogits = if is_cpu(&grad.device()) {
+        let kind = logits.dtype();
+        let dlogits = if !partition.is_empty() {
             let width = logits.dims()[1];
             let (mut logits, grad) = (data(logits), data(grad));
             let (values, grad) = (floats_mut(&mut logits), floats(&grad));
             cpu::log_probs_backward(values, width, &targets, temperature, &partition, grad);
             Plain::from_data(logits, &device::cpu())
         } else {
-            composed::log_probs_backward(logits, &targets, temperature, grad)
+            composed::log_probs_backward(wide(logits), &targets, temperature, grad)
         };
         let [logits] = ops.parents.map(|p| p.map(|p| p.id));
-        give(grads, logits, dlogits);
+        give(grads, logits, dlogits.cast(kind));
     }
 }
 
@@ -200,8 +215,8 @@ impl Kernels for Train {
         let (gate, up) = (node(gate), node(up));
         let prep = Swiglu.prepare::<NoCheckpointing>([gate.node, up.node]);
         let (gate, up): (Plain<2>, Plain<2>) = (plain(gate.primitive), plain(up.primitive));
-        if !is_cpu(&gate.device()) {
-            let out = composed::swiglu(gate.clone(), up.clone());
+        if !slices(&gate) {
+            let out = Dispatch::swiglu(gate.clone(), up.clone());
             return finish!(prep, (gate, up), out);
         }
         // Taking the values out and putting them back moves them; a clone would copy them.
@@ -263,8 +278,8 @@ impl Kernels for Train {
         let prep = LogProbs.prepare::<NoCheckpointing>([logits.node]);
         let logits: Plain<2> = plain(logits.primitive);
         let targets = targets.to_vec();
-        if !is_cpu(&logits.device()) {
-            let out = composed::log_probs(logits.clone(), &targets, temperature);
+        if !slices(&logits) {
+            let out = Dispatch::log_probs(logits.clone(), &targets, temperature);
             let state = LogProbsState { logits, targets, temperature, partition: Vec::new() };
             return finish!(prep, state, out);
         }

@@ -4,6 +4,9 @@
 //! rayon in chunks whose bounds do not depend on the number of threads, so that every thread count
 //! gives the same bits ([`cpu`]); elsewhere they are composed of Burn's operations ([`composed`]).
 //! [`grad`] gives both a hand-written backward pass. Matrix products stay Burn's.
+//!
+//! A stream in bf16 is widened to f32 inside each of them and narrowed again: norms, softmax, angles and
+//! losses are computed in f32 whatever the products are.
 
 mod composed;
 pub(crate) mod cpu;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 
 use burn::Dispatch;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 
 use super::lora::Nf4;
 use crate::device::{self, is_cpu};
@@ -58,30 +61,34 @@ pub trait Kernels: Backend {
         span: Span,
         starts: &Arc<[u32]>,
     ) -> Tensor<Self, 4>;
-    /// `x W` with a frozen weight in 4 bits: `[n, in]` to `[n, out]`.
+    /// `x W` with a frozen weight in 4 bits: `[n, in]` to `[n, out]`, in the type of `x`.
     fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2>;
     /// `log softmax(logits / temperature)[target]` of each row of `[n, v]`. Every target is below
-    /// `v`, and there are `n` of them.
+    /// `v`, and there are `n` of them. In f32.
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1>;
 }
 
 impl Kernels for Dispatch {
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let kind = gate.dtype();
+        let (gate, up) = (wide(gate), wide(up));
         if !is_cpu(&gate.device()) {
-            return composed::swiglu(gate, up);
+            return composed::swiglu(gate, up).cast(kind);
         }
         let (gate, up) = (data(gate), data(up));
         let out = cpu::swiglu(floats(&gate), floats(&up));
-        tensor(out, gate.shape.dims::<2>())
+        tensor(out, gate.shape.dims::<2>()).cast(kind)
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f32) -> Tensor<Self, 2> {
+        let kind = x.dtype();
+        let (x, weight) = (wide(x), wide(weight));
         if !is_cpu(&x.device()) {
-            return composed::rms_norm(x, weight, eps);
+            return composed::rms_norm(x, weight, eps).cast(kind);
         }
         let (x, weight) = (data(x), data(weight));
         let out = cpu::rms_norm(floats(&x), floats(&weight), eps);
-        tensor(out, x.shape.dims::<2>())
+        tensor(out, x.shape.dims::<2>()).cast(kind)
     }
 
     fn rope(
@@ -90,15 +97,17 @@ impl Kernels for Dispatch {
         sin: Tensor<Self, 2>,
         span: Span,
     ) -> Tensor<Self, 4> {
+        let kind = x.dtype();
+        let x = wide(x);
         if !is_cpu(&x.device()) {
-            return composed::rope(x, cos, sin, span);
+            return composed::rope(x, cos, sin, span).cast(kind);
         }
         let half = cos.dims()[1];
         let (x, cos, sin) = (data(x), data(cos), data(sin));
         let heads = x.shape.dims::<2>()[1] / (2 * half);
         let tables = [floats(&cos), floats(&sin)];
         let out = cpu::rope(floats(&x), tables, half, heads, span.len);
-        tensor(out, [span.batch, heads, span.len, 2 * half])
+        tensor(out, [span.batch, heads, span.len, 2 * half]).cast(kind)
     }
 
     fn causal_softmax(scores: Tensor<Self, 4>, scale: f32, span: Span) -> Tensor<Self, 4> {
@@ -115,11 +124,12 @@ impl Kernels for Dispatch {
     }
 
     fn packed_matmul(x: Tensor<Self, 2>, weight: &Nf4) -> Tensor<Self, 2> {
-        let weight = weight.tensor(&x.device());
+        let weight = weight.tensor(&x.device()).cast(x.dtype());
         x.matmul(weight.transpose())
     }
 
     fn log_probs(logits: Tensor<Self, 2>, targets: &[u32], temperature: f32) -> Tensor<Self, 1> {
+        let logits = wide(logits);
         if !is_cpu(&logits.device()) {
             return composed::log_probs(logits, targets, temperature);
         }
@@ -137,13 +147,21 @@ fn softmax(
     span: Span,
     starts: Option<&[u32]>,
 ) -> Tensor<Dispatch, 4> {
+    let kind = scores.dtype();
+    let scores = wide(scores);
     if !is_cpu(&scores.device()) {
-        return composed::causal_softmax(scores, scale, span, starts);
+        return composed::causal_softmax(scores, scale, span, starts).cast(kind);
     }
     let keys = scores.dims()[3];
     let mut scores = data(scores);
     cpu::causal_softmax(floats_mut(&mut scores), keys, scale, span, starts);
-    Tensor::from_data(scores, &device::cpu())
+    let probs: Tensor<Dispatch, 4> = Tensor::from_data(scores, &device::cpu());
+    probs.cast(kind)
+}
+
+/// In f32; as it is where it is that already.
+fn wide<const D: usize>(tensor: Tensor<Dispatch, D>) -> Tensor<Dispatch, D> {
+    tensor.cast(DType::F32)
 }
 
 /// The values of a CPU tensor; free where nobody else holds them.
@@ -152,11 +170,11 @@ fn data<const D: usize>(tensor: Tensor<Dispatch, D>) -> TensorData {
 }
 
 fn floats(data: &TensorData) -> &[f32] {
-    data.as_slice().expect("models compute in f32")
+    data.as_slice().expect("kernels compute in f32")
 }
 
 fn floats_mut(data: &mut TensorData) -> &mut [f32] {
-    data.as_mut_slice().expect("models compute in f32")
+    data.as_mut_slice().expect("kernels compute in f32")
 }
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<Dispatch, D> {

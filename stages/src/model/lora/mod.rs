@@ -23,7 +23,7 @@ mod tests;
 
 use burn::module::{ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -78,7 +78,8 @@ impl<B: Backend> Adapter<B> {
         scale: f64,
     ) -> Adapter<B> {
         let place = weight.device();
-        let squares = magnitude.is_some().then(|| column_squares(weight.clone().detach()));
+        let squares = || column_squares(weight.clone().detach().cast(DType::F32));
+        let squares = magnitude.is_some().then(squares);
         Adapter {
             a: Param::from_data(a, &place),
             b: Param::from_data(b, &place),
@@ -93,7 +94,7 @@ impl<B: Backend> Adapter<B> {
     /// `|w + s A b|^2 = |w|^2 + 2 s (W'A) b + s^2 b'(A'A) b`: no matrix of the size of `W`.
     fn norms(&self, weight: Tensor<B, 2>, squares: Tensor<B, 1>) -> Tensor<B, 1> {
         let (a, b) = (self.a.val().detach(), self.b.val().detach());
-        let cross = a.clone().transpose().matmul(weight.detach());
+        let cross = a.clone().transpose().matmul(weight.detach().cast(DType::F32));
         let gram = a.clone().transpose().matmul(a).matmul(b.clone());
         let low = b * (cross * (2.0 * self.scale) + gram * (self.scale * self.scale));
         let [_, out] = low.dims();
@@ -108,24 +109,27 @@ fn column_squares<B: Backend>(weight: Tensor<B, 2>) -> Tensor<B, 1> {
 }
 
 impl<B: Kernels> Linear<B> {
-    /// `[n, in]` to `[n, out]`.
+    /// `[n, in]` to `[n, out]`, in the type of `x`: weights in f32 are narrowed to it, and their
+    /// gradients widened.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let kind = x.dtype();
         let mut y = match &self.packed {
             Some(packed) => B::packed_matmul(x.clone(), packed),
-            None => x.clone().matmul(self.weight.val()),
+            None => x.clone().matmul(self.weight.val().cast(kind)),
         };
         if let Some(adapter) = &self.adapter {
             let x = match &adapter.noise {
                 Some(noise) if B::ad_enabled(&x.device()) => noise.drop(x),
                 _ => x,
             };
-            let low = x.matmul(adapter.a.val()) * adapter.scale;
+            let low = x.matmul(adapter.a.val().cast(kind)) * adapter.scale;
+            let b = adapter.b.val().cast(kind);
             if let (Some(m), Some(squares)) = (&adapter.magnitude, &adapter.squares) {
                 let norms = adapter.norms(self.dense(), squares.clone());
-                y = (y + low.matmul(adapter.b.val())) * (m.val() / norms).unsqueeze();
+                y = (y + low.matmul(b)) * (m.val() / norms).cast(kind).unsqueeze();
                 return self.biased(y);
             }
-            return self.biased(y) + low.matmul(adapter.b.val());
+            return self.biased(y) + low.matmul(b);
         }
         self.biased(y)
     }
@@ -157,7 +161,8 @@ impl<B: Backend> Linear<B> {
     /// The same layer with its weight in 4 bits, where its size allows.
     pub fn pack(mut self) -> Linear<B> {
         let [from, to] = self.dims();
-        let values = self.dense().transpose().into_data().into_vec::<f32>().unwrap_or_default();
+        let values = self.dense().cast(DType::F32).transpose().into_data();
+        let values = values.into_vec::<f32>().unwrap_or_default();
         if let Some(packed) = Nf4::of(&values, [to, from]) {
             self.hold(packed);
         }
@@ -173,7 +178,10 @@ impl<B: Backend> Linear<B> {
 
     fn biased(&self, y: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype());
+                y + bias.unsqueeze()
+            }
             None => y,
         }
     }
@@ -187,7 +195,7 @@ impl<B: Backend> Linear<B> {
                 self.packed = None;
             }
             self.weight = self.weight.map(|weight| {
-                let sum = (weight + product).detach();
+                let sum = (weight.cast(DType::F32) + product).detach();
                 match adapter.magnitude {
                     Some(m) => {
                         let norms = column_squares(sum.clone()).clamp_min(1e-30).sqrt();
@@ -264,7 +272,8 @@ impl<B: Backend> Llama<B> {
                 let a = TensorData::new(a.collect::<Vec<_>>(), [from, spec.r]);
                 let b = TensorData::new(vec![0.0f32; spec.r * to], [spec.r, to]);
                 let weight = layer.dense();
-                let m = spec.dora.then(|| column_squares(weight.clone()).sqrt().into_data());
+                let norms = || column_squares(weight.clone().cast(DType::F32)).sqrt();
+                let m = spec.dora.then(|| norms().into_data());
                 let mut adapter = Adapter::new(&weight, a, b, m, spec.scale());
                 adapter.noise = noise.as_ref().map(|noise| noise.of(name));
                 layer.adapter = Some(adapter);
@@ -287,9 +296,23 @@ impl<B: Backend> Llama<B> {
     }
 
     /// The same model with the weights of its blocks' linear layers in 4 bits, frozen: the base of a
-    /// QLoRA.
+    /// QLoRA. Routers of experts stay as they are.
     pub fn pack(self) -> Llama<B> {
-        self.map_layers(Linear::pack)
+        let pack = |name: &str, layer: Linear<B>| match targets::router(name) {
+            true => layer,
+            false => layer.pack(),
+        };
+        match self.map_linears(|name, layer| Ok::<_, std::convert::Infallible>(pack(name, layer))) {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The same model computing in bf16: what is frozen is held in it, but for vectors; what is trained
+    /// stays f32 and is narrowed for each product.
+    pub fn in_bf16(mut self) -> Llama<B> {
+        self.half = true;
+        self.map(&mut Narrow)
     }
 
     /// True where a layer has an adapter.
@@ -310,6 +333,18 @@ impl<B: Backend> Llama<B> {
         match self.map_linears(|_, layer| Ok::<_, std::convert::Infallible>(f(layer))) {
             Ok(model) => model,
             Err(never) => match never {},
+        }
+    }
+}
+
+/// Holds frozen matrices in bf16.
+struct Narrow;
+
+impl<B: Backend> ModuleMapper<B> for Narrow {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        match param.is_require_grad() || D < 2 {
+            true => param,
+            false => param.map(|tensor| tensor.detach().cast(DType::BF16)),
         }
     }
 }

@@ -53,8 +53,8 @@ impl Noise {
                 *value = if drawn < bound { 0.0 } else { kept };
             }
         });
-        let mask = Tensor::from_data(TensorData::new(mask, shape), &x.device());
-        x * mask
+        let mask = TensorData::new(mask, shape);
+        x.clone() * Tensor::<B, 2>::from_data(mask, &x.device()).cast(x.dtype())
     }
 }
 

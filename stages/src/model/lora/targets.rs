@@ -5,8 +5,14 @@
 
 use crate::{Result, StageError};
 
-/// The pattern that means every linear layer of the blocks, as in PEFT.
+/// The pattern that means every linear layer of the blocks, as in PEFT, but for routers of experts: to
+/// send tokens elsewhere is to undo what the experts have learned. A router's name is `mlp.gate`.
 pub const ALL_LINEAR: &str = "all-linear";
+
+/// Whether a layer is a router of experts.
+pub fn router(name: &str) -> bool {
+    name.ends_with(".mlp.gate")
+}
 
 /// Whether a layer's name matches a pattern of the list.
 pub fn covers(patterns: &[String], name: &str) -> bool {
@@ -47,7 +53,7 @@ fn end(name: &str) -> &str {
 
 fn matches(pattern: &str, name: &str) -> bool {
     if pattern == ALL_LINEAR {
-        return true;
+        return !router(name);
     }
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(i, _)| i + 1);
@@ -101,6 +107,16 @@ mod tests {
         for pattern in no {
             assert!(!covers(&[pattern.into()], name), "{pattern}");
         }
+    }
+
+    #[test]
+    fn experts_are_linear_layers_and_their_router_is_one_by_its_name_alone() {
+        let (expert, router) = ("model.layers.0.mlp.experts.7.up_proj", "model.layers.0.mlp.gate");
+        for pattern in ["up_proj", "experts.7.*", "mlp.*", ALL_LINEAR] {
+            assert!(covers(&[pattern.into()], expert), "{pattern}");
+        }
+        assert!(covers(&["mlp.gate".into()], router) && covers(&["gate".into()], router));
+        assert!(!covers(&[ALL_LINEAR.into(), "gate_proj".into()], router));
     }
 
     #[test]
