@@ -2,19 +2,15 @@
 //!
 //! Every backend is in the one binary and a device is a value, so that the rest of the crate knows
 //! two types: [`Back`] computes, [`Train`] computes and differentiates. [`open`] looks for a driver
-//! and an adapter before Burn does: without them Burn panics on a worker thread, where nobody can
-//! catch it. This file does not choose a device for anyone.
-
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+//! and an adapter (`probe.rs`) before Burn does. This file does not choose a device for anyone.
 
 use burn::backend::Autodiff;
 use burn::tensor::DType;
 use burn::tensor::backend::Backend;
 use burn::{Dispatch, DispatchDevice};
 
-use crate::{Device, Result, StageError};
+pub(crate) use crate::probe::cuda_memory;
+use crate::{Device, Result, probe};
 
 /// The backend of inference.
 pub type Back = Dispatch;
@@ -28,23 +24,12 @@ pub type Place = DispatchDevice;
 
 /// Makes a device ready, or says why it cannot be used. Does not panic where there is no GPU.
 pub fn open(device: Device) -> Result<Place> {
-    match device {
-        Device::Cpu => Ok(cpu()),
-        Device::Cuda => {
-            cuda_devices().map_err(|why| {
-                StageError::failed(format!("the device `cuda` cannot be used: {why}"))
-                    .hint("install the NVIDIA driver, or run with `--device cpu`")
-            })?;
-            Ok(DispatchDevice::Cuda(Default::default()))
-        }
-        Device::Wgpu => {
-            wgpu_adapter().map_err(|why| {
-                StageError::failed(format!("the device `wgpu` cannot be used: {why}"))
-                    .hint("install a Vulkan driver (Linux), or run with `--device cpu`")
-            })?;
-            Ok(DispatchDevice::Wgpu(Default::default()))
-        }
-    }
+    probe::look(device)?;
+    Ok(match device {
+        Device::Cpu => cpu(),
+        Device::Cuda => DispatchDevice::Cuda(Default::default()),
+        Device::Wgpu => DispatchDevice::Wgpu(Default::default()),
+    })
 }
 
 /// The CPU, which needs no looking for.
@@ -65,80 +50,6 @@ pub(crate) fn is_cpu(place: &Place) -> bool {
 /// Whether tensors of bf16 can be computed with. WGSL has no such type.
 pub(crate) fn computes_bf16(place: &Place) -> bool {
     Back::supports_dtype(place, DType::BF16)
-}
-
-/// Number of CUDA devices, from the driver itself.
-fn cuda_devices() -> std::result::Result<i32, String> {
-    let names: &[&str] =
-        if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
-    // SAFETY: loading the driver runs its initialisers, as any CUDA program does.
-    let library = names.iter().find_map(|name| unsafe { libloading::Library::new(name) }.ok());
-    let library = library.ok_or("the NVIDIA driver (libcuda) is not installed")?;
-    let mut count = 0i32;
-    // SAFETY: the signatures are those of the CUDA driver API, stable since CUDA 2.
-    unsafe {
-        let init = library.get::<unsafe extern "C" fn(u32) -> i32>(b"cuInit\0");
-        let init = init.map_err(|_| "libcuda has no cuInit")?;
-        let devices = library.get::<unsafe extern "C" fn(*mut i32) -> i32>(b"cuDeviceGetCount\0");
-        let devices = devices.map_err(|_| "libcuda has no cuDeviceGetCount")?;
-        match init(0) {
-            0 => {}
-            code => return Err(format!("cuInit failed with code {code}")),
-        }
-        match devices(&mut count) {
-            0 => {}
-            code => return Err(format!("cuDeviceGetCount failed with code {code}")),
-        }
-    }
-    if count > 0 { Ok(count) } else { Err("the driver sees no device".into()) }
-}
-
-/// Bytes of memory of the first CUDA device, from the driver itself; none where there is no device.
-pub(crate) fn cuda_memory() -> Option<usize> {
-    cuda_devices().ok()?;
-    let names = if cfg!(windows) { ["nvcuda.dll"; 2] } else { ["libcuda.so.1", "libcuda.so"] };
-    // SAFETY: `cuda_devices` has loaded and initialised the driver already.
-    let library = names.iter().find_map(|name| unsafe { libloading::Library::new(name) }.ok())?;
-    let mut bytes = 0usize;
-    // SAFETY: the signature is that of the CUDA driver API; device 0 exists.
-    let code = unsafe {
-        let total =
-            library.get::<unsafe extern "C" fn(*mut usize, i32) -> i32>(b"cuDeviceTotalMem_v2\0");
-        total.ok()?(&mut bytes, 0)
-    };
-    (code == 0).then_some(bytes)
-}
-
-/// Name of the adapter that Burn's wgpu runtime would take.
-fn wgpu_adapter() -> std::result::Result<String, String> {
-    use wgpu::{Backends, Instance, InstanceDescriptor, PowerPreference, RequestAdapterOptions};
-    let backends = if cfg!(target_os = "macos") { Backends::METAL } else { Backends::VULKAN };
-    let instance = Instance::new(InstanceDescriptor {
-        backends,
-        ..InstanceDescriptor::new_without_display_handle()
-    });
-    let options = RequestAdapterOptions {
-        power_preference: PowerPreference::HighPerformance,
-        ..RequestAdapterOptions::default()
-    };
-    match block_on(instance.request_adapter(&options)) {
-        Some(Ok(adapter)) => Ok(adapter.get_info().name),
-        Some(Err(_)) => Err("there is no graphics adapter".into()),
-        None => Err("the graphics driver does not answer".into()),
-    }
-}
-
-/// Native wgpu futures are ready at the first poll; a bounded number guards against one that is not.
-fn block_on<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    (0..1000).find_map(|_| match future.as_mut().poll(&mut context) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => {
-            std::thread::yield_now();
-            None
-        }
-    })
 }
 
 #[cfg(test)]

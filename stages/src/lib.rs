@@ -26,6 +26,8 @@ pub mod market;
 #[cfg(feature = "lm")]
 pub mod model;
 pub mod pairs;
+#[cfg(feature = "gpu")]
+mod probe;
 #[cfg(feature = "lm")]
 pub mod quantize;
 mod softmax;

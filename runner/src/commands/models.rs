@@ -11,6 +11,7 @@ use quantmill_stages::decode::{Model, Sampling};
 use quantmill_stages::infer::Options;
 use serde_json::Value;
 
+use super::DeviceName;
 use crate::exit::Failure;
 use crate::report::text::{bytes, count, duration, number};
 use crate::source::SourceError;
@@ -28,6 +29,9 @@ pub struct Which {
     /// Longest sequence, tokens [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..))]
     pub context: Option<u32>,
+    /// Where the model computes
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
 }
 
 impl Which {
@@ -37,17 +41,20 @@ impl Which {
         let begun = Instant::now();
         let threads = self.threads.map(usize::from);
         let context = self.context.map(|n| n as usize);
-        let model = Model::open(&path, Options { threads, context }, Some(now))?;
+        let options = Options { threads, context, device: self.device.into() };
+        let model = Model::open(&path, options, Some(now))?;
         if !quiet {
             let about = model.engine().about();
+            let place = match &about.gpu {
+                Some(gpu) => format!("on {gpu}"),
+                None => format!("{} with {}", count(about.threads, "thread"), about.instructions),
+            };
             eprintln!(
-                "{} parameters in {} ({:?}), {} at most, {} with {}; opened in {}",
+                "{} parameters in {} ({:?}), {} at most, {place}; opened in {}",
                 parameters(about.parameters),
                 bytes(about.bytes as u64),
                 about.packing,
                 count(about.context, "token"),
-                count(about.threads, "thread"),
-                about.instructions,
                 duration(millis(begun.elapsed())),
             );
         }

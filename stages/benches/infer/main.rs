@@ -10,6 +10,11 @@
 //! rounds, ours and theirs by turns, so that what else the machine does meets both. Ratios are
 //! tokens a second, ours by theirs, and CPU seconds, ours by theirs. Its decode is n - 1 tokens for
 //! an answer of n, for the first comes from the prompt; its decision has no prefix to attend to.
+//!
+//! `--device wgpu` (or `cuda`, with `--features gpu`) runs ours on a GPU. Every token of decoding
+//! reads all weights once: the bench says how many bytes that is and how many a second, and with
+//! `--bandwidth GB/s` (what the memory can do, by its maker) the share of it. Keys and values, which
+//! it reads too, are not counted.
 // In a benchmark a panic is the report.
 #![allow(clippy::unwrap_used)]
 
@@ -18,6 +23,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use quantmill_stages::Device;
 use quantmill_stages::infer::{Engine, Options, Session};
 
 fn main() {
@@ -31,8 +37,15 @@ fn main() {
     };
     let avx2 = args.iter().any(|arg| arg == "--avx2");
     let (threads, rounds) = (number("--threads", 2), number("--rounds", 5));
+    let device = match after("--device").as_deref() {
+        None | Some("cpu") => Device::Cpu,
+        Some("wgpu") => Device::Wgpu,
+        Some("cuda") => Device::Cuda,
+        Some(other) => return eprintln!("no device `{other}`: cpu, wgpu or cuda"),
+    };
+    let bandwidth: Option<f64> = after("--bandwidth").map(|gb| gb.parse().unwrap());
     let open = || {
-        let options = Options { threads: Some(threads), context: None };
+        let options = Options { threads: Some(threads), context: None, device };
         let engine = Engine::open(Path::new(model), options).unwrap();
         if avx2 { engine.without_avx512() } else { engine }
     };
@@ -89,7 +102,7 @@ fn main() {
         let exe = std::env::current_exe().unwrap();
         let threads = threads.to_string();
         let mut child = Command::new(exe);
-        child.args([model, "--first", "--threads", &threads]);
+        child.args([model, "--first", "--threads", &threads, "--device", device.name()]);
         let child = child.args(avx2.then_some("--avx2")).output();
         assert_eq!(String::from_utf8_lossy(&child.unwrap().stdout), "\" Paris\"\n");
         first = first.min(start.elapsed().as_secs_f64());
@@ -112,6 +125,13 @@ fn main() {
         println!();
     }
     println!("first token of a process {:.0} ms", first * 1e3);
+    let bytes = engine.about().bytes as f64;
+    let speed = bytes * 64.0 / ours[2].wall / 1e9;
+    print!("a token of decoding reads {:.1} MB of weights: {speed:.2} GB/s", bytes / 1e6);
+    match bandwidth {
+        Some(most) => println!(", {:.0} % of {most} GB/s", 100.0 * speed / most),
+        None => println!(),
+    }
 }
 
 fn prefix(engine: &Engine, text: &[u32]) -> Session {

@@ -1,9 +1,9 @@
 //! Asks a model for its decision at each prompt, and keeps the answer to the character.
 //!
-//! On the CPU by the engine of [`crate::infer`], packed weights as they are: what prompts begin with
-//! is read once, some are answered in one pass, and an answer depends on its own prompt and seed and
-//! on nothing else, neither on how many there are nor on the threads. On a GPU, and for an adapter
-//! that the engine cannot run beside its base (DoRA's), by Burn.
+//! By the engine of [`crate::infer`] on the run's device, packed weights as they are: what prompts
+//! begin with is read once, some are answered in one pass, and on the CPU an answer depends on its own
+//! prompt and seed and on nothing else, neither on how many there are nor on the threads. An adapter
+//! that the engine cannot run beside its base (DoRA's) is run by Burn.
 //!
 //! `form: free` constrains nothing: whether the model has learned the grammar is part of what is
 //! measured. The other forms are kept to the grammar of decisions and always read, and `head` writes
@@ -22,7 +22,7 @@ use crate::infer::{Engine, Options};
 use crate::model::{Config, Folder, Tokenizer};
 use crate::pairs::action::{MAX_OFFSET_BPS, Side};
 use crate::pairs::decision::{Allowed, Decision, Form};
-use crate::{Context, Device, Result, StageError};
+use crate::{Context, Result, StageError};
 
 /// Prompts that are answered at once.
 const WIDE: usize = 8;
@@ -66,10 +66,11 @@ pub fn decide(
 ) -> Result<Decided> {
     count.tell(ctx, 0, &format!("loading {port}"))?;
     let folder = Folder::of_port(ctx, port);
-    if ctx.device() != Device::Cpu && params.form != Asking::Head || !runs(&folder)? {
+    if !runs(&folder)? {
         return elsewhere(ctx, port, prompts, params, count);
     }
-    let model = Model::of(Engine::of_folder(&folder, Options::default())?, None)?;
+    let options = Options { device: ctx.device(), ..Options::default() };
+    let model = Model::of(Engine::of_folder(&folder, options)?, None)?;
     let about = about(port, model.engine().config(), params.form);
     let answers = match params.form {
         Asking::Head => super::head::decide(ctx, port, &model, prompts, params, since, count)?,

@@ -14,7 +14,7 @@ use super::simd::Isa;
 use crate::model::gguf::Packing;
 use crate::model::weights::Raw;
 use crate::model::{Config, Folder, Tokenizer};
-use crate::{Result, StageError};
+use crate::{Device, Result, StageError};
 
 /// How to run a model.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Most tokens of a session; what the model was made for unless given.
     pub context: Option<usize>,
+    /// Where it computes; on the CPU unless given.
+    pub device: Device,
 }
 
 /// What a model is, in a few numbers.
@@ -38,8 +40,10 @@ pub struct About {
     pub context: usize,
     /// Threads that compute.
     pub threads: usize,
-    /// The instruction set that computes.
+    /// The instruction set that computes on the CPU.
     pub instructions: &'static str,
+    /// The GPU that computes instead, where one does.
+    pub gpu: Option<String>,
 }
 
 /// A model.
@@ -59,6 +63,9 @@ pub struct Engine {
     single: bool,
     pub(super) isa: Isa,
     pub(super) pool: Pool,
+    /// The model on a device; then the matrices here are none.
+    #[cfg(feature = "gpu")]
+    pub(super) gpu: Option<std::sync::Arc<dyn super::gpu::Gpu>>,
     pub(super) buffers: Mutex<Buffers>,
     tokenizer: Tokenizer,
     template: Option<String>,
@@ -172,6 +179,7 @@ impl Engine {
         options: Options,
         given: Option<Tokenizer>,
     ) -> Result<Engine> {
+        let found = look(options.device)?;
         let files = Files::open(folder)?;
         let config = files.config(folder)?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -182,7 +190,7 @@ impl Engine {
                 Some(tokenizer) => Ok(tokenizer),
                 None => files.tokenizer(folder, &config),
             });
-            let parts = build(&files, &config, &pool.pass());
+            let parts = build(&files, &config, &pool.pass(), found.is_some());
             (tokenizer.join(), parts)
         });
         let tokenizer =
@@ -191,14 +199,27 @@ impl Engine {
         let interleaved = files.interleaved(&config);
         adapter::apply(folder, &config, interleaved, &mut parts.blocks)?;
         let context = options.context.unwrap_or(config.context()).min(room(&config, parts.bytes));
-        let about = About {
+        #[cfg_attr(not(feature = "gpu"), allow(unused_mut))]
+        let mut about = About {
             parameters: config.parameters(),
             bytes: parts.bytes,
             packing: parts.blocks.first().map_or(Packing::F32, |block| block.q.packing()),
             context: context.clamp(1, config.max_position_embeddings),
             threads: pool.threads(),
             instructions: Isa::best().name(),
+            gpu: found.as_ref().map(|found| format!("{} ({})", found.name, options.device.name())),
         };
+        #[cfg(feature = "gpu")]
+        let gpu = match &found {
+            Some(found) => {
+                Some(upload(options.device, found, &config, interleaved, &mut parts, &pool)?)
+            }
+            None => None,
+        };
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = &gpu {
+            about.context = about.context.min(gpu.positions() / 32 * 32).max(1);
+        }
         let Parts { embed, blocks, norm, head, .. } = parts;
         let quantized = head.quantized() || blocks.iter().any(Block::quantized);
         let single = !quantized
@@ -222,6 +243,8 @@ impl Engine {
             single,
             isa: Isa::best(),
             pool,
+            #[cfg(feature = "gpu")]
+            gpu,
             buffers: Mutex::new(Buffers { scratch, ..Buffers::default() }),
             tokenizer,
             template: files.chat_template(folder)?,
@@ -255,8 +278,55 @@ impl Engine {
     }
     /// An empty session with room for `capacity` tokens, and for no more than the context.
     pub fn session(&self, capacity: usize) -> Session {
-        Session::new(&self.config, capacity.clamp(1, self.about.context), self.single)
+        let capacity = capacity.clamp(1, self.about.context);
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = &self.gpu {
+            return Session::on(gpu, &self.config, capacity);
+        }
+        Session::new(&self.config, capacity, self.single)
     }
+}
+
+/// The device, where it is not the CPU.
+#[cfg(feature = "gpu")]
+fn look(device: Device) -> Result<Option<crate::probe::Found>> {
+    crate::probe::look(device)
+}
+
+/// The device: the CPU, or an error.
+#[cfg(not(feature = "gpu"))]
+fn look(device: Device) -> Result<Option<NoGpu>> {
+    match device {
+        Device::Cpu => Ok(None),
+        other => {
+            let message =
+                format!("this build runs language models on the CPU and not on `{}`", other.name());
+            Err(StageError::failed(message).hint("build it with the feature `gpu`"))
+        }
+    }
+}
+
+/// What a build without GPUs finds of them.
+#[cfg(not(feature = "gpu"))]
+struct NoGpu {
+    name: String,
+}
+
+/// Puts the matrices on a device, and leaves none here.
+#[cfg(feature = "gpu")]
+fn upload(
+    device: Device,
+    found: &crate::probe::Found,
+    config: &Config,
+    interleaved: bool,
+    parts: &mut Parts,
+    pool: &Pool,
+) -> Result<std::sync::Arc<dyn super::gpu::Gpu>> {
+    let blocks = std::mem::take(&mut parts.blocks);
+    let head = std::mem::replace(&mut parts.head, Matrix::of_floats(&[], 0, 0));
+    let norm = &parts.norm[..];
+    let weights = super::gpu::Weights { config, interleaved, blocks: &blocks, norm, head: &head };
+    super::gpu::open(device, found, &weights, &pool.pass())
 }
 
 /// Tokens whose keys and values take no more than a gigabyte and sixteen times the weights: a number in
@@ -294,6 +364,8 @@ struct Parts {
 struct Reader<'a> {
     files: &'a Files,
     pass: &'a Pass<'a>,
+    /// Leave matrices as they lie in the files.
+    filed: bool,
     bytes: usize,
 }
 
@@ -311,7 +383,10 @@ impl Reader<'_> {
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
         let raw = self.files.raw(name)?;
         self.bytes += raw.bytes.len();
-        Matrix::new(name, &raw, shape, self.pass)
+        match self.filed {
+            true => Matrix::filed(name, &raw, shape),
+            false => Matrix::new(name, &raw, shape, self.pass),
+        }
     }
     fn linear(&mut self, name: &str, from: usize, to: usize, bias: bool) -> Result<Matrix> {
         let mut matrix = self.matrix(&format!("{name}.weight"), [to, from])?;
@@ -337,11 +412,11 @@ fn check_table(table: &Raw, shape: [usize; 2]) -> Result<()> {
     Ok(())
 }
 
-fn build(files: &Files, config: &Config, pass: &Pass) -> Result<Parts> {
+fn build(files: &Files, config: &Config, pass: &Pass, filed: bool) -> Result<Parts> {
     let (d, f, size) = (config.hidden_size, config.intermediate_size, config.head_size());
     let (q, kv) = (config.num_attention_heads * size, config.kv_heads() * size);
     let (qkv_bias, o_bias, mlp_bias) = (config.qkv_bias(), config.output_bias(), config.mlp_bias);
-    let mut read = Reader { files, pass, bytes: 0 };
+    let mut read = Reader { files, pass, filed, bytes: 0 };
     let table = files.raw("model.embed_tokens.weight")?;
     check_table(&table, [config.vocab_size, d])?;
     let mut blocks = Vec::new();

@@ -16,6 +16,7 @@ use super::matrix::Matrix;
 use super::pool::Pass;
 use super::session::{Cache, Memory, Session};
 use super::simd::Isa;
+use crate::Result;
 
 /// Tokens that a session reads on.
 pub(super) struct Part<'a> {
@@ -53,8 +54,18 @@ struct Unit {
 }
 
 /// Reads the tokens of all parts, whose sessions have room for them, and gives the logits wanted,
-/// `[rows, vocab]`, or the states, `[rows, hidden]`.
-pub(super) fn forward(engine: &Engine, parts: &mut [Part], tokens: &[u32], want: Want) -> Vec<f32> {
+/// `[rows, vocab]`, or the states, `[rows, hidden]`. Fails where a device does.
+pub(super) fn forward(
+    engine: &Engine,
+    parts: &mut [Part],
+    tokens: &[u32],
+    want: Want,
+) -> Result<Vec<f32>> {
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = &engine.gpu {
+        let host = (&engine.embed, &engine.frequencies[..], engine.config.hidden_size);
+        return super::gpu::forward(&**gpu, host, parts, tokens, want);
+    }
     let pass = engine.pool.pass();
     let run = Run { engine, pass: &pass, isa: engine.isa, n: tokens.len() };
     let mut buffers = engine.buffers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -93,7 +104,7 @@ pub(super) fn forward(engine: &Engine, parts: &mut [Part], tokens: &[u32], want:
         }
         run.isa.run(Add(&mut b.x[..n * d], &b.delta[..n * d]));
     }
-    head(&run, parts, b, want)
+    Ok(head(&run, parts, b, want))
 }
 
 /// The last norm and the output matrix, for the rows wanted.
@@ -176,6 +187,9 @@ fn attend(
         match &mut part.session.cache {
             Cache::Single(memory) => keep.rows(memory, part.len),
             Cache::Half(memory) => keep.rows(memory, part.len),
+            // `Session::check` refuses a session of a device.
+            #[cfg(feature = "gpu")]
+            Cache::Device(..) => {}
         }
         row += part.len;
     }
@@ -191,6 +205,8 @@ fn attend(
             Cache::Half(memory) => {
                 attention(run.isa, q, queries, memory, layer, unit.head, out, &mut scratch);
             }
+            #[cfg(feature = "gpu")]
+            Cache::Device(..) => {}
         }
     });
 }

@@ -150,8 +150,9 @@ impl Target {
 }
 
 impl Matrix {
-    /// Lays out a tensor of a file; `name` is for errors.
-    pub fn new(name: &str, raw: &Raw, shape: [usize; 2], pass: &Pass) -> Result<Matrix> {
+    /// A tensor of a file as it lies there, quantised or not: what a device is loaded from. The
+    /// kernels of the CPU take it only where it is of floats.
+    pub fn filed(name: &str, raw: &Raw, shape: [usize; 2]) -> Result<Matrix> {
         if raw.shape != shape {
             let message = format!("tensor `{name}` is {:?}, not {shape:?}", raw.shape);
             return Err(StageError::failed(message)
@@ -163,9 +164,18 @@ impl Matrix {
         if !columns.is_multiple_of(packing.block()) || raw.bytes.len() != rows * size {
             return Err(StageError::failed(format!("tensor `{name}` is cut off")));
         }
+        let weights = Weights::Floats(packing, Floats::Mapped(raw.bytes.clone()));
+        Ok(Matrix { rows, columns, weights, bias: None, adapter: None, squares: None })
+    }
+
+    /// Lays out a tensor of a file for the CPU; `name` is for errors.
+    pub fn new(name: &str, raw: &Raw, shape: [usize; 2], pass: &Pass) -> Result<Matrix> {
+        let filed = Matrix::filed(name, raw, shape)?;
+        let (rows, columns, packing) = (filed.rows, filed.columns, raw.packing);
         let weights = match Layout::of(packing) {
-            None => Weights::Floats(packing, Floats::Mapped(raw.bytes.clone())),
+            None => return Ok(filed),
             Some(layout) => {
+                let size = columns / packing.block() * packing.bytes();
                 let groups = columns / GROUP;
                 let (tile, tiles) = (layout.tile(groups), rows.div_ceil(ROWS));
                 let mut lines = vec![Line([0; 64]); tile * tiles / 64];
@@ -185,7 +195,7 @@ impl Matrix {
                 Weights::Tiles(Tiles { packing, lines, layout, groups })
             }
         };
-        Ok(Matrix { rows, columns, weights, bias: None, adapter: None, squares: None })
+        Ok(Matrix { weights, ..filed })
     }
 
     /// A matrix of floats.
@@ -291,7 +301,7 @@ fn put_scales(packing: Packing, block: &[u8], r: usize, record: &mut [u8]) {
 }
 
 /// The levels of a block of 256, in order.
-fn levels(packing: Packing, block: &[u8]) -> [u8; 256] {
+pub(super) fn levels(packing: Packing, block: &[u8]) -> [u8; 256] {
     let mut levels = [0; 256];
     let pairs = levels.chunks_exact_mut(64).enumerate();
     match packing {

@@ -4,6 +4,8 @@ use half::f16;
 
 use super::Engine;
 use super::forward::{Part, Want, forward};
+#[cfg(feature = "gpu")]
+use super::gpu;
 use super::kernels::attention::{Cell, TILE};
 use crate::model::Config;
 use crate::{Result, StageError};
@@ -19,11 +21,12 @@ pub struct Session {
     logits: Vec<f32>,
 }
 
-/// Keys and values, as f16 or, where the weights are f32, as f32.
-#[derive(Clone)]
+/// Keys and values, as f16 or, where the weights are f32, as f32; or on a device.
 pub(super) enum Cache {
     Single(Memory<f32>),
     Half(Memory<f16>),
+    #[cfg(feature = "gpu")]
+    Device(gpu::Memory, Shape),
 }
 
 /// Keys `[layer, head, tile, size, 16]` and values `[layer, head, position, wide]`.
@@ -103,6 +106,17 @@ impl Session {
         Session { cache, len: 0, capacity, logits: Vec::new() }
     }
 
+    /// One whose memory is on a device.
+    #[cfg(feature = "gpu")]
+    pub(super) fn on(
+        gpu: &std::sync::Arc<dyn gpu::Gpu>,
+        config: &Config,
+        capacity: usize,
+    ) -> Session {
+        let cache = Cache::Device(gpu::Memory::new(gpu), Shape::of(config, capacity));
+        Session { cache, len: 0, capacity, logits: Vec::new() }
+    }
+
     /// Tokens read.
     pub fn len(&self) -> usize {
         self.len
@@ -128,6 +142,8 @@ impl Session {
         let cache = match &self.cache {
             Cache::Single(memory) => Cache::Single(memory.prefix(self.len)),
             Cache::Half(memory) => Cache::Half(memory.prefix(self.len)),
+            #[cfg(feature = "gpu")]
+            Cache::Device(memory, shape) => Cache::Device(memory.prefix(self.len), *shape),
         };
         Session { cache, logits: self.logits.clone(), ..*self }
     }
@@ -139,7 +155,7 @@ impl Session {
         let mut chunks = tokens.chunks(CHUNK).peekable();
         while let Some(chunk) = chunks.next() {
             let want = if chunks.peek().is_some() { Want::None } else { Want::Last };
-            self.logits = self.step(engine, chunk, want);
+            self.logits = self.step(engine, chunk, want)?;
         }
         Ok(&self.logits)
     }
@@ -149,7 +165,7 @@ impl Session {
         self.check(engine, tokens)?;
         let mut all = Vec::with_capacity(tokens.len() * engine.config().vocab_size);
         for chunk in tokens.chunks(CHUNK) {
-            all.extend(self.step(engine, chunk, Want::All));
+            all.extend(self.step(engine, chunk, Want::All)?);
         }
         let last = all.len().saturating_sub(engine.config().vocab_size);
         self.logits = all[last..].to_vec();
@@ -166,12 +182,12 @@ impl Session {
         let mut state = Vec::new();
         while let Some(chunk) = chunks.next() {
             let want = if chunks.peek().is_some() { Want::None } else { Want::Hidden };
-            state = self.step(engine, chunk, want);
+            state = self.step(engine, chunk, want)?;
         }
         Ok(state)
     }
 
-    fn step(&mut self, engine: &Engine, tokens: &[u32], want: Want) -> Vec<f32> {
+    fn step(&mut self, engine: &Engine, tokens: &[u32], want: Want) -> Result<Vec<f32>> {
         let start = self.len;
         self.len += tokens.len();
         forward(engine, &mut [Part { session: self, start, len: tokens.len() }], tokens, want)
@@ -180,7 +196,7 @@ impl Session {
     /// What must hold before tokens are read.
     fn check(&self, engine: &Engine, tokens: &[u32]) -> Result<()> {
         let (config, shape) = (engine.config(), self.shape());
-        if shape != Shape::of(config, self.capacity) {
+        if shape != Shape::of(config, self.capacity) || !self.lies_with(engine) {
             return Err(StageError::failed("a session of another model"));
         }
         if tokens.is_empty() {
@@ -198,10 +214,27 @@ impl Session {
         Ok(())
     }
 
+    /// Its memory is where the engine computes.
+    fn lies_with(&self, engine: &Engine) -> bool {
+        #[cfg(feature = "gpu")]
+        return match (&self.cache, &engine.gpu) {
+            (Cache::Device(memory, _), Some(gpu)) => std::sync::Arc::ptr_eq(&memory.gpu, gpu),
+            (Cache::Device(..), None) => false,
+            (_, gpu) => gpu.is_none(),
+        };
+        #[cfg(not(feature = "gpu"))]
+        {
+            let _ = engine;
+            true
+        }
+    }
+
     fn shape(&self) -> Shape {
         match &self.cache {
             Cache::Single(memory) => memory.shape,
             Cache::Half(memory) => memory.shape,
+            #[cfg(feature = "gpu")]
+            Cache::Device(_, shape) => *shape,
         }
     }
 }
@@ -233,7 +266,7 @@ pub fn read_batch(
             .zip(starts)
             .map(|(session, start)| Part { session, start, len: 1 })
             .collect();
-        let logits = forward(engine, &mut parts, tokens, Want::Last);
+        let logits = forward(engine, &mut parts, tokens, Want::Last)?;
         for (session, logits) in sessions.iter_mut().zip(logits.chunks(engine.config().vocab_size))
         {
             session.logits = logits.to_vec();

@@ -10,33 +10,33 @@ use crate::model::config::Scaling;
 use crate::model::gguf::Packing;
 use crate::model::tiny::{config, folder, packed, random};
 use crate::model::weights::Source;
-use crate::model::{Folder, Gguf, Tokenizer, layout};
+use crate::model::{Config, Folder, Gguf, Tokenizer, layout};
 
-fn data(name: &str) -> PathBuf {
+pub(super) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-qwen2").join(name)
 }
 
-fn reference() -> Value {
+pub(super) fn reference() -> Value {
     serde_json::from_str(&fs_err::read_to_string(data("reference.json")).unwrap()).unwrap()
 }
 
-fn floats(value: &Value) -> Vec<f32> {
+pub(super) fn floats(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(items) => items.iter().flat_map(floats).collect(),
         number => vec![number.as_f64().unwrap() as f32],
     }
 }
 
-fn tokens(value: &Value) -> Vec<u32> {
+pub(super) fn tokens(value: &Value) -> Vec<u32> {
     floats(value).into_iter().map(|x| x as u32).collect()
 }
 
 fn threads(threads: usize) -> Options {
-    Options { threads: Some(threads), context: None }
+    Options { threads: Some(threads), ..Options::default() }
 }
 
 /// The files of the tiny model, which has no tokenizer, with those of an adapter.
-fn tiny(adapter: Option<&str>, options: Options) -> Engine {
+pub(super) fn tiny(adapter: Option<&str>, options: Options) -> Engine {
     let folder = tempfile::tempdir().unwrap();
     for from in ["base"].into_iter().chain(adapter) {
         for entry in fs_err::read_dir(data(from)).unwrap() {
@@ -48,7 +48,7 @@ fn tiny(adapter: Option<&str>, options: Options) -> Engine {
     Engine::load(&Folder::of_dir(folder.path()).unwrap(), options, Some(tokenizer)).unwrap()
 }
 
-fn far(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn far(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
 }
@@ -73,7 +73,7 @@ fn logits_are_those_of_transformers_and_peft() {
     }
 }
 
-fn text(n: u32) -> Vec<u32> {
+pub(super) fn text(n: u32) -> Vec<u32> {
     (0..n).map(|i| i * 7919 % 251).collect()
 }
 
@@ -135,6 +135,20 @@ fn every_layout_computes_what_the_naive_model_does() {
     }
 }
 
+/// The weights of a GGUF file as the naive model takes them, and its shape.
+pub(super) fn unpacked(folder: &Path) -> (Config, reference::Weights) {
+    let file = Gguf::open(&folder.join("model.gguf")).unwrap();
+    let config = file.config().unwrap();
+    let mut source = file.source(&config);
+    let weights = layout::tensors(&config).into_iter().map(|(name, shape)| {
+        let values = source.read(&name, &shape).unwrap();
+        (name, values)
+    });
+    let weights = weights.collect();
+    drop(source);
+    (config, weights)
+}
+
 #[test]
 fn packed_models_compute_what_their_weights_do_unpacked() {
     for (model_type, packing, limit) in [
@@ -150,14 +164,7 @@ fn packed_models_compute_what_their_weights_do_unpacked() {
         let mut config = config(model_type);
         config.head_dim = Some(32);
         let folder = packed(&config, packing);
-        let file = Gguf::open(&folder.path().join("model.gguf")).unwrap();
-        let config = file.config().unwrap();
-        let mut source = file.source(&config);
-        let weights = layout::tensors(&config).into_iter().map(|(name, shape)| {
-            let values = source.read(&name, &shape).unwrap();
-            (name, values)
-        });
-        let weights = weights.collect();
+        let (config, weights) = unpacked(folder.path());
         let engine = Engine::open(folder.path(), threads(2)).unwrap();
         assert_eq!(engine.about().packing, packing);
         let text = text(20);
@@ -225,7 +232,7 @@ fn what_a_session_cannot_read_is_an_error_and_changes_nothing() {
     let other = Engine::open(packed(&config, Packing::Q4_0).path(), threads(1)).unwrap();
     let error = session.read(&other, &[1]).unwrap_err().to_string();
     assert!(error.contains("another model"), "{error}");
-    let options = Options { threads: Some(1), context: Some(8) };
+    let options = Options { context: Some(8), ..threads(1) };
     let engine = Engine::open(&folder.path().join("model.gguf"), options).unwrap();
     assert_eq!(engine.session(1000).capacity(), 8);
 }

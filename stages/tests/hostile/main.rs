@@ -104,7 +104,7 @@ fn quantize(folder: &Path, out: &Path, params: Value) -> Result<(), String> {
 
 /// Opens a model, tokenizes, compiles a grammar, reads three tokens and gives what they became.
 fn generate(path: &Path) -> Result<(), String> {
-    let options = Options { threads: Some(1), context: Some(64) };
+    let options = Options { threads: Some(1), context: Some(64), ..Options::default() };
     let told = |e: quantmill_stages::StageError| e.to_string();
     let model = Model::open(path, options, None).map_err(told)?;
     let tokens = model.tokens(&Prompt::Text("to the (left)".into())).map_err(told)?;

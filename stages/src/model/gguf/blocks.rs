@@ -6,7 +6,7 @@
 use half::f16;
 
 /// How the weights of a tensor are packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Packing {
     /// 32-bit floats.
     F32,

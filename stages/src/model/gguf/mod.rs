@@ -21,6 +21,8 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 pub use blocks::Packing;
+#[cfg(feature = "gpu")]
+pub(crate) use blocks::scale_and_min;
 pub use write::{Entry, write};
 
 use super::config::{Config, Ids};
