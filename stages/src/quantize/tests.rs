@@ -212,6 +212,6 @@ fn llama_cpp_thinks_the_same_of_a_mixture() {
         }
         let told = theirs.iter().filter(|top| !top.is_empty()).count();
         eprintln!("{method}: {same} of {told} likeliest alike, log-probabilities within {off}");
-        assert!(off < bound && told >= 15 && same + 2 > told, "{method}: {same}, {off}");
+        assert!(off < bound && told >= 12 && same + 2 > told, "{method}: {same}, {off}");
     }
 }
