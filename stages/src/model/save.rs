@@ -4,8 +4,9 @@ use std::path::Path;
 
 use burn::prelude::*;
 
+use super::gguf::Packing;
 use super::llama::Llama;
-use super::weights::{Named, write};
+use super::weights::{Lazy, Named, write_lazy};
 use crate::{Result, StageError};
 
 impl Named {
@@ -20,38 +21,50 @@ impl Named {
     }
 }
 
-/// Every weight of a model by its HF name and in HF's layout. An adapter is not among them.
-pub fn tensors<B: Backend>(model: &Llama<B>) -> Result<Vec<Named>> {
+/// Every weight of a model by its HF name and in HF's layout, made when it is asked for. An adapter is
+/// not among them.
+fn tensors<B: Backend>(model: &Llama<B>) -> Vec<Lazy<'_>> {
     let mut out = vec![
-        Named::of("model.embed_tokens.weight".into(), model.embed.val())?,
-        Named::of("model.norm.weight".into(), model.norm.val())?,
+        lazy("model.embed_tokens.weight".into(), model.embed.dims(), || model.embed.val()),
+        lazy("model.norm.weight".into(), model.norm.dims(), || model.norm.val()),
     ];
     for (i, block) in model.blocks.iter().enumerate() {
-        let norms = [("input", &block.input_norm), ("post_attention", &block.post_norm)];
+        let norms = [
+            ("input_layernorm", Some(&block.input_norm)),
+            ("post_attention_layernorm", Some(&block.post_norm)),
+            ("self_attn.q_norm", block.q_norm.as_ref()),
+            ("self_attn.k_norm", block.k_norm.as_ref()),
+        ];
         for (name, norm) in norms {
-            out.push(Named::of(format!("model.layers.{i}.{name}_layernorm.weight"), norm.val())?);
-        }
-        for (name, norm) in [("q", &block.q_norm), ("k", &block.k_norm)] {
-            if let Some(norm) = norm {
-                let name = format!("model.layers.{i}.self_attn.{name}_norm.weight");
-                out.push(Named::of(name, norm.val())?);
-            }
+            let Some(norm) = norm else { continue };
+            let name = format!("model.layers.{i}.{name}.weight");
+            out.push(lazy(name, norm.dims(), || norm.val()));
         }
     }
     let head = model.head.iter().map(|head| ("lm_head".to_owned(), head));
     for (name, layer) in model.linears().chain(head) {
-        out.push(Named::of(format!("{name}.weight"), layer.dense().transpose())?);
+        let [from, to] = layer.dims();
+        out.push(lazy(format!("{name}.weight"), [to, from], || layer.dense().transpose()));
         if let Some(bias) = &layer.bias {
-            out.push(Named::of(format!("{name}.bias"), bias.val())?);
+            out.push(lazy(format!("{name}.bias"), bias.dims(), || bias.val()));
         }
     }
-    out.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(out)
+    out
+}
+
+fn lazy<'a, B: Backend, const D: usize>(
+    name: String,
+    shape: [usize; D],
+    tensor: impl Fn() -> Tensor<B, D> + 'a,
+) -> Lazy<'a> {
+    // What is converted to f32 is f32.
+    let values = move || tensor().into_data().convert::<f32>().into_vec().unwrap_or_default();
+    Lazy { name, shape: shape.to_vec(), values: Box::new(values) }
 }
 
 /// Writes `config.json` and `model.safetensors` into a folder. An adapter is left out: merge it
 /// first, or write it beside with `lora::write`.
 pub fn save<B: Backend>(model: &Llama<B>, folder: &Path) -> Result<()> {
     model.config.write(folder)?;
-    write(&folder.join("model.safetensors"), &tensors(model)?)
+    write_lazy(&folder.join("model.safetensors"), &tensors(model), Packing::F32)
 }

@@ -6,6 +6,7 @@
 //! only a file's header claims: the header is checked against the length of the file first. Pickled
 //! checkpoints are not read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use memmap2::Mmap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensors, TensorView};
+use safetensors::tensor::{Metadata, SafeTensors, View};
 
 use super::gguf::Packing;
 use crate::{Context, Result, StageError};
@@ -351,22 +352,65 @@ pub fn write(path: &Path, tensors: &[Named]) -> Result<()> {
 
 /// [`write()`] in floats of 32 or 16 bits.
 pub fn write_as(path: &Path, tensors: &[Named], floats: Packing) -> Result<()> {
-    let kind = match floats {
-        Packing::F32 => Dtype::F32,
-        Packing::F16 => Dtype::F16,
-        Packing::Bf16 => Dtype::BF16,
+    fn lazy(t: &Named) -> Lazy<'_> {
+        let values: Values = Box::new(|| t.values.clone());
+        Lazy { name: t.name.clone(), shape: t.shape.clone(), values }
+    }
+    let tensors: Vec<Lazy> = tensors.iter().map(lazy).collect();
+    write_lazy(path, &tensors, floats)
+}
+
+/// Gives the values of a tensor.
+pub type Values<'a> = Box<dyn Fn() -> Vec<f32> + 'a>;
+
+/// A tensor whose values are asked for when they are written.
+pub struct Lazy<'a> {
+    /// The HF name.
+    pub name: String,
+    /// The shape, in HF's layout.
+    pub shape: Vec<usize>,
+    /// The values, row by row.
+    pub values: Values<'a>,
+}
+
+/// [`write_as()`] of tensors that are made one at a time: no more than one is held.
+pub fn write_lazy(path: &Path, tensors: &[Lazy], floats: Packing) -> Result<()> {
+    let (kind, size) = match floats {
+        Packing::F32 => (Dtype::F32, 4),
+        Packing::F16 => (Dtype::F16, 2),
+        Packing::Bf16 => (Dtype::BF16, 2),
         other => return Err(StageError::failed(format!("safetensors does not hold {other:?}"))),
     };
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|t| floats.pack(&t.values, None)).collect();
-    let mut views = Vec::new();
-    for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = TensorView::new(kind, tensor.shape.clone(), bytes);
-        let view = view.map_err(|e| StageError::failed(format!("{}: {e}", tensor.name)))?;
-        views.push((tensor.name.as_str(), view));
-    }
-    let file = safetensors::serialize(views, None)
+    let views =
+        tensors.iter().map(|tensor| (tensor.name.as_str(), Written { tensor, floats, kind, size }));
+    // What is written comes from a temporary file, which nobody else may read.
+    let allowed = fs_err::File::create(path)?.metadata()?.permissions();
+    safetensors::serialize_to_file(views, None, path)
         .map_err(|e| StageError::failed(format!("{}: {e}", path.display())))?;
-    Ok(fs_err::write(path, file)?)
+    Ok(fs_err::set_permissions(path, allowed)?)
+}
+
+/// A tensor as safetensors wants it.
+struct Written<'a> {
+    tensor: &'a Lazy<'a>,
+    floats: Packing,
+    kind: Dtype,
+    size: usize,
+}
+
+impl View for Written<'_> {
+    fn dtype(&self) -> Dtype {
+        self.kind
+    }
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.floats.pack(&(self.tensor.values)(), None).into()
+    }
+    fn data_len(&self) -> usize {
+        self.tensor.shape.iter().product::<usize>() * self.size
+    }
 }
 
 #[cfg(test)]

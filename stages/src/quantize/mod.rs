@@ -40,7 +40,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl Stage for Quantize {
     const NAME: &'static str = "quantize";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 3;
     const ABOUT: &'static str = "pack a model's weights in 4 bits, as GGUF";
 
     type Params = Params;

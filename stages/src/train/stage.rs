@@ -15,7 +15,7 @@ pub struct Train;
 
 impl Stage for Train {
     const NAME: &'static str = "train";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str = "trains a language model on a corpus, on preferences or on rewards";
     const SEEDED: bool = true;
     const DEVICE: bool = true;
