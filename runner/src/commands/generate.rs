@@ -66,6 +66,7 @@ Examples:
   quantmill generate smollm2.gguf --chat --prompt 'What is a limit order?' --temperature 0.7 --seed 1
   quantmill generate out/model --file prompts.jsonl --json > answers.jsonl
   quantmill generate smollm2.gguf --chat --json-schema order.json --prompt 'Buy two lots at 99.5'
+  quantmill generate out/model --prompt 'The spread is wide.' --device wgpu
   echo 'Order flow is' | quantmill generate out/model -n 3 --temperature 1";
 
 /// A line of `--file`.

@@ -50,6 +50,23 @@ fn a_text_goes_on_the_same_from_flag_and_pipe() {
     assert_eq!((quiet.out, quiet.err.as_str()), (pipe.out, ""));
 }
 
+/// On a machine without the driver; where there is one, the text is that of the CPU.
+#[test]
+fn a_device_that_is_not_there_is_said_with_what_to_do() {
+    let space = space();
+    let args = ["generate", "m", "--prompt", "Spread", "--max-tokens", "8", "-q", "--device"];
+    let ended = space.quantmill(&[&args[..], &["cuda"]].concat());
+    if ended.code == 0 {
+        assert_eq!(ended.out, space.quantmill(&[&args[..], &["cpu"]].concat()).ok().out);
+    } else {
+        assert!(ended.err.contains("`cuda`"), "{}", ended.err);
+        let hint = ended.err.contains("--device cpu") || ended.err.contains("feature `gpu`");
+        assert!(hint && !ended.err.contains("panicked"), "{}", ended.err);
+    }
+    let ended = space.quantmill(&[&args[..], &["tpu"]].concat());
+    assert!(ended.code == 2 && ended.err.contains("cpu, wgpu, cuda"), "{}", ended.err);
+}
+
 #[test]
 fn samples_follow_their_seed() {
     let space = space();

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Engine;
 use super::engine::Ffn;
 use super::matrix::Matrix;
-use crate::Result;
+use crate::{Result, StageError};
 
 /// A column that never was anything but 0 counts this share of the mean, so that a text which does
 /// not happen to use it does not erase its weights.
@@ -108,6 +108,10 @@ impl Engine {
         window: usize,
         mut each: impl FnMut(usize) -> Result<()>,
     ) -> Result<()> {
+        if self.about().gpu.is_some() {
+            let message = "what matrices are multiplied by is measured on the CPU alone";
+            return Err(StageError::failed(message).hint("open the model on the device `cpu`"));
+        }
         let window = window.clamp(1, self.about().context.max(1));
         let mut session = self.session(window);
         for (i, window) in tokens.chunks(window).enumerate() {

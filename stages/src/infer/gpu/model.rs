@@ -299,14 +299,21 @@ impl<R: Runtime> Gpu for Model<R> {
                 parts.iter().map(|part| (part.row + part.len - 1) as u32).collect()
             }
         };
-        self.norm(&x, Some(&which), &self.norm, &held.normed, which.len());
-        if want == Want::Hidden {
-            return self.fetch(held.normed.clone(), which.len(), hidden);
-        }
         let stride = self.head.width;
-        let logits = Rows { handle: client.empty(which.len() * stride * 4), stride };
-        self.head.run(client, &held.normed, &logits, &held.low, which.len(), false);
-        self.fetch(logits, which.len(), self.sizes.vocab)
+        let mut out = Vec::new();
+        // The logits of some rows can be more than a kernel can be given.
+        for which in which.chunks((self.most / (stride * 4)).max(1)) {
+            let n = which.len();
+            self.norm(&x, Some(which), &self.norm, &held.normed, n);
+            if want == Want::Hidden {
+                out.extend(self.fetch(held.normed.clone(), n, hidden)?);
+                continue;
+            }
+            let logits = Rows { handle: client.empty(n * stride * 4), stride };
+            self.head.run(client, &held.normed, &logits, &held.low, n, false);
+            out.extend(self.fetch(logits, n, self.sizes.vocab)?);
+        }
+        Ok(out)
     }
 
     fn positions(&self) -> usize {

@@ -231,6 +231,8 @@ fn what_only_the_cpu_does_is_an_error_with_a_hint() {
     let error = Engine::open(folder.path(), options).err().unwrap();
     assert!(error.to_string().contains("mixture of experts"), "{error}");
     assert!(error.help().unwrap().contains("--device cpu"));
+    let there = Engine::open(packed(&self::config("llama"), Packing::F32).path(), options);
+    assert!(there.unwrap().read_watched(&[1, 2], 2, |_| Ok(())).is_err());
     // A session of the CPU is none of the GPU's, and the other way about.
     let folder = packed(&self::config("llama"), Packing::Q4_0);
     let there = Engine::open(folder.path(), options).unwrap();
