@@ -28,7 +28,7 @@ pub mod model;
 pub mod pairs;
 #[cfg(feature = "lm")]
 pub mod quantize;
-mod softmax;
+pub mod softmax;
 mod stage;
 #[cfg(test)]
 mod testing;
