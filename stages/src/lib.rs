@@ -30,7 +30,7 @@ pub mod pairs;
 mod probe;
 #[cfg(feature = "lm")]
 pub mod quantize;
-mod softmax;
+pub mod softmax;
 mod stage;
 #[cfg(test)]
 mod testing;
