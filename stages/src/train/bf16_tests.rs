@@ -52,6 +52,10 @@ fn sft_in_bf16_learns_as_in_f32_and_its_masters_stay_f32() {
             params["lora"] = json!({ "r": 4, "dora": true });
             params["learning_rate"] = json!(0.01);
         }
+        if model_type == "qwen3_moe" {
+            params["gradient_checkpointing"] = json!(true);
+            params["router_aux_loss_coef"] = json!(0.01);
+        }
         let single = logged(&run(&params, &inputs), "loss");
         params["precision"] = json!("bf16");
         let ran = run(&params, &inputs);

@@ -6,7 +6,7 @@
 //! weights and of what went into it.
 
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::balance::Balance;
 use super::logps::numbers;
@@ -59,7 +59,7 @@ pub fn backward(
         let (Some(input), Some(g)) = (inputs.pop(), grad.take()) else { break };
         let x = leaf(input);
         let (out, sent) = model.through(block, x.clone(), &frame);
-        let mut loss = (out * Tensor::from_inner(g)).sum();
+        let mut loss = (out * Tensor::from_inner(g)).sum().cast(DType::F32);
         if let (Some(sent), true) = (&sent, weight > 0.0) {
             loss = loss + balance.term(sent, weight);
         }
