@@ -110,7 +110,7 @@ impl<'a> Group<'a> {
 /// Configurations that a trial tried: one, or as many as its own search says.
 fn tried(trial: &Trial) -> usize {
     let told = trial.metrics.get(CONFIGURATIONS).copied().unwrap_or(1.0);
-    if told >= 1.0 && told < 1e9 { told as usize } else { 1 }
+    if (1.0..1e9).contains(&told) { told as usize } else { 1 }
 }
 
 /// Whether two trials are one configuration on one data set.

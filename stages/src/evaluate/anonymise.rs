@@ -297,7 +297,7 @@ impl<'a> Cursor<'a> {
         let is = |month: &&str| word.eq_ignore_ascii_case(month);
         let short = |month: &&str| word.eq_ignore_ascii_case(&month[..3]);
         let sept = word.eq_ignore_ascii_case("sept");
-        let at = MONTHS.iter().position(|m| is(&m) || short(&m)).or(sept.then_some(8))?;
+        let at = MONTHS.iter().position(|m| is(m) || short(m)).or(sept.then_some(8))?;
         self.at += letters;
         let upper = word.bytes().all(|b| b.is_ascii_uppercase());
         proper.then_some((at as u32 + 1, letters > 4 || MONTHS[at].len() == letters, upper))

@@ -9,6 +9,8 @@ pub fn percent(share: f64) -> String {
     let x = share * 100.0;
     let digits = match x.abs() {
         a if !a.is_finite() => return NONE.into(),
+        // What a few minutes would be in a year.
+        a if a >= 1e6 => return format!("{}%", minus(format!("{x:.1e}"))),
         a if a >= 99.95 || a == 0.0 => 0,
         a if a >= 0.995 => 1,
         a if a < 0.005 => return "≈0%".into(),

@@ -3,7 +3,8 @@
 //! A template is Jinja as HF's transformers runs it: `trim_blocks` and `lstrip_blocks`, loop controls,
 //! `raise_exception`, `tojson` that leaves `<` and what is not ASCII alone, the methods of Python's
 //! strings and dictionaries, `bos_token`, `eos_token` and `add_generation_prompt`. The marks
-//! `{% generation %}` of training are passed over. Tools and documents are not given to it.
+//! `{% generation %}` of training are passed over. Tools and documents are not given to it. A
+//! template comes with a model, from anywhere: how much it may compute is bounded.
 //!
 //! `strftime_now` is there only where the caller gives a clock: what is trained must not depend on the
 //! day, and templates that ask for it (Llama 3.2's) then take a date of their own.
@@ -30,6 +31,11 @@ impl Message {
         Message { role: role.into(), content: content.into() }
     }
 }
+
+/// Instructions that a template may take, and what each message adds to them. Those of known models
+/// take some hundred a message.
+const FUEL: u64 = 1_000_000;
+const FUEL_OF_A_MESSAGE: u64 = 10_000;
 
 /// The text of a conversation, without a clock. `add_generation_prompt` opens the assistant's turn.
 ///
@@ -58,6 +64,7 @@ pub fn render_at(
 ) -> Result<String> {
     let template = without_generation(template);
     let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL + FUEL_OF_A_MESSAGE * messages.len() as u64));
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
     environment.set_syntax(syntax.build().map_err(|e| StageError::failed(e.to_string()))?);
@@ -80,6 +87,11 @@ pub fn render_at(
     );
     filled.map_err(|error| {
         let line = error.line().map(|line| format!(" line {line}:")).unwrap_or_default();
+        if error.kind() == ErrorKind::OutOfFuel {
+            let message = format!("chat template:{line} it computes more than a template may");
+            return StageError::failed(message)
+                .hint("the template that came with the model is broken: put a good one beside it");
+        }
         let said = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         StageError::failed(format!("chat template:{line} {said}"))
             .hint("the model's own template decides which roles there are and in which order")
@@ -224,6 +236,18 @@ mod tests {
         assert!(said("{% for %}", &talk(), true).is_err());
         assert!(said("{{ messages | nothing }}", &talk(), true).is_err());
         assert!(said("{% generation ", &talk(), true).is_err());
+    }
+
+    #[test]
+    fn a_template_that_never_ends_is_stopped_and_long_talks_are_not() {
+        let forever = "{% for a in range(9999) %}{% for b in range(9999) %}{% set x = a %}{% endfor %}{% endfor %}";
+        let error = said(forever, &talk(), true).unwrap_err();
+        assert!(error.to_string().contains("more than a template may"), "{error}");
+        assert!(error.help().unwrap().contains("put a good one"));
+        let long: Vec<Message> = (0..5000).map(|_| Message::new("user", "one more")).collect();
+        let each =
+            "{% for m in messages %}{{ m.role | upper }}: {{ m.content.strip() }}\n{% endfor %}";
+        assert_eq!(said(each, &long, false).unwrap().lines().count(), 5000);
     }
 
     #[test]
