@@ -152,7 +152,9 @@ fn experts_are_stacked_and_the_engine_reads_them() {
         assert_eq!(gguf.get("qwen3moe.expert_used_count"), Some(&gguf::Value::Int(2)));
         assert_eq!(gguf.get("qwen3moe.expert_feed_forward_length"), Some(&gguf::Value::Int(32)));
         assert_eq!(gguf.raw("model.layers.1.mlp.gate.weight").unwrap().packing, Packing::F32);
-        let engine = Engine::open(&file, Options { threads: Some(1), context: None, ..Default::default() }).unwrap();
+        let engine =
+            Engine::open(&file, Options { threads: Some(1), context: None, ..Default::default() })
+                .unwrap();
         let text = [3, 40, 50, 60];
         let got = engine.session(4).read_all(&engine, &text).unwrap();
         let expected = logits(&model);
@@ -199,7 +201,9 @@ fn llama_cpp_thinks_the_same_of_a_mixture() {
         let reply = text.lines().find_map(|line| line.strip_prefix("reply ")).expect(&text);
         let theirs: Vec<Vec<(usize, f32)>> = serde_json::from_str(reply).unwrap();
         assert_eq!(theirs.len(), prompts.len());
-        let engine = Engine::open(&file, Options { threads: Some(1), context: None, ..Default::default() }).unwrap();
+        let engine =
+            Engine::open(&file, Options { threads: Some(1), context: None, ..Default::default() })
+                .unwrap();
         let (mut off, mut same) = (0.0f32, 0);
         for (prompt, top) in prompts.iter().zip(&theirs) {
             let logits = engine.session(32).read(&engine, prompt).unwrap().to_vec();

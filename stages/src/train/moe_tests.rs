@@ -100,7 +100,9 @@ fn run(params: Value, inputs: &[(&str, &Path)]) -> Ran {
 
 /// The engine runs what training wrote, and thinks the same of it.
 fn same_as_the_engine(folder: &Path) {
-    let engine = Engine::open(folder, Options { threads: Some(1), context: None, ..Default::default() }).unwrap();
+    let engine =
+        Engine::open(folder, Options { threads: Some(1), context: None, ..Default::default() })
+            .unwrap();
     let model =
         crate::model::load_folder::<Back>(&Folder::of_dir(folder).unwrap(), &cpu()).unwrap();
     let text = [5, 17, 33, 2, 90, 41];
