@@ -6,7 +6,7 @@
 //! are ten trials. Which kinds of stages count is said by `Stage::TRIAL`; [`super::trials`] counts.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use quantmill_cache::{ActionKey, Artifact, Digest};
@@ -92,8 +92,19 @@ impl Ledger {
         let (Some(kind), Outcome::Ran, 1..) = (kind, done.outcome, done.ran) else { return Ok(()) };
         let mut line = serde_json::to_vec(&self.trial(kind, done))?;
         line.push(b'\n');
-        let file = fs_err::OpenOptions::new().create(true).append(true).open(&self.place)?;
-        file.into_parts().0.write_all(&line)
+        let mut options = fs_err::OpenOptions::new();
+        let file = options.create(true).read(true).append(true).open(&self.place)?;
+        let mut file = file.into_parts().0;
+        // A line that a crash cut off must not take this one with it.
+        let mut last = [b'\n'];
+        if file.metadata()?.len() > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            line.insert(0, b'\n');
+        }
+        file.write_all(&line)
     }
 
     fn trial(&self, kind: &Kind, done: &Finished) -> Trial {

@@ -16,10 +16,11 @@ use crate::report::text::{Paint, colour_out, columns, count, paint};
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
 A trial is an action that tries a model out (train, forecast, evaluate) and really
-ran; a search within one counts all that it tried. Trials with the same parameters, seed, device, models and data count once. They
-are on the same data where what they were judged on comes from the same source
-file, by path or by content. The more configurations the same data has seen, the
-less the best one means: of evaluations the last lines say how much is left.
+ran; a search within one counts all that it tried. Trials with the same parameters,
+seed, device, models and data count once. They are on the same data where what they
+were judged on comes from the same source file, by path or by content. The more
+configurations the same data has seen, the less the best one means: of evaluations
+the last lines say how much is left.
 
 Examples:
   quantmill runs ledger
