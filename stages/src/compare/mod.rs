@@ -36,7 +36,7 @@ pub struct Compare;
 
 impl Stage for Compare {
     const NAME: &'static str = "compare";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const ABOUT: &'static str =
         "put several evaluations side by side, and say what choosing among them is worth";
     const SEEDED: bool = true;

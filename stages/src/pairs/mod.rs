@@ -286,7 +286,7 @@ pub struct Pairs;
 
 impl Stage for Pairs {
     const NAME: &'static str = "pairs";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const ABOUT: &'static str = "preference pairs from an execution-aware reward";
     type Params = Params;
 
