@@ -59,7 +59,7 @@ pub struct Sweep {
     /// Run at most this many trials
     #[arg(long, value_name = "N")]
     max_runs: Option<usize>,
-    /// The metric to sort by, as `evaluate.sharpe`
+    /// The metric to sort by, as `evaluate.sharpe`; of the cells of a matrix their mean
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
     /// The largest metric is the best, which is the default
@@ -231,13 +231,12 @@ fn report(
         },
         None => names.first().filter(|_| names.len() == 1).cloned(),
     };
+    // A run has a row for each cell of its matrices: of a metric that several have, such as that of each
+    // seed, the mean counts.
     let value = |run: &Account, name: &str| {
-        frame
-            .rows
-            .iter()
-            .find(|row| row.run == run.id)
-            .and_then(|row| row.metrics.get(name))
-            .copied()
+        let rows = frame.rows.iter().filter(|row| row.run == run.id);
+        let all: Vec<f64> = rows.filter_map(|row| row.metrics.get(name)).copied().collect();
+        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
     };
     let done = |(trial, run): &(Trial, Option<Account>)| Done {
         run: run.as_ref().map_or(String::new(), |run| run.id.clone()),

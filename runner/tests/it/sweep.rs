@@ -230,3 +230,28 @@ fn trials_of_what_cannot_be_divided_follow_each_other() {
         assert_eq!(ended.err.matches("finished: 1 ran").count(), 4, "{}", ended.err);
     }
 }
+
+#[test]
+fn of_the_cells_of_a_matrix_the_mean_counts() {
+    let space = Space::new(
+        r#"
+version: 1
+vars: { lr: 1 }
+stages:
+  data:
+    uses: command
+    matrix: { part: [1, 2] }
+    with: { run: "echo '{\"rows\": 3}' > {out.m}", outputs: { m: "out/d${matrix.part}" }, metrics: m }
+  train:
+    uses: command
+    matrix: { seed: [1, 2] }
+    with:
+      run: "awk 'BEGIN {printf \"{\\\"loss\\\": %f}\", ${lr} + 0.1 * ${matrix.seed}}' > {out.m}"
+      outputs: { m: "out/m${matrix.seed}.json" }
+      metrics: m
+"#,
+    );
+    let ended = space.quantmill(&["sweep", "--set", "lr=3,2", "--metric", "loss", "--min"]).ok();
+    let first: Vec<&str> = ended.out.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(first[..3], ["*", "2", "2.15"], "{}", ended.out);
+}
