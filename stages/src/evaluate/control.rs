@@ -3,7 +3,7 @@
 //! Its labels say nothing of its features, so that it can know nothing: its log loss is no better than
 //! that of the majority, and its Sharpe ratio is that of its exposure, less costs. If it is more, what
 //! it knows came another way than by the labels it was fitted to: out of the features, the splits or
-//! the scoring. `forecast` with `labels: shuffled` makes the forecasts; nothing is fitted here.
+//! the scoring. `forecast` with `labels: permuted` makes the forecasts; nothing is fitted here.
 
 use serde::Serialize;
 

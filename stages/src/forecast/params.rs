@@ -109,6 +109,8 @@ pub enum Labels {
     /// A permutation test's null (Ojala and Garriga 2010): labels of the rows that are learnt from, or
     /// stopped by, are permuted in blocks of dates as long as the furthest horizon, all instruments of a
     /// date together. Rows that are judged keep theirs: a model that still has skill has a leak.
+    /// `shuffled` is another word for it.
+    #[serde(alias = "shuffled")]
     Permuted,
 }
 

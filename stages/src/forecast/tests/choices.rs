@@ -164,3 +164,13 @@ fn inner_folds_are_purged() {
         }
     });
 }
+
+/// Reports call it so.
+#[test]
+fn shuffled_labels_are_permuted_ones() {
+    let of = |labels: &str| {
+        let text = json!({ "model": { "logit": {} }, "labels": labels });
+        serde_json::from_value::<Params>(text).unwrap()
+    };
+    assert_eq!(of("shuffled"), of("permuted"));
+}
